@@ -1,0 +1,1 @@
+"""Heads solved exactly from sums over clients' features: statistics exchanges, not rounds."""

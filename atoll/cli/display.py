@@ -1,0 +1,122 @@
+"""Progress on stderr: bars on a terminal, a line a round elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from atoll.cli.output import bytes_text, counted, seconds_text
+
+if TYPE_CHECKING:
+    from atoll.experiment.lines import RoundLine
+    from atoll.experiment.setup import Setup
+
+__all__ = ["Display", "seconds_left"]
+
+
+def seconds_left(rounds: Sequence[float], *, num_rounds: int, arms: float) -> float | None:
+    """Time to the end, from the seconds of finished rounds; None before there is one.
+
+    arms: baselines still to be trained. Each takes as many passes over a row as all rounds do.
+    """
+    if not rounds:
+        return None
+    each = sum(rounds) / len(rounds)
+    return each * (num_rounds - len(rounds) + arms * num_rounds)
+
+
+class Display:
+    """What a run is doing, from loading to the last baseline."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("loading model and data", total=None, state="")
+        self._metric, self._num_rounds, self._arms = "metric", 0, 0
+        self._seconds: list[float] = []
+        self._bytes, self._result = 0, ""
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def begin(self, setup: Setup) -> None:
+        """Training starts; say what of."""
+        self._metric = setup.bench.objective.metric
+        self._num_rounds = setup.experiment.federation.num_rounds
+        self._arms = len(setup.experiment.evaluate.baselines)
+        rows = sum(count.train for count in setup.data.counts.values())
+        self.note(
+            f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
+            f"{counted(self._num_rounds, 'round')} of {setup.clients_per_round} clients"
+        )
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` parts of what is being done."""
+        local = what in ("local", "pooled")
+        if done == 0 and local:
+            self._arms -= 1
+        left = seconds_left(
+            self._seconds,
+            num_rounds=self._num_rounds,
+            arms=self._arms + (1 - done / max(total, 1) if local else 0.0),
+        )
+        words = f"baseline: {what}" if local else _words(what, self._num_rounds)
+        if self._live:
+            state = [self._result, "" if left is None else f"about {seconds_text(left)} left"]
+            self._progress.update(
+                self._task, description=words, completed=done, total=total,
+                state=" · ".join(filter(None, state)),
+            )  # fmt: skip
+        elif local and words != self._said:
+            self.note(words)
+        self._said = words
+
+    def round(self, line: RoundLine) -> None:
+        """A round is over."""
+        self._bytes += line.bytes_up + line.bytes_down
+        if line.round > 0:
+            self._seconds.append(line.seconds)
+        parts = [f"round {line.round}/{self._num_rounds}"]
+        parts += [] if line.loss is None else [f"loss {line.loss:.3f}"]
+        parts += [] if line.metric is None else [f"{self._metric} {line.metric:.4g}"]
+        parts += [f"{bytes_text(self._bytes)} exchanged", seconds_text(line.seconds)]
+        self._result = " · ".join(parts[1:-1])
+        left = seconds_left(self._seconds, num_rounds=self._num_rounds, arms=self._arms)
+        if not self._live and left is not None:
+            parts.append(f"about {seconds_text(left)} left")
+        self.note("  ".join(parts))
+
+
+def _words(what: str, num_rounds: int) -> str:
+    """`round 3: train` as `round 3/20: training`; other names are exchanges that solve the head."""
+    round_, _, name = what.partition(": ")
+    doing = {"train": "training", "evaluation": "evaluating"}.get(name, f"head ({name})")
+    return f"{round_}/{num_rounds}: {doing}"

@@ -1,0 +1,89 @@
+"""`atoll predict`: new rows in, labels or text out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from atoll.cli.output import Format, FormatOption, emit, note
+from atoll.cli.process import load_torch
+
+if TYPE_CHECKING:
+    from atoll.experiment.load_run import TrainedRun
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    text: Annotated[list[str] | None, typer.Option(help="A text; may be repeated.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--input", metavar="FILE|-", help="JSONL, CSV or Parquet; -: lines of stdin."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSONL file to write.")] = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            min=1, show_default=False, help="How many labels to show the probability of; default 3."
+        ),
+    ] = 3,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, show_default=False, help="Length of generated text; default 64.")
+    ] = 64,
+    output_format: FormatOption = Format.text,
+) -> None:
+    """Label new rows, or generate text for them.
+
+    RUN is a run directory. Rows have a `text` (for generated text also a `prompt` or `messages`);
+    each comes back as one line of JSON with what was predicted.
+
+    Without --text and --input rows are read from standard input: JSON objects, or plain texts where
+    the first line is no object.
+    """
+    if (not text and source is None and sys.stdin.isatty()) or (text and source):
+        raise click.UsageError('give either --text "..." or --input FILE')
+    load_torch()
+    from atoll.cli.rows import given_rows
+    from atoll.experiment.load_run import load_run
+
+    trained = load_run(run, note=note)
+    rows = given_rows(text or [], source, trained)
+    found = list(_predictions(trained, rows, top=top, max_new_tokens=max_new_tokens))
+    _write(found, output, {"run": str(run)} if output_format is Format.json else None)
+
+
+def _write(
+    found: list[dict[str, Any]], output: Path | None, document: dict[str, Any] | None
+) -> None:
+    """JSON lines to a file or stdout; a document on stdout where one was asked for."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+    if output is not None:
+        from atoll.experiment.files import write_text
+
+        write_text(output, lines)
+        note(f"Wrote {len(found)} rows to {output}")
+    if document is not None:
+        emit({**document, "output": str(output) if output else None, "predictions": found})
+    elif output is None:
+        typer.echo(lines, nl=False)
+
+
+def _predictions(
+    trained: TrainedRun, rows: list[dict[str, Any]], *, top: int, max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
+    from atoll.experiment.predict import classify, generate
+
+    if trained.setup.data.labels is None:
+        texts = generate(trained, rows, max_new_tokens=max_new_tokens)
+        yield from ({**row, "generated": made} for row, made in zip(rows, texts, strict=True))
+        return
+    for row, found in zip(rows, classify(trained, [row["text"] for row in rows]), strict=True):
+        ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
+        yield {**row, "prediction": found.label, "probabilities": dict(ranked)}

@@ -1,0 +1,92 @@
+"""Rows to predict for: a file, lines of stdin, or texts on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atoll.data.tables import Table, read_table
+from atoll.errors import DataError
+from atoll.experiment.load_run import TrainedRun
+
+__all__ = ["given_rows", "read_lines"]
+
+Row = dict[str, Any]
+
+
+def given_rows(texts: Sequence[str], source: str | None, trained: TrainedRun) -> list[Row]:
+    """The rows, each with what the task reads.
+
+    Raises:
+        DataError: for a file that cannot be read, no rows, or rows of the wrong columns.
+    """
+    experiment = trained.setup.experiment
+    if texts:
+        table = Table("--text", [{"text": text} for text in texts])
+    elif source is None or source == "-":
+        table = read_lines(sys.stdin.buffer.read())
+    else:
+        if not Path(source).is_file():
+            raise DataError(f"there is no file {source}; check --input")
+        table = read_table(Path(source))
+    if not table.rows:
+        raise DataError(f"{table.origin}: no rows; give at least one")
+    labelled = trained.setup.data.labels is not None
+    needs = ("text",) if labelled else ("messages", "prompt", "text")
+    rows = [_renamed(row, experiment.data.columns) for row in table.rows]
+    for index, row in enumerate(rows):
+        _check(row, needs, table.where(index))
+    return rows
+
+
+def read_lines(content: bytes) -> Table:
+    """JSON objects where the first line is one, else each line is a text."""
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"stdin: not UTF-8 text (byte {error.start})") from error
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbers = [number for number, _ in numbered]
+    if not numbered or _object(numbered[0][1]) is None:
+        return Table("stdin", [{"text": line} for _, line in numbered], numbers)
+    rows: list[Row] = []
+    for number, line in numbered:
+        row = _object(line)
+        if row is None:
+            raise DataError(
+                f"stdin:{number}: the first line is a JSON object, so every line must be one; "
+                f"this is not: {line[:60]}"
+            )
+        rows.append(row)
+    return Table("stdin", rows, numbers)
+
+
+def _object(line: str) -> Row | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The columns that the run was trained with, under the names that tasks know."""
+    theirs = {column: ours for ours, column in columns.items() if column in row}
+    return {theirs.get(name, name): value for name, value in row.items()}
+
+
+def _check(row: Row, needs: Sequence[str], where: str) -> None:
+    name = next((name for name in needs if row.get(name) is not None), None)
+    if name is None:
+        wanted = " or ".join(f"`{name}`" for name in needs)
+        raise DataError(f"{where}: the row has no {wanted}; it has {', '.join(row) or 'nothing'}")
+    if name == "messages":
+        fine = isinstance(row[name], list) and all(isinstance(item, dict) for item in row[name])
+    else:
+        fine = isinstance(row[name], str)
+    if not fine:
+        what = "a list of messages" if name == "messages" else "text"
+        raise DataError(f"{where}: `{name}` is {json.dumps(row[name])[:60]}; expected {what}")

@@ -1,0 +1,130 @@
+"""What no single value of the experiment file shows: values that do not fit each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from atoll.config.federation import Federation
+from atoll.config.sections import Adapter, Data, Model, Train
+
+__all__ = [
+    "Problem",
+    "Problems",
+    "check_adapter",
+    "check_data",
+    "check_federation",
+    "check_later",
+    "check_train",
+]
+
+
+class Problem(NamedTuple):
+    """The key that a sentence is about, and the sentence."""
+
+    path: str
+    sentence: str
+
+
+class Problems(ValueError):
+    """Several problems at once, so that a file is corrected in one go."""
+
+    def __init__(self, found: Iterable[Problem]) -> None:
+        self.found = tuple(found)
+        super().__init__("\n".join(problem.sentence for problem in self.found))
+
+
+def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
+    """Options of one task are refused for another; no model means that it is wrong itself."""
+    if data.packing and model and model.task != "causal-lm":
+        yield Problem(
+            "data.packing",
+            f"data.packing is true, but model.task is {model.task}: only causal-lm packs rows; "
+            "remove data.packing",
+        )
+
+
+def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]:
+    """Rank, targets and head."""
+    if adapter.method == "lora" and adapter.r == 0:
+        yield Problem(
+            "adapter.r",
+            "adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or adapter.method: none",
+        )
+    solved = adapter.head in ("lda", "ridge", "means", "logistic")
+    if solved and model and model.task != "classification":
+        yield Problem(
+            "adapter.head",
+            f"adapter.head is {adapter.head}, but model.task is {model.task}: only the head of a "
+            "classification can be solved from statistics; remove adapter.head",
+        )
+    if isinstance(adapter.target_modules, str):
+        try:
+            re.compile(adapter.target_modules)
+        except re.error as error:
+            yield Problem(
+                "adapter.target_modules",
+                f'adapter.target_modules is "{adapter.target_modules}": not a regular expression '
+                f"({error}); use all-linear, a list of module names, or a regular expression",
+            )
+
+
+def check_train(train: Train) -> Iterator[Problem]:
+    """Options that the chosen optimiser or schedule would ignore."""
+    if train.momentum and train.optimizer != "sgd":
+        yield Problem(
+            "train.momentum",
+            f"train.momentum is {train.momentum:g}, but train.optimizer is {train.optimizer}: only "
+            "sgd uses it; remove it, or use optimizer: sgd",
+        )
+    if train.warmup_steps and train.lr_scheduler_type == "constant":
+        yield Problem(
+            "train.warmup_steps",
+            f"train.warmup_steps is {train.warmup_steps}, but train.lr_scheduler_type is constant, "
+            "which has no warm-up; use constant_with_warmup, linear or cosine",
+        )
+
+
+def check_federation(federation: Federation, *, data: Data | None) -> Iterator[Problem]:
+    """Numbers of clients; how many there are is known here only if the partition says so."""
+    asked, needed = federation.clients_per_round, federation.min_clients
+    if asked is not None and federation.fraction_train is not None:
+        yield Problem(
+            "federation.fraction_train",
+            f"federation.clients_per_round is {asked} and federation.fraction_train is "
+            f"{federation.fraction_train:g}: both say how many clients a round asks; keep one",
+        )
+    if asked is not None and needed > asked:
+        yield Problem(
+            "federation.min_clients",
+            f"federation.min_clients is {needed}, but a round asks only {asked} clients "
+            "(federation.clients_per_round): no round would count; lower min_clients",
+        )
+    partition = data.partition if data else None
+    total = partition.arguments.get("num_clients") if partition else None
+    if not isinstance(total, int):
+        return
+    if asked is not None and asked > total:
+        yield Problem(
+            "federation.clients_per_round",
+            f"federation.clients_per_round is {asked}, but data.partition makes only {total} "
+            f"clients; use at most {total}",
+        )
+    if needed > total:
+        yield Problem(
+            "federation.min_clients",
+            f"federation.min_clients is {needed}, but data.partition makes only {total} clients; "
+            f"use at most {total}",
+        )
+
+
+def check_later(section: Mapping[str, JsonValue], *, name: str) -> Iterator[Problem]:
+    """A section that this version refuses: ignoring it would promise what is not done."""
+    for key in section:
+        yield Problem(
+            f"{name}.{key}",
+            f"{name}.{key} is set, but {name} is not available in this version; remove it",
+        )

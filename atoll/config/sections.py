@@ -1,0 +1,184 @@
+"""The sections of the experiment file about one client: model, data, adapter, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from atoll.config.call import Call, placed
+
+__all__ = ["SECTION", "Adapter", "Data", "Model", "Train"]
+
+# Strict: 5 is no text, "5" is no number, true is no number; an integer is a number.
+SECTION = ConfigDict(
+    frozen=True,
+    extra="forbid",
+    strict=True,
+    allow_inf_nan=False,
+    ser_json_inf_nan="constants",
+    validate_default=True,
+    defer_build=True,
+)
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Model(BaseModel):
+    """The base model, the same at every client."""
+
+    model_config = SECTION
+
+    name_or_path: NonEmpty = Field(
+        description="Hub id, local directory, or builtin:minilm (works offline)."
+    )
+    task: Literal["classification", "causal-lm"] = Field(
+        "classification", description="What the model learns to do."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
+        "auto", description="Precision of the base model's weights."
+    )
+    pooling: Literal["auto", "mean", "cls", "model"] = Field(
+        "auto", description="How token features become one vector; auto: as the model was trained."
+    )
+    normalize: bool | None = Field(
+        None, description="L2-normalise pooled features; null: as the model was trained."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the model from the hub."
+    )
+    attn_implementation: NonEmpty | None = Field(
+        None, description="Attention kernel, as in transformers; null: its default."
+    )
+    revision: NonEmpty | None = Field(
+        None, description="Branch, tag or commit of the model on the hub; null: its default."
+    )
+
+
+class Data(BaseModel):
+    """The rows, and how they are divided."""
+
+    model_config = SECTION
+
+    path: NonEmpty = Field(
+        description="Folder of clients, folder or file of one data set, hub id, or builtin:NAME."
+    )
+    partition: Call | None = Field(
+        None, description="How one data set is divided among clients; null: it already is."
+    )
+    columns: Mapping[str, NonEmpty] = Field(
+        default_factory=dict, description="Column names in the files, as {text: body}."
+    )
+    max_length: int = Field(128, ge=1, description="Tokens at which a row is cut.")
+    holdout: float = Field(
+        0.1, ge=0, lt=1, description="Share of a client's rows held out where it has no test rows."
+    )
+    labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="All label names in order; null: collected from the clients."
+    )
+    completion_only: bool = Field(
+        True, description="For causal-lm: the loss counts completions, not prompts."
+    )
+    packing: bool = Field(
+        False, description="For causal-lm: several short rows in one sequence of max_length."
+    )
+
+    @field_validator("partition", mode="before")
+    @classmethod
+    def _iid_by_default(cls, value: object) -> object:
+        return {"name": "iid", **value} if isinstance(value, dict) else value
+
+    @field_validator("partition")
+    @classmethod
+    def _placed(cls, value: Call | None) -> Call | None:
+        return placed(value, "data.partition")
+
+
+class Adapter(BaseModel):
+    """What is trained and exchanged, and how the head is found."""
+
+    model_config = SECTION
+
+    method: Literal["lora", "bitfit", "full", "none"] = Field(
+        "lora", description="Trained part of the model; none: the head alone."
+    )
+    r: int = Field(8, ge=0, description="Rank of LoRA.")
+    lora_alpha: float = Field(16, gt=0, description="LoRA is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before LoRA.")
+    use_rslora: bool = Field(False, description="Scale LoRA by lora_alpha / sqrt(r) instead.")
+    target_modules: NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = Field(
+        "all-linear", description="all-linear, a list of module names, or one regular expression."
+    )
+    head: Literal["lda", "ridge", "means", "logistic", "train"] | None = Field(
+        None,
+        description="Classifier: solved from statistics (lda, ridge, means, logistic) or trained "
+        "by gradient; null: lda for classification, else the model's own.",
+    )
+    head_features: int | None = Field(
+        None,
+        ge=1,
+        description="Width of a random cosine layer under the head (a kernel machine); null: none.",
+    )
+    refit_every: int | None = Field(
+        None,
+        ge=1,
+        description="Rounds between refits of a solved head; null: first and last round only.",
+    )
+    head_exchanges: int = Field(8, ge=1, description="Steps (exchanges) of a logistic head.")
+    head_ridge: float | None = Field(
+        None, gt=0, description="Penalty of a ridge head; null: cross-validated from the same sums."
+    )
+    local_head: Literal["prototypes", "solved"] = Field(
+        "prototypes",
+        description="What local training sees while a solved head is held: class means, or itself.",
+    )
+    train_head: bool | None = Field(
+        None, description="Train the head by gradient in rounds; null: only where head is train."
+    )
+
+
+class Train(BaseModel):
+    """A client's local training."""
+
+    model_config = SECTION
+
+    learning_rate: float = Field(1e-3, gt=0, description="Learning rate of the adapter.")
+    head_learning_rate: float | None = Field(
+        None, gt=0, description="Learning rate of a trained head; null: learning_rate."
+    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Local optimiser.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay (decoupled for adamw).")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="First beta of adamw.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Second beta of adamw.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="Epsilon of adamw.")
+    per_device_train_batch_size: int = Field(8, ge=1, description="Rows of a client in one step.")
+    per_device_eval_batch_size: int = Field(32, ge=1, description="Rows in one evaluation batch.")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="Batches in one step.")
+    num_train_epochs: int = Field(1, ge=1, description="Local epochs in one round.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Local steps in one round, instead of num_train_epochs."
+    )
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "constant_with_warmup"] = Field(
+        "constant", description="Course of the learning rate."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps in which the learning rate rises.")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="Norm to which a client's gradient is clipped; null: not clipped."
+    )
+    restricted: bool = Field(
+        False, description="Classification: the loss counts only labels that the client has."
+    )
+    logit_adjustment: float = Field(
+        0.0, ge=0, description="Classification: logits are shifted by this times log label shares."
+    )
+    class_balance: bool = Field(
+        False, description="Classification: rows are weighted by the inverse of label shares."
+    )
+    group_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Clients trained in one batch; auto: as many as pay."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where the model runs; auto: a GPU where there is one."
+    )

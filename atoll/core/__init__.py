@@ -1,0 +1,51 @@
+"""The records that an algorithm is made of, and the facts that are checked when it is built.
+
+    broadcast ──> client work ──> encode ──> (wire) ──> decode ──> aggregator ──> server
+                                  stages, in order      in reverse
+
+Every part is a record of pure functions: state goes in, state comes out. Nothing here knows where
+clients live (a `Runtime` does) or what model they train (`atoll.local` does).
+"""
+
+from atoll.core.algorithm import Algorithm, Program, Runtime, Task
+from atoll.core.check import check
+from atoll.core.parts import (
+    Aggregator,
+    ClientWork,
+    Context,
+    Failure,
+    Reply,
+    Request,
+    Server,
+    Stage,
+    State,
+)
+from atoll.core.payload import Channel, Payload, payload_nbytes, validate
+from atoll.core.progress import Exchange, Federation, Position, Report
+from atoll.tree import Tree
+
+__all__ = [
+    "Aggregator",
+    "Algorithm",
+    "Channel",
+    "ClientWork",
+    "Context",
+    "Exchange",
+    "Failure",
+    "Federation",
+    "Payload",
+    "Position",
+    "Program",
+    "Reply",
+    "Report",
+    "Request",
+    "Runtime",
+    "Server",
+    "Stage",
+    "State",
+    "Task",
+    "Tree",
+    "check",
+    "payload_nbytes",
+    "validate",
+]

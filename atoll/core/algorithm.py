@@ -1,0 +1,70 @@
+"""An algorithm, algorithms that take turns, and the question that a runtime carries to clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from atoll.core.check import check
+from atoll.core.parts import Aggregator, ClientWork, Context, Failure, Reply, Server, Stage
+from atoll.core.payload import Payload
+
+__all__ = ["Algorithm", "Program", "Runtime", "Task"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Client work, stages, aggregator, server: checked when built.
+
+    kind: a `round` asks a sampled cohort; a statistics `exchange` and an `evaluation` ask every
+        reachable client, and are counted apart.
+    """
+
+    name: str
+    client: ClientWork
+    stages: tuple[Stage, ...]
+    aggregator: Aggregator
+    server: Server
+    kind: Literal["round", "exchange", "evaluation"] = "round"
+
+    def __post_init__(self) -> None:
+        check(self.name, self.client, self.stages, self.aggregator)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Algorithms that take turns on one server state.
+
+    order: round -> the names to run in it, in order; round 0 comes before any adapter round.
+    """
+
+    algorithms: Mapping[str, Algorithm]
+    order: Callable[[int], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question to clients; `algorithm` is a name that both sides know from the experiment file.
+
+    folded: for each client, the exchange whose reply was folded last; the client commits that
+    version of its state and drops the others.
+    """
+
+    algorithm: str
+    context: Context
+    broadcast: Callable[[str], Payload]
+    folded: Mapping[str, int]
+
+
+class Runtime(Protocol):
+    """Where clients live: asks them, and streams what they answer, in any order."""
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Every client that can be asked."""
+        ...
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        """Ask `clients` each of `tasks`; one answer per client and task, in the tasks' order."""
+        ...

@@ -1,0 +1,85 @@
+"""Compositions are checked from declared facts, when they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atoll.core.parts import Aggregator, ClientWork, Stage
+from atoll.errors import CompositionError
+
+__all__ = ["check"]
+
+
+def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Aggregator) -> None:
+    """Refuse the parts of algorithm `name` that do not fit each other.
+
+    Raises:
+        CompositionError: names both parts and the reason.
+    """
+    _check_channels(name, client, stages)
+    weighing = [stage for stage in stages if stage.weighs]
+    if len(weighing) > 1:
+        raise CompositionError(
+            f"stages '{weighing[0].name}' and '{weighing[1].name}' both set the weights of "
+            f"'{name}'; keep one"
+        )
+    if weighing and weighing[0].weighs == "examples" and not aggregator.weighted:
+        raise CompositionError(
+            f"stage '{weighing[0].name}' weighs clients by examples, which aggregator "
+            f"'{aggregator.name}' ignores; use stage 'uniform'"
+        )
+    for stage in stages:
+        if stage.decode_at == "sum" and not aggregator.linear:
+            raise CompositionError(
+                f"stage '{stage.name}' is undone on the sum of all replies, but aggregator "
+                f"'{aggregator.name}' needs each reply by itself; use a mean"
+            )
+        if stage.sums_only and not aggregator.linear:
+            raise CompositionError(
+                f"aggregator '{aggregator.name}' looks at single updates, which stage "
+                f"'{stage.name}' hides; use a mean"
+            )
+    _check_order(stages)
+
+
+def _check_channels(name: str, client: ClientWork, stages: Sequence[Stage]) -> None:
+    seen: set[str] = set()
+    sent = list(client.channels)
+    for stage in stages:
+        if stage.name in seen:
+            raise CompositionError(f"stage '{stage.name}' stands twice in '{name}'")
+        seen.add(stage.name)
+        for channel in stage.channels:
+            if channel not in sent:
+                raise CompositionError(
+                    f"stage '{stage.name}' treats channel '{channel}', which client work "
+                    f"'{client.name}' does not send; it sends " + ", ".join(sent)
+                )
+        if stage.weighs and "weight" not in sent:
+            sent.append("weight")
+
+
+def _check_order(stages: Sequence[Stage]) -> None:
+    bounds: dict[str, float | None] = {}
+    for index, stage in enumerate(stages):
+        for earlier in stages[:index]:
+            shared = set(earlier.channels) & set(stage.channels)
+            if not shared:
+                continue
+            if stage.dense_floats and earlier.packs:
+                raise CompositionError(
+                    f"stage '{stage.name}' reads plain values, but '{earlier.name}' before it has "
+                    f"packed them; put '{stage.name}' first"
+                )
+            if stage.sums_only and earlier.data_support:
+                raise CompositionError(
+                    f"stage '{stage.name}' adds payloads of one shape, but '{earlier.name}' sends "
+                    "values whose places depend on the data; leave one of them out"
+                )
+        for channel in stage.channels:
+            if stage.needs_bound and bounds.get(channel) is None:
+                raise CompositionError(
+                    f"stage '{stage.name}' needs a bound on the L2 norm of channel '{channel}', "
+                    "and no stage before it gives one; put 'clip' before it"
+                )
+            bounds[channel] = stage.bound(bounds.get(channel))

@@ -1,0 +1,133 @@
+"""A federation's data: who has rows, the shared label map, each client's rows when asked for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from atoll.data.labels import check_known, check_numbers, label_map, labels_of, numbers
+from atoll.data.rows import RowKind, nearest
+from atoll.data.scan import ClientCount, Scan, Share, digest_of, scan
+from atoll.data.tables import Row
+from atoll.errors import DataError
+
+__all__ = ["ClientCount", "Common", "FederatedData", "Split", "federate"]
+
+Split = Literal["train", "test"]
+RESIDENT = 8  # clients whose rows stay in memory after they were asked for
+
+
+@dataclass(frozen=True)
+class Common:
+    """Rows that belong to no client, of the clients' kind."""
+
+    kind: RowKind | None = None
+    test: list[Row] | None = None
+    val: list[Row] | None = None
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """The clients with training rows and what they share; rows are read when they are asked for."""
+
+    clients: tuple[str, ...]
+    skipped: tuple[str, ...]
+    kind: RowKind
+    labels: tuple[str, ...] | None
+    fingerprint: str
+    counts: Mapping[str, ClientCount]
+    _read: Callable[[str], Share] = field(repr=False)
+    _common: Common = field(repr=False)
+
+    def rows(self, client: str, split: Split) -> list[Row]:
+        """One client's training rows, or its own held-out rows."""
+        if client not in self.counts:
+            raise DataError(
+                f"There is no client `{client}` with training rows{nearest(client, self.clients)}."
+            )
+        share = self._read(client)
+        return list(share.train if split == "train" else share.test)
+
+    def test(self) -> list[Row] | None:
+        """The common test set, where there is one."""
+        return None if self._common.test is None else list(self._common.test)
+
+    def val(self) -> list[Row] | None:
+        """The common validation set, where there is one."""
+        return None if self._common.val is None else list(self._common.val)
+
+    def card(self) -> dict[str, Any]:
+        """Counts for people and for the run directory; no row, and no label of a single client."""
+        test, val = self._common.test, self._common.val
+        return {
+            "kind": self.kind,
+            "num_clients": len(self.clients),
+            "clients": {name: asdict(self.counts[name]) for name in self.clients},
+            "skipped": list(self.skipped),
+            "labels": None if self.labels is None else len(self.labels),
+            "train": sum(count.train for count in self.counts.values()),
+            "own_test": sum(count.test for count in self.counts.values()),
+            "test": None if test is None else len(test),
+            "val": None if val is None else len(val),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def federate(
+    names: Iterable[str],
+    read: Callable[[str], Share],
+    *,
+    common: Common,
+    labels: Sequence[str] | None = None,
+) -> FederatedData:
+    """Look at every client once and check what only the whole federation can show."""
+    found = scan(sorted(names), read)
+    if common.kind not in (None, found.kind):
+        raise DataError(
+            f"The common test set has {common.kind} rows, the clients have {found.kind} rows; "
+            "give them the same columns."
+        )
+    shared = label_map(found.train_labels) if labels is None else tuple(labels)
+    _check_labels(found, common, shared, given=labels is not None)
+    # Labels without a map are numbers to predict.
+    finish = numbers if found.train_labels.names and shared is None else list[Row]
+
+    def finished(name: str) -> Share:
+        share = read(name)
+        return Share(finish(share.train), finish(share.test), share.held_out, share.kind)
+
+    content = {"test": common.test or [], "val": common.val or []}
+    return FederatedData(
+        clients=tuple(found.counts),
+        skipped=found.skipped,
+        kind=found.kind,
+        labels=shared if found.train_labels.names else None,
+        fingerprint=hashlib.sha256(found.fingerprint.encode() + digest_of(content)).hexdigest(),
+        counts=found.counts,
+        _read=functools.lru_cache(maxsize=RESIDENT)(finished),
+        _common=Common(
+            kind=found.kind,
+            test=None if common.test is None else finish(common.test),
+            val=None if common.val is None else finish(common.val),
+        ),
+    )
+
+
+def _check_labels(
+    found: Scan, common: Common, shared: tuple[str, ...] | None, *, given: bool
+) -> None:
+    if not found.train_labels.names:
+        return
+    if given and shared is not None:
+        check_known(shared, found.train_labels, where="The clients' training rows", given=True)
+    tests = {f"Client {name}, test rows": labels for name, labels in found.test_labels.items()}
+    tests["The common test set"] = labels_of(common.test or [])
+    tests["The common validation set"] = labels_of(common.val or [])
+    for where, labels in tests.items():
+        if shared is None:
+            check_numbers(labels, where=where)
+        else:
+            check_known(shared, labels, where=where, given=given)

@@ -1,0 +1,122 @@
+"""One look at every client, one at a time: counts, label names and the fingerprint are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atoll.data.labels import LabelSet, labels_of
+from atoll.data.rows import RowKind, is_labelled
+from atoll.data.tables import Row
+from atoll.errors import DataError
+
+__all__ = ["ClientCount", "Scan", "Share", "digest_of", "scan"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One client's rows; `held_out`: its test rows were taken from its own training rows."""
+
+    train: list[Row]
+    test: list[Row]
+    held_out: bool
+    kind: RowKind | None
+
+
+@dataclass(frozen=True)
+class ClientCount:
+    """What the summary says of one client: rows of each split, different labels in training."""
+
+    train: int
+    test: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is known of a federation after the look; `test_labels` are those of test files."""
+
+    kind: RowKind
+    counts: Mapping[str, ClientCount]
+    skipped: tuple[str, ...]
+    train_labels: LabelSet
+    test_labels: Mapping[str, LabelSet]
+    fingerprint: str
+
+
+def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
+    """Read each client once; at most one client's rows are in memory."""
+    counts: dict[str, ClientCount] = {}
+    skipped: list[str] = []
+    test_labels: dict[str, LabelSet] = {}
+    first: tuple[str, RowKind] | None = None
+    known, tested = LabelSet(), LabelSet()
+    digest = hashlib.sha256()
+    for name in names:
+        share = read(name)
+        if not share.train or share.kind is None:
+            skipped.append(name)
+            continue
+        first = first or (name, share.kind)
+        _same_kind(name, share.kind, first)
+        # A held-out row's label is in the client's own training file, so it belongs to the map.
+        train, test = _labels(share.train, share.kind), _labels(share.test, share.kind)
+        own = train.union(test) if share.held_out else train
+        known = known.union(own)
+        # Only names not met before are kept, so that memory does not grow with the clients.
+        fresh = LabelSet() if share.held_out else test.without(tested)
+        if fresh.names:
+            test_labels[name] = fresh
+            tested = tested.union(fresh)
+        counts[name] = ClientCount(len(share.train), len(share.test), len(train.names))
+        digest.update(digest_of({"client": name, "train": share.train, "test": share.test}))
+    if first is None:
+        raise DataError(_nobody(skipped))
+    return Scan(first[1], counts, tuple(skipped), known, test_labels, digest.hexdigest())
+
+
+def _labels(rows: Sequence[Row], kind: RowKind) -> LabelSet:
+    return labels_of(rows) if is_labelled(kind) else LabelSet()
+
+
+def digest_of(value: Mapping[str, str | Sequence[Row]]) -> bytes:
+    """sha256 over names and rows; an image counts by its content, not by its path."""
+    digest = hashlib.sha256()
+    for key, part in value.items():
+        rows = [{"": part}] if isinstance(part, str) else part
+        digest.update(f"{key} {len(rows)}\n".encode())
+        for row in rows:
+            digest.update(json.dumps(_content(row), sort_keys=True, default=_plain).encode())
+    return digest.digest()
+
+
+def _content(row: Row) -> Row:
+    image = row.get("image")
+    return {**row, "image": Path(image).read_bytes()} if isinstance(image, str) else row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, np.ndarray):
+        return [list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+    return str(value)  # dates and decimals of Parquet
+
+
+def _same_kind(name: str, kind: RowKind, first: tuple[str, RowKind]) -> None:
+    if kind != first[1]:
+        raise DataError(
+            f"The rows of client {name} are {kind} rows, those of client {first[0]} are {first[1]} "
+            "rows; every client needs the same columns."
+        )
+
+
+def _nobody(skipped: Sequence[str]) -> str:
+    who = ", ".join(skipped[:8]) + (" ..." if len(skipped) > 8 else "")
+    return f"No client has a training row ({who or 'there are no clients'}); add training rows."

@@ -1,0 +1,72 @@
+"""What can go wrong, for people.
+
+    AtollError                     exit 1
+    ├── ConfigError                exit 2   the experiment file or the command line
+    │   └── CompositionError       exit 2   parts that do not fit each other
+    ├── DataError                  exit 3   rows, files, labels
+    ├── ModelError                 exit 4   base models, adapters, target modules
+    ├── PayloadError               exit 5   what a client or the server sent
+    ├── RunError                   exit 6   the run directory and its files
+    └── QuorumError                exit 7   too few clients answered
+
+A message says what is wrong, with the value and where it stands, then what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AtollError",
+    "CompositionError",
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "PayloadError",
+    "QuorumError",
+    "RunError",
+]
+
+
+class AtollError(Exception):
+    """Anything that a user can cause; printed without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(AtollError):
+    """The experiment file or the command line says something that cannot be done."""
+
+    exit_code = 2
+
+
+class CompositionError(ConfigError):
+    """Two parts of an algorithm that do not fit; the message names both and the reason."""
+
+
+class DataError(AtollError):
+    """Rows, files or labels that cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(AtollError):
+    """A base model, adapter or target that cannot be used."""
+
+    exit_code = 4
+
+
+class PayloadError(AtollError):
+    """A payload with wrong names, shapes, dtypes, or values that are not finite."""
+
+    exit_code = 5
+
+
+class RunError(AtollError):
+    """A run directory that cannot be read or written."""
+
+    exit_code = 6
+
+
+class QuorumError(AtollError):
+    """Too few clients answered for the round to count."""
+
+    exit_code = 7

@@ -1,0 +1,180 @@
+"""Sums over a client's features, from which a head is solved exactly, whatever the split.
+
+For features x in R^d (a trailing 1 where the head has a bias) and labels y of C classes, a client
+sends n_c = Σ 1[y=c], s_c = Σ x·1[y=c] and the upper triangle of Σ x·xᵀ: sums only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atoll.core import Channel, ClientWork, Context, Failure, Payload, Reply, Request, Server, State
+from atoll.local.bench import Bench, broadcast_values
+from atoll.local.infer import features
+from atoll.tree import Tree
+
+__all__ = [
+    "Labelled",
+    "Shapes",
+    "class_sums",
+    "feature_cache",
+    "feature_work",
+    "head_server",
+    "head_shapes",
+    "head_tree",
+    "label_work",
+    "symmetric",
+]
+
+CACHE_BYTES = 512 * 2**20
+
+Labelled = Callable[[Request], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The head's: classes, features as the head reads them, and whether it has a bias."""
+
+    labels: int
+    width: int
+    bias: bool
+
+    @property
+    def columns(self) -> int:
+        """Features with the trailing 1 that stands for the bias."""
+        return self.width + self.bias
+
+
+def head_shapes(bench: Bench) -> Shapes:
+    """Read off the model's head."""
+    assert bench.head is not None, "a model without a head has nothing to solve"
+    layer = bench.model.model.get_submodule(bench.head)
+    labels, width = layer.get_parameter("weight").shape
+    return Shapes(labels, width, layer._parameters.get("bias") is not None)
+
+
+def feature_cache(bench: Bench) -> Labelled:
+    """A request to (X [n, d (+1)], y [n]); computed once for each client and representation.
+
+    The features that were used least recently leave when all take more than `CACHE_BYTES`.
+    """
+    held: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+    bias = head_shapes(bench).bias
+
+    def labelled(request: Request) -> tuple[Tensor, Tensor]:
+        client = request.context.client
+        examples = bench.examples(client, "train")
+        key = (client, _digest(request.payload["adapter"].tree))
+        if key not in held:
+            held[key] = features(bench, broadcast_values(request.payload), examples)
+        held.move_to_end(key)
+        found = held[key]
+        while held and sum(x.nbytes for x in held.values()) > CACHE_BYTES:
+            held.popitem(last=False)
+        if bias:
+            found = torch.cat([found, torch.ones(len(found), 1)], dim=1)
+        labels = np.asarray([example.target[0] for example in examples])
+        return found, torch.from_numpy(labels)
+
+    return labelled
+
+
+def feature_work(
+    name: str, labelled: Labelled, *, shape: Tree, sums: Callable[[Request, Tensor, Tensor], Tree]
+) -> ClientWork:
+    """Client work that answers with sums over its features.
+
+    shape: names and shapes of what `sums` (request, X, y) returns.
+    """
+
+    return label_work(name, shape=shape, count=lambda request: sums(request, *labelled(request)))
+
+
+def label_work(name: str, *, shape: Tree, count: Callable[[Request], Tree]) -> ClientWork:
+    """Client work that answers with one channel of sums, `statistics`."""
+
+    def template(broadcast: Payload) -> Payload:
+        return {"statistics": Channel(shape, "sum")}
+
+    def work(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
+        for request in requests:
+            yield Reply(request.context.client, {"statistics": Channel(count(request), "sum")})
+
+    return ClientWork(name, template, work, ("statistics",))
+
+
+def head_server(
+    name: str,
+    *,
+    solve: Callable[[State, Tree], State],
+    sends_head: Callable[[State], Tree] | None = None,
+) -> Server:
+    """A server that turns summed statistics into a head.
+
+    solve: (state, sums) -> the parts of the state that change.
+    sends_head: the head that clients need to work (default: none beside the adapter).
+    """
+
+    def init(state: State) -> State:
+        return state
+
+    def broadcast(state: State, client: str) -> Payload:
+        current = sends_head(state) if sends_head else state["head"]
+        return {"adapter": Channel(state.get("adapter", {})), "head": Channel(current)}
+
+    def apply(context: Context, state: State, aggregate: Payload) -> State:
+        return {**state, **solve(state, aggregate["statistics"].tree)}
+
+    return Server(name, init, broadcast, apply)
+
+
+def symmetric(triangle: Tensor, columns: int) -> Tensor:
+    """The full matrix, in float64, of an upper triangle sent row by row."""
+    full = torch.zeros(columns, columns, dtype=torch.float64)
+    rows, cols = torch.triu_indices(columns, columns)
+    full[rows, cols] = triangle.double()
+    return full + full.triu(1).T
+
+
+def _digest(tree: Tree) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in tree.items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> ClientWork:
+    """Client work that sends counts and class sums, and XᵀX when a `gram` is needed.
+
+    Where the broadcast has a channel `weights`, each row counts in the sums by its label's weight.
+    """
+    columns = shapes.columns
+    shape = {"count": torch.zeros(shapes.labels), "sum": torch.zeros(shapes.labels, columns)}
+    if gram:
+        shape["gram"] = torch.zeros(columns * (columns + 1) // 2)
+
+    def sums(request: Request, x: Tensor, y: Tensor) -> Tree:
+        onehot = torch.nn.functional.one_hot(y, shapes.labels).to(x.dtype)
+        weighted = x
+        if "weights" in request.payload:
+            weighted = x * request.payload["weights"].tree["value"].to(x)[y].unsqueeze(1)
+        found = {"count": onehot.sum(0), "sum": onehot.T @ weighted}
+        if gram:
+            rows, cols = torch.triu_indices(columns, columns)
+            found["gram"] = (x.T @ weighted)[rows, cols]
+        return found
+
+    return feature_work(name, labelled, shape=shape, sums=sums)
+
+
+def head_tree(head: str, weight: Tensor, bias: Tensor | None) -> Tree:
+    """A solved head under the model's names, in float32."""
+    named = {f"{head}.weight": weight.float()}
+    return named if bias is None else named | {f"{head}.bias": bias.float()}

@@ -1,0 +1,98 @@
+"""Local training of a stack of clients: one forward and one backward over one frozen base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atoll.core import Failure, Request
+from atoll.local.batches import plan_steps
+from atoll.local.bench import Bench
+from atoll.local.stack import Job, LocalRule, Stack
+from atoll.models.objective import Example
+from atoll.tree import Tree
+
+__all__ = ["LocalRule", "Trained", "train"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One client's result: values before and after, and the mean gradient over its steps."""
+
+    request: Request
+    start: Tree
+    end: Tree
+    mean_gradient: Tree
+    steps: int
+    examples: int
+    loss: float
+
+
+def train(
+    bench: Bench, requests: Sequence[Request], rule: LocalRule | None = None
+) -> Iterator[Trained | Failure]:
+    """Train each request's client from what was broadcast: in order, or in stacks of like length.
+
+    A client whose loss is not finite becomes a Failure and touches no other.
+    """
+    rule = rule or LocalRule()
+    jobs: list[Job] = []
+    for request in requests:
+        examples = bench.examples(request.context.client, "train")
+        if examples:
+            jobs.append(Job(request, examples, _plan(bench, request, examples, rule)))
+        else:
+            yield Failure(request.context.client, "data", "it has no rows to train on")
+    if bench.group_size > 1:
+        jobs.sort(key=lambda job: -len(job.steps))
+    for start in range(0, len(jobs), bench.group_size):
+        yield from _train_stack(bench, jobs[start : start + bench.group_size], rule)
+
+
+def _plan(
+    bench: Bench, request: Request, examples: Sequence[Example], rule: LocalRule
+) -> list[list[int]]:
+    settings = bench.settings
+    size = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    epochs = float(settings.num_train_epochs if rule.epochs is None else rule.epochs)
+    if settings.max_steps is not None and rule.epochs is None:
+        epochs = settings.max_steps / -(-len(examples) // size)
+    lengths = [len(example) for example in examples]
+    return plan_steps(lengths, request.context, batch_size=size, epochs=epochs)
+
+
+def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator[Trained | Failure]:
+    run = Stack(bench, jobs, rule)
+    for number in range(len(jobs[0].steps)):
+        run.step(number)
+    ends, gradients = run.params.cpu(), run.gradient_sum.cpu()
+    for k, job in enumerate(jobs):
+        loss = float(run.loss_sum[k]) / len(job.steps)
+        finite = math.isfinite(loss)
+        if not finite or not torch.isfinite(run.params[k]).all():
+            what = f"training loss became {loss}" if not finite else "trained values are not finite"
+            yield Failure(
+                job.request.context.client,
+                "diverged",
+                f"its {what}; lower train.learning_rate or look at its rows",
+            )
+            continue
+        yield Trained(
+            job.request,
+            run.starts[k],
+            _row(ends[k].clone(), run.like),
+            _row(gradients[k] / len(job.steps), run.like),
+            len(job.steps),
+            len(job.examples),
+            loss,
+        )
+
+
+def _row(values: Tensor, like: Tree) -> Tree:
+    """One client's values by name: views of a memory that is its own, and of no other client."""
+    parts = torch.split(values, [value.numel() for value in like.values()])
+    return {n: part.view(v.shape) for (n, v), part in zip(like.items(), parts, strict=True)}

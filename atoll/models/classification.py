@@ -1,0 +1,96 @@
+"""Classification: one label a row, cross-entropy, and the terms that counter label skew."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from atoll.models.objective import Batch, Example, Objective, collate_text
+from atoll.tree import Tree
+
+__all__ = ["classification", "label_counts"]
+
+
+def classification(
+    tokenizer: Any,
+    *,
+    labels: Sequence[str],
+    max_length: int,
+    restricted: bool = False,
+    logit_adjustment: float = 0.0,
+    class_balance: bool = False,
+) -> Objective:
+    """Cross-entropy over `labels`.
+
+    restricted: only over the classes that the client has (FedRS with α = 0, Li and Zhan 2021).
+    logit_adjustment: τ·log(prior of the client) is added to the logits in training (Menon et al.
+        2021, arXiv 2007.07314, eq. 10; per client as in FedLC, Zhang et al. 2022).
+    class_balance: each class of a client weighs the same in its loss.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+
+    def encode(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+        if not rows:
+            return []
+        tokens = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
+        return [
+            Example(np.asarray(ids, dtype=np.int32), np.asarray([index[row["label"]]]))
+            if "label" in row
+            else Example(np.asarray(ids, dtype=np.int32), np.asarray([-100]))
+            for ids, row in zip(tokens["input_ids"], rows, strict=True)
+        ]
+
+    def terms(examples: Sequence[Example]) -> Tree:
+        counts = label_counts(examples, len(labels))
+        held: Tree = {}
+        if logit_adjustment:
+            held["bias"] = logit_adjustment * (counts / counts.sum()).log()
+        elif restricted:
+            held["bias"] = torch.where(counts > 0, 0.0, -torch.inf)
+        if class_balance:
+            present = (counts > 0).sum()
+            held["weight"] = torch.where(counts > 0, counts.sum() / (present * counts), 0.0)
+        return held
+
+    return Objective(
+        metric="accuracy",
+        higher_is_better=True,
+        encode=encode,
+        count=lambda example: 1,
+        collate=functools.partial(
+            collate_text, pad_token_id=tokenizer.pad_token_id, token_targets=False
+        ),
+        terms=terms,
+        losses=_losses,
+        scores=_scores,
+        final=lambda mean: mean,
+    )
+
+
+def label_counts(examples: Sequence[Example], num_labels: int) -> Tensor:
+    """How many rows each label has, [labels]."""
+    targets = np.asarray([example.target[0] for example in examples], dtype=np.int64)
+    return torch.from_numpy(np.bincount(targets, minlength=num_labels)).float()
+
+
+def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
+    target = batch.target[:, 0]
+    if "bias" in terms:
+        # A padding row has no class of its own; without this its gradient would be NaN, not zero.
+        bias = terms["bias"].to(logits.dtype)
+        logits = logits + torch.where(target.unsqueeze(1) == -100, 0.0, bias)
+    losses = cross_entropy(logits, target, reduction="none", ignore_index=-100)
+    if "weight" in terms:
+        chosen = terms["weight"].gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
+        losses = losses * chosen.to(losses.dtype)
+    return losses
+
+
+def _scores(logits: Tensor, batch: Batch) -> Tensor:
+    return (logits.argmax(-1) == batch.target[:, 0]).float()

@@ -1,0 +1,1 @@
+"""Experiment files to start from; `atoll recipes` lists them."""

@@ -1,0 +1,192 @@
+"""One federated round, top to bottom.
+
+    for each algorithm whose turn it is:
+        ask      the server's broadcast goes to a cohort, through the runtime
+        answer   clients work, and encode what they send        (at the client)
+        fold     replies are decoded, checked whole, and added up in cohort order
+        apply    the aggregate moves the server's state
+
+The loop never sleeps, logs or writes: it yields one report a round, and its caller decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from atoll import rng
+from atoll.core import (
+    Algorithm,
+    Context,
+    Exchange,
+    Failure,
+    Federation,
+    Payload,
+    Position,
+    Program,
+    Reply,
+    Report,
+    Request,
+    Runtime,
+    Stage,
+    Task,
+    payload_nbytes,
+    validate,
+)
+from atoll.errors import PayloadError, QuorumError
+
+__all__ = ["answer", "federate"]
+
+
+def federate(
+    program: Program, runtime: Runtime, federation: Federation, position: Position
+) -> Iterator[Report]:
+    """Run the rounds after `position`; round 0 holds what comes before the first adapter round.
+
+    Raises:
+        QuorumError: when fewer than `min_clients` answered.
+    """
+    for number in range(position.round + 1, federation.num_rounds + 1):
+        exchanges: list[Exchange] = []
+        for name in program.order(number):
+            algorithm = program.algorithms[name]
+            context = _context(algorithm, federation, runtime.roster, number, position.exchanges)
+            broadcast = partial(algorithm.server.broadcast, position.server)
+            task = Task(name, context, broadcast, position.folded)
+            aggregate, exchange = _exchange(algorithm, runtime, task)
+            answered = exchange.clients
+            if len(answered) < min(federation.min_clients, len(context.cohort)):
+                raise QuorumError(_too_few(number, exchange, federation))
+            position = replace(
+                position,
+                server=algorithm.server.apply(context, position.server, aggregate),
+                exchanges=position.exchanges + 1,
+                folded={**position.folded, **dict.fromkeys(answered, context.exchange)},
+            )
+            exchanges.append(exchange)
+        position = replace(position, round=number)
+        yield Report(number, position, tuple(exchanges))
+
+
+def _context(
+    algorithm: Algorithm,
+    federation: Federation,
+    roster: tuple[str, ...],
+    number: int,
+    exchange: int,
+) -> Context:
+    """The moment of one exchange, with its cohort: everyone, or a uniform draw in roster order."""
+    cohort = roster
+    if algorithm.kind == "round" and federation.clients_per_round < len(roster):
+        generator = rng.numpy_generator(federation.seed, "cohort", federation.run, number)
+        chosen = generator.choice(len(roster), federation.clients_per_round, replace=False)
+        cohort = tuple(roster[i] for i in sorted(chosen))
+    return Context(federation.seed, federation.run, number, exchange, cohort, len(roster))
+
+
+def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Payload, Exchange]:
+    """Ask the cohort, and fold its replies in cohort order: early ones wait for their turn."""
+    cohort = task.context.cohort
+    like = algorithm.client.template(task.broadcast(cohort[0] if cohort else ""))
+    state = algorithm.aggregator.init(like)
+    failures: list[Failure] = []
+    clients: dict[str, Mapping[str, float]] = {}
+    bytes_up = 0
+    for reply in _in_order(runtime.call([task], cohort), cohort):
+        decoded = _decode(algorithm, task.context, reply, like)
+        if isinstance(reply, Reply):
+            bytes_up += payload_nbytes(reply.payload)
+        if isinstance(decoded, Failure):
+            failures.append(decoded)
+            continue
+        state = algorithm.aggregator.add(state, decoded)
+        clients[reply.client] = _numbers(decoded)
+    _check_needs_all(algorithm, failures)
+    aggregate = algorithm.aggregator.finish(state)
+    for stage in reversed(algorithm.stages):
+        if stage.decode_at == "sum":
+            aggregate = stage.decode(task.context, aggregate, like)
+    bytes_down = sum(payload_nbytes(task.broadcast(client)) for client in cohort)
+    exchange = Exchange(
+        task.algorithm, algorithm.kind, cohort, tuple(failures), _numbers(aggregate),
+        clients, bytes_up, bytes_down,
+    )  # fmt: skip
+    return aggregate, exchange
+
+
+def _in_order(
+    replies: Iterator[Reply | Failure], cohort: Sequence[str]
+) -> Iterator[Reply | Failure]:
+    """Answers in cohort order: early ones wait for their turn, and one that never came failed."""
+    waiting, turn = dict[str, Reply | Failure](), 0
+    for reply in replies:
+        waiting[reply.client] = reply
+        while turn < len(cohort) and cohort[turn] in waiting:
+            yield waiting.pop(cohort[turn])
+            turn += 1
+    for client in cohort[turn:]:
+        yield waiting.pop(client, Failure(client, "lost", "the runtime brought no answer"))
+
+
+def _decode(
+    algorithm: Algorithm, context: Context, reply: Reply | Failure, like: Payload
+) -> Payload | Failure:
+    """Undo the stages on one reply and check it whole; a bad one counts as a failure."""
+    if isinstance(reply, Failure):
+        return reply
+    payload = reply.payload
+    try:
+        for stage in reversed(algorithm.stages):
+            if stage.decode_at == "reply":
+                payload = stage.decode(context.at(reply.client), payload, like)
+        validate(payload, like)
+    except PayloadError as error:
+        return Failure(reply.client, "payload", str(error))
+    return payload
+
+
+def answer(algorithm: Algorithm, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
+    """The client's half of an exchange: work, then the stages' encoders, in order."""
+    asked = {request.context.client: request for request in requests}
+    for reply in algorithm.client.work(requests):
+        if isinstance(reply, Failure):
+            yield reply
+            continue
+        try:
+            yield _encode(algorithm.stages, asked[reply.client], reply)
+        except PayloadError as error:
+            yield Failure(reply.client, "payload", str(error))
+
+
+def _encode(stages: Sequence[Stage], request: Request, reply: Reply) -> Reply:
+    # What other algorithms keep at the client stays as it is.
+    payload, kept, state = reply.payload, request.state, {**request.state, **reply.state}
+    for stage in stages:
+        before = kept[stage.name] if stage.name in kept else stage.init(payload)
+        payload, state[stage.name] = stage.encode(request.context, payload, before)
+    return Reply(reply.client, payload, {part: tree for part, tree in state.items() if tree})
+
+
+def _numbers(payload: Payload) -> dict[str, float]:
+    if "metrics" not in payload:
+        return {}
+    return {name: float(value) for name, value in payload["metrics"].tree.items()}
+
+
+def _check_needs_all(algorithm: Algorithm, failures: Sequence[Failure]) -> None:
+    for stage in algorithm.stages:
+        if stage.needs_all and failures:
+            raise QuorumError(
+                f"stage '{stage.name}' needs every client of the cohort, but "
+                f"{failures[0].client} failed: {failures[0].message}"
+            )
+
+
+def _too_few(number: int, exchange: Exchange, federation: Federation) -> str:
+    why = "".join(f"\n  {f.client}: {f.message}" for f in exchange.failures[:5])
+    return (
+        f"round {number} ({exchange.algorithm}): {len(exchange.clients)} of "
+        f"{len(exchange.cohort)} clients answered, federation.min_clients is "
+        f"{federation.min_clients}{why}"
+    )

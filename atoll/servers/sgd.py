@@ -1,0 +1,69 @@
+"""Plain and accelerated steps along the aggregated update."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from atoll.core import Context, Payload, Server, State
+from atoll.errors import ConfigError
+from atoll.servers.values import (
+    MOMENTS,
+    above_zero,
+    broadcast,
+    from_zero_below_one,
+    moved,
+    with_part,
+)
+
+__all__ = ["average", "momentum"]
+
+
+def average(*, learning_rate: float = 1.0) -> Server:
+    """w ← w + η·Δ; with η = 1 the average of the clients' values.
+
+    Source: McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
+    Data (AISTATS 2017, arXiv 1602.05629), Algorithm 1.
+    """
+    above_zero(learning_rate, name="learning_rate", server="average")
+
+    def init(state: State) -> State:
+        return state
+
+    def apply(context: Context, state: State, aggregate: Payload) -> State:
+        return moved(state, aggregate["update"].tree, lambda name, delta: learning_rate * delta)
+
+    return Server("average", init, broadcast, apply)
+
+
+def momentum(
+    *, learning_rate: float = 1.0, momentum: float = 0.9, nesterov: bool = False
+) -> Server:
+    """m ← μ·m + Δ; w ← w + η·m, or with Nesterov's look-ahead w ← w + η·(Δ + μ·m).
+
+    The form of torch.optim.SGD without dampening. Names outside the update keep their m.
+    Source: Hsu, Qi, Brown, Measuring the Effects of Non-Identical Data Distribution for Federated
+    Visual Classification (2019, arXiv 1909.06335), section 4.3, FedAvgM.
+    """
+    above_zero(learning_rate, name="learning_rate", server="momentum")
+    from_zero_below_one(momentum, name="momentum", server="momentum")
+    if nesterov and momentum == 0:
+        raise ConfigError(
+            "server 'momentum': nesterov looks ahead along the momentum, which is 0; "
+            "give a momentum above 0"
+        )
+
+    def init(state: State) -> State:
+        return with_part(state, MOMENTS)
+
+    def apply(context: Context, state: State, aggregate: Payload) -> State:
+        # A head may join between two rounds.
+        state, update = init(state), aggregate["update"].tree
+        kept = state[MOMENTS]
+        new = {name: momentum * kept[name] + delta for name, delta in update.items()}
+
+        def step(name: str, delta: Tensor) -> Tensor:
+            return learning_rate * (delta + momentum * new[name] if nesterov else new[name])
+
+        return {**moved(state, update, step), MOMENTS: {**kept, **new}}
+
+    return Server("momentum", init, broadcast, apply)

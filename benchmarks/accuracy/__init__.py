@@ -1,0 +1,1 @@
+"""Accuracy against rounds, exchanges and bytes."""

@@ -1,0 +1,22 @@
+"""Makes `tests.support` importable, and tiny models that are made once a session."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+if TYPE_CHECKING:
+    from tests.support.models import Zoo
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """Folders of tiny models, each made when it is first asked for."""
+    from tests.support.models import Zoo
+
+    return Zoo(tmp_path_factory.mktemp("zoo"))

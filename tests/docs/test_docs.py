@@ -1,0 +1,58 @@
+"""What the documentation says is what the code does: its reference, its snippets, its links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_the_experiment_file_is_what_atoll_schema_prints() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "atoll", "schema"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout  # fmt: skip
+    page = (ROOT / "docs" / "experiment-file.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```\n(.*?)```", page, flags=re.DOTALL)
+    assert block.strip() == printed.strip()
+
+
+def test_the_written_algorithm_is_found_from_the_experiment_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "writing-an-algorithm.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (named,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "my_methods.py").write_text(code, encoding="utf-8")
+    file = tmp_path / "e.yaml"
+    file.write_text(f"model: {{name_or_path: m}}\ndata: {{path: d}}\n{named}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    from atoll.config import load, resolve
+
+    loaded = load(file)
+    bound = resolve(
+        loaded.experiment.federation.algorithm, package="atoll.algorithms", where=loaded.where
+    )
+    assert bound.func.__name__ == "my_prox"
+    assert bound.keywords["mu"] == 0.1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing
+
+
+def test_every_method_of_the_papers_table_has_its_file() -> None:
+    rows = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:atoll|tests)/[^`]+)`", rows)
+    assert len(files) > 20
+    assert not [name for name in files if not (ROOT / name).exists()]
