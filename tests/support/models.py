@@ -12,6 +12,7 @@ from tokenizers.models import BPE, WordPiece
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertModel,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
     GPT2Config,
@@ -107,13 +108,21 @@ def letters(*, chat: bool = False) -> PreTrainedTokenizerFast:
     return made
 
 
-def _bert() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    tokenizer = word_pieces()
-    config = BertConfig(
+def _bert_config(tokenizer: PreTrainedTokenizerFast) -> BertConfig:
+    return BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=48, max_position_embeddings=64, pad_token_id=0,
     )  # fmt: skip
-    return BertForMaskedLM(config), tokenizer
+
+
+def _bert() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    tokenizer = word_pieces()
+    return BertForMaskedLM(_bert_config(tokenizer)), tokenizer
+
+
+def _bert_with_pooler() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    tokenizer = word_pieces()
+    return BertModel(_bert_config(tokenizer)), tokenizer
 
 
 def _roberta() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -156,6 +165,7 @@ def _llama() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 _MAKERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]] = {
     "bert": _bert,
+    "bert-with-pooler": _bert_with_pooler,
     "deberta": _deberta,
     "gpt2": _gpt2,
     "llama": _llama,

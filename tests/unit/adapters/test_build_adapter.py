@@ -30,10 +30,17 @@ def test_a_pooler_that_nothing_reads_is_dropped_from_all_linear(zoo: Zoo) -> Non
 
 
 def test_a_pooler_that_is_read_is_adapted(zoo: Zoo) -> None:
-    there = site(zoo, pooling="model")
+    there = site(zoo, "bert-with-pooler", pooling="model")
     assert there.built.dropped == ()
     assert "bert.pooler.dense" in there.built.targets
     assert there.base.head == "classifier"
+
+
+def test_a_pooler_that_the_checkpoint_lacks_trains_whole(zoo: Zoo) -> None:
+    there = site(zoo, pooling="model")
+    assert there.base.fresh == ("bert.pooler.dense.bias", "bert.pooler.dense.weight")
+    assert "bert.pooler.dense" not in there.built.targets
+    assert set(there.base.fresh) <= there.values.keys()
 
 
 @pytest.mark.parametrize("rule", [("query", "pooler.dense"), r".*pooler\.dense|.*query"])
