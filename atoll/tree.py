@@ -12,6 +12,7 @@ __all__ = [
     "Tree",
     "add",
     "all_finite",
+    "finite",
     "flatten",
     "l2_norm",
     "map_tree",
@@ -62,11 +63,14 @@ def l2_norm(tree: Tree) -> float:
 
 def all_finite(tree: Tree) -> bool:
     """Whether no value is NaN or infinite; integer tensors always are finite."""
-    return all(_finite(x) for x in tree.values() if x.is_floating_point() and x.numel())
+    return all(finite(x) for x in tree.values() if x.is_floating_point() and x.numel())
 
 
-def _finite(x: Tensor) -> bool:
-    """The extremes tell: a NaN anywhere makes both NaN, and one pass needs no second tensor."""
+def finite(x: Tensor) -> bool:
+    """Whether a tensor of floats holds no NaN and no infinity.
+
+    The extremes tell: a NaN anywhere makes both NaN, and one pass needs no second tensor.
+    """
     low, high = torch.aminmax(x)
     return math.isfinite(float(low)) and math.isfinite(float(high))
 

@@ -114,8 +114,18 @@ def cpu_name() -> str:
     return match.group(1).strip() if match else platform.machine()
 
 
-def write_result(folder: Path, name: str, content: Mapping[str, Any], device: str = "cpu") -> Path:
-    """`results/<name>_<machine>_<date>.json` with the machine in it; nothing is overwritten."""
+def write_result(
+    folder: Path,
+    name: str,
+    content: Mapping[str, Any],
+    *,
+    device: str = "cpu",
+    replaces: Path | None = None,
+) -> Path:
+    """`results/<name>_<machine>_<date>.json` with the machine in it.
+
+    replaces: what this run wrote earlier; nothing else is overwritten.
+    """
     about = machine(device)
     plain = re.sub(r"\([^)]*\)|@.*|\bCPU\b|\bProcessor\b", " ", about["cpu"])
     words = about.get("gpu", f"{plain} {about['cores']} cores")
@@ -124,8 +134,9 @@ def write_result(folder: Path, name: str, content: Mapping[str, Any], device: st
     path = folder / "results" / f"{name}_{slug}_{today}.json"
     path.parent.mkdir(exist_ok=True)
     number = 2
-    while path.exists():
+    while replaces is None and path.exists():
         path, number = path.with_name(f"{name}_{slug}_{today}-{number}.json"), number + 1
+    path = replaces or path
     path.write_text(json.dumps({"date": today, "machine": about, **content}, indent=1) + "\n")
     return path
 

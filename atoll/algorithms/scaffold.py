@@ -46,9 +46,8 @@ def scaffold(bench: Bench, *, learning_rate: float = 1.0) -> Algorithm:
     def channels(values: Tree) -> Payload:
         return {"control": Channel(values, "sum")}
 
-    work = local_training(
-        bench, name="scaffold", rule=LocalRule(offset=offset), reply=reply, channels=channels
-    )
+    rule = LocalRule(offset=offset, mean_gradient=True)
+    work = local_training(bench, name="scaffold", rule=rule, reply=reply, channels=channels)
     return Algorithm(
         "scaffold", work, (uniform(),), mean(), _server(average(learning_rate=learning_rate))
     )

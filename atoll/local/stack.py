@@ -26,11 +26,13 @@ class LocalRule:
     proximal: μ of (μ/2)·‖w − w_start‖², added to the loss.
     offset: a tree that is added to every gradient after it was clipped (SCAFFOLD's c − c_k).
     epochs: passes over the client's rows, instead of the settings'.
+    mean_gradient: whether a result tells the mean of its steps' gradients (memory and time).
     """
 
     proximal: float = 0.0
     offset: Callable[[Request], Tree] | None = None
     epochs: float | None = None
+    mean_gradient: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Stack:
         self.like = self.starts[0]
         start = flatten(stack(self.starts)).to(bench.device)
         self.start, self.params = start, start.clone()
-        self.grads, self.gradient_sum = torch.zeros_like(start), torch.zeros_like(start)
+        self.grads = torch.empty_like(start)
+        self.gradient_sum = torch.zeros_like(start) if rule.mean_gradient else None
         self.loss_sum = torch.zeros(len(jobs), dtype=torch.float64, device=bench.device)
         self.optimizer = optimizer(bench.settings)
         self.moments = self.optimizer.init(self.params)
@@ -131,7 +134,8 @@ class Stack:
         if settings.max_grad_norm is not None:
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
             grads.mul_((settings.max_grad_norm / (norms + 1e-6)).clamp(max=1))
-        self.gradient_sum[:active] += grads
+        if self.gradient_sum is not None:
+            self.gradient_sum[:active] += grads
         if self.offset is not None:
             grads.add_(self.offset[:active])
         moments = tuple(moment[:active] for moment in self.moments)

@@ -14,14 +14,14 @@ from atoll.local.batches import plan_steps
 from atoll.local.bench import Bench
 from atoll.local.stack import Job, LocalRule, Stack
 from atoll.models.objective import Example
-from atoll.tree import Tree
+from atoll.tree import Tree, finite
 
 __all__ = ["LocalRule", "Trained", "train"]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One client's result: values before and after, and the mean gradient over its steps."""
+    """One client's result: values before and after; the mean gradient where the rule asked."""
 
     request: Request
     start: Tree
@@ -69,12 +69,14 @@ def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator
     run = Stack(bench, jobs, rule)
     for number in range(len(jobs[0].steps)):
         run.step(number)
-    ends, gradients = run.params.cpu(), run.gradient_sum.cpu()
+    ends = run.params.cpu()
+    gradients = None if run.gradient_sum is None else run.gradient_sum.cpu()
     for k, job in enumerate(jobs):
         loss = float(run.loss_sum[k]) / len(job.steps)
-        finite = math.isfinite(loss)
-        if not finite or not torch.isfinite(run.params[k]).all():
-            what = f"training loss became {loss}" if not finite else "trained values are not finite"
+        if not math.isfinite(loss) or not finite(run.params[k]):
+            what = "trained values are not finite"
+            if not math.isfinite(loss):
+                what = f"training loss became {loss}"
             yield Failure(
                 job.request.context.client,
                 "diverged",
@@ -85,7 +87,7 @@ def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator
             job.request,
             run.starts[k],
             _row(ends[k].clone(), run.like),
-            _row(gradients[k] / len(job.steps), run.like),
+            {} if gradients is None else _row(gradients[k] / len(job.steps), run.like),
             len(job.steps),
             len(job.examples),
             loss,

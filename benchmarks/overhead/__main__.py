@@ -44,7 +44,7 @@ def main() -> None:
                 print(_line(record), flush=True)
     content = {"settings": vars(options), "seconds": time.perf_counter() - started, "cases": found}
     kind = "overhead-quick" if options.quick else "overhead"
-    path = write_result(Path(__file__).parent, kind, content, options.device)
+    path = write_result(Path(__file__).parent, kind, content, device=options.device)
     print(f"\n{table(found, options.device)}\n\nwritten to {path}")
 
 

@@ -106,6 +106,7 @@ class Site:
         bench = replace(self.bench, group_size=group_size)
         results: dict[str, Trained] = {}
         failures: dict[str, Failure] = {}
+        rule = rule or LocalRule(mean_gradient=True)
         for one in train(bench, self.requests(**asked), rule):
             if isinstance(one, Failure):
                 failures[one.client] = one

@@ -125,7 +125,10 @@ def test_groups_of_two_are_the_same_as_groups_of_five(zoo: Zoo) -> None:
 def test_scaffold_and_prox_terms_stack(zoo: Zoo) -> None:
     there = site(zoo, adapter=LORA, train=SGD)
     offsets = {client: stir(there.values, 30 + k) for k, client in enumerate(there.clients)}
-    rule = LocalRule(proximal=0.3, offset=lambda request: offsets[request.context.client], epochs=3)
+    rule = LocalRule(
+        proximal=0.3, offset=lambda request: offsets[request.context.client], epochs=3,
+        mean_gradient=True,
+    )  # fmt: skip
     _compare(replace(there, values=stir(there.values, 1)), 1e-10, rule=rule)
 
 
