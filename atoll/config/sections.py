@@ -40,10 +40,14 @@ class Model(BaseModel):
         "auto", description="Precision of the base model's weights."
     )
     pooling: Literal["auto", "mean", "cls", "model"] = Field(
-        "auto", description="How token features become one vector; auto: as the model was trained."
+        "auto",
+        description="How token features become one vector; auto: as the model was trained, else "
+        "their mean under a solved head and the model's own way under a trained one.",
     )
     normalize: bool | None = Field(
-        None, description="L2-normalise pooled features; null: as the model was trained."
+        None,
+        description="L2-normalise pooled features; null: as the model was trained, or where auto "
+        "chose the mean.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model from the hub."

@@ -35,6 +35,8 @@ def base_of(experiment: Experiment, data: FederatedData) -> Base:
             num_labels=len(data.labels),
             pooling=model.pooling,
             normalize=model.normalize,
+            # A solved head needs features that mean something before any training.
+            otherwise=None if experiment.adapter.head == "train" else "mean",
             random_features=experiment.adapter.head_features,
             seed=experiment.seed,
         )

@@ -151,12 +151,16 @@ def _digest(tree: Tree) -> str:
 
 
 def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> ClientWork:
-    """Client work that sends counts and class sums, and XᵀX when a `gram` is needed.
+    """Client work that sends counts, class sums and Σ ‖x‖², and XᵀX when a `gram` is needed.
 
     Where the broadcast has a channel `weights`, each row counts in the sums by its label's weight.
     """
     columns = shapes.columns
-    shape = {"count": torch.zeros(shapes.labels), "sum": torch.zeros(shapes.labels, columns)}
+    shape = {
+        "count": torch.zeros(shapes.labels),
+        "sum": torch.zeros(shapes.labels, columns),
+        "square": torch.zeros(()),
+    }
     if gram:
         shape["gram"] = torch.zeros(columns * (columns + 1) // 2)
 
@@ -165,7 +169,8 @@ def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> 
         weighted = x
         if "weights" in request.payload:
             weighted = x * request.payload["weights"].tree["value"].to(x)[y].unsqueeze(1)
-        found = {"count": onehot.sum(0), "sum": onehot.T @ weighted}
+        square = x[:, : shapes.width].square().sum()
+        found = {"count": onehot.sum(0), "sum": onehot.T @ weighted, "square": square}
         if gram:
             rows, cols = torch.triu_indices(columns, columns)
             found["gram"] = (x.T @ weighted)[rows, cols]

@@ -49,12 +49,15 @@ class Base:
 class Head:
     """How many labels, and how token vectors become the one that the head reads.
 
+    otherwise: the pooling under `auto` of a model that was not trained with one (None: the head of
+        its Auto class); its vectors are normalised unless `normalize` says otherwise.
     random_features: width of a random cosine layer before the head; it wants pooled features.
     """
 
     num_labels: int
     pooling: Literal["auto", "mean", "cls", "model"] = "auto"
     normalize: bool | None = None
+    otherwise: Pooling | None = None
     random_features: int | None = None
     seed: int = 0
 
@@ -80,6 +83,8 @@ def load_base(
         base = Base(model, model, "", tokenizer, source, "AutoModelForCausalLM", None)
         return _ready(base)
     pooling, normalize = pooling_of(source, head.pooling, head.normalize)
+    if pooling is None and head.pooling == "auto" and head.otherwise is not None:
+        pooling, normalize = head.otherwise, head.normalize is not False
     if pooling is None:
         if head.random_features is not None:
             raise ModelError(

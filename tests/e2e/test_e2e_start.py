@@ -26,11 +26,7 @@ def test_init_two_edits_run(folder: Any, zoo: Any, tmp_path: Path) -> None:
         (folder.path / "mine" / client).mkdir(parents=True)
         (folder.path / "mine" / client / "train.jsonl").write_text(text)
     (folder.path / "mine" / "dee").mkdir()
-    # A sentence encoder says itself how it pools; a bare BERT is told.
-    found = folder.run(
-        "run", "classify.yaml", "federation.num_rounds=1", "model.pooling=mean",
-        "adapter.head_features=null", "adapter.head=lda", "--format", "json",
-    )  # fmt: skip
+    found = folder.run("run", "classify.yaml", "federation.num_rounds=1", "--format", "json")
     assert found.returncode == 0, found.stderr
     assert "1 client without rows left out: dee\n" in found.stderr
     summary = json.loads(found.stdout)

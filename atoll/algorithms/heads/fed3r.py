@@ -64,7 +64,7 @@ def fed3r(
         plain = targets / weight.clamp(min=1e-12).unsqueeze(1)
         return {
             "head": head_tree(head, found[:, : shapes.width], bias),
-            "prototypes": prototypes(head, plain, sums["count"], shapes),
+            "prototypes": prototypes(head, {**sums, "sum": plain}, shapes),
             "statistics": sums,
         }
 

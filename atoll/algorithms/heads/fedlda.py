@@ -50,7 +50,7 @@ def fedlda(bench: Bench, labelled: Labelled, *, shrinkage: float | None = None) 
             gram, sums["sum"][:, : shapes.width].double(), sums["count"].double(),
             shrinkage=shrinkage,
         )  # fmt: skip
-        held = prototypes(head, sums["sum"], sums["count"], shapes)
+        held = prototypes(head, sums, shapes)
         return {"head": head_tree(head, weight, bias), "prototypes": held, "statistics": sums}
 
     work = class_sums("fedlda", labelled, shapes, gram=True)

@@ -27,7 +27,7 @@ def fedncm(bench: Bench, labelled: Labelled, *, scale: float = SCALE) -> Algorit
     def solve(state: State, sums: Tree) -> State:
         weight = scale * class_means(sums["sum"][:, : shapes.width])
         bias = weight.new_zeros(shapes.labels) if shapes.bias else None
-        held = prototypes(head, sums["sum"], sums["count"], shapes)
+        held = prototypes(head, sums, shapes)
         return {"head": head_tree(head, weight, bias), "prototypes": held}
 
     work = class_sums("fedncm", labelled, shapes, gram=False)

@@ -24,17 +24,20 @@ SCALE = 16.0
 """Turns cosines into logits; 16 is a softmax that is neither flat nor saturated."""
 
 
-def prototypes(head: str, sums: Tensor, counts: Tensor, shapes: Shapes) -> Tree:
-    """A head of class means, centred where a bias can carry the centre: W_c = 16·(m_c − μ)/‖·‖.
+def prototypes(head: str, sums: Tree, shapes: Shapes) -> Tree:
+    """A head of class means, centred where a bias can carry the centre: W_c = 16/ρ·(m_c − μ)/‖·‖.
 
-    sums: Σ x of each class [C, d]; counts [C]. A class without rows gets the lowest score.
+    sums: of each class Σ x [C, d] and the count [C], and `square` Σ ‖x‖². ρ, the features' length,
+    keeps logits between −16 and 16 whatever the model's scale. A class without rows gets the lowest
+    score.
     """
-    sums, counts = sums[:, : shapes.width].double(), counts.double()
-    means = sums / counts.clamp(min=1).unsqueeze(1)
+    total, counts = sums["sum"][:, : shapes.width].double(), sums["count"].double()
+    means = total / counts.clamp(min=1).unsqueeze(1)
+    scale = SCALE / (float(sums["square"]) / float(counts.sum())) ** 0.5
     if not shapes.bias:
-        return head_tree(head, SCALE * normalize(means, dim=1), None)
-    centre = sums.sum(0) / counts.sum()
-    weight = SCALE * normalize(means - centre, dim=1)
+        return head_tree(head, scale * normalize(means, dim=1), None)
+    centre = total.sum(0) / counts.sum()
+    weight = scale * normalize(means - centre, dim=1)
     bias = torch.where(counts > 0, -(weight @ centre), torch.full_like(counts, -1e4))
     return head_tree(head, weight, bias)
 

@@ -206,7 +206,8 @@ def test_a_class_without_rows_is_never_predicted() -> None:
     weight, bias = discriminant(rows.T @ rows, onehot.T @ rows, onehot.sum(0), shrinkage=0.1)
     assert torch.isfinite(weight).all()
     assert (rows @ weight.T + bias).argmax(1).max() < C
-    held = prototypes("h", onehot.T @ rows, onehot.sum(0), Shapes(C + 1, D, True))
+    sums = {"sum": onehot.T @ rows, "count": onehot.sum(0), "square": rows.square().sum()}
+    held = prototypes("h", sums, Shapes(C + 1, D, True))
     assert (rows.float() @ held["h.weight"].T + held["h.bias"]).argmax(1).max() < C
 
 
@@ -234,11 +235,23 @@ def test_prototypes_are_centred_class_means() -> None:
     centre = X.mean(0)
     shifted = np.stack([X[c == Y].mean(0) for c in range(C)]) - centre
     weight = 16 * shifted / np.linalg.norm(shifted, axis=1, keepdims=True)
+    weight /= np.sqrt((X**2).sum(1).mean())
     held = state["prototypes"]
     np.testing.assert_allclose(held["classifier.weight"], weight, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(held["classifier.bias"], -weight @ centre, rtol=1e-4, atol=1e-4)
     same = _solve(lambda bench, rows: fed3r(bench, rows, balance=0.5), THREE)["prototypes"]
     np.testing.assert_allclose(same["classifier.weight"], weight, rtol=1e-4, atol=1e-4)
+
+
+def test_prototypes_do_not_depend_on_the_models_scale() -> None:
+    onehot = torch.from_numpy(np.eye(C)[Y])
+    logits = []
+    for factor in (1.0, 40.0):
+        rows = factor * torch.from_numpy(X)
+        sums = {"sum": onehot.T @ rows, "count": onehot.sum(0), "square": rows.square().sum()}
+        held = prototypes("h", sums, Shapes(C, D, True))
+        logits.append(rows.float() @ held["h.weight"].T + held["h.bias"])
+    torch.testing.assert_close(logits[1], logits[0])
 
 
 def test_class_weights() -> None:

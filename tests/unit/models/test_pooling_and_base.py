@@ -126,6 +126,21 @@ def test_a_model_without_such_files_uses_its_own_head(zoo: Zoo) -> None:
     assert pooling_of(locate(zoo("bert")), "auto", None) == (None, False)
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta", "gpt2", "llama"])
+def test_under_a_solved_head_it_pools_the_mean(zoo: Zoo, kind: str) -> None:
+    base = load_base(locate(zoo(kind)), head=Head(3, otherwise="mean"))
+    assert (base.auto_class, base.pooling, base.normalize) == ("AutoModel", "mean", True)
+    bare = load_base(locate(zoo(kind)), head=Head(3, normalize=False, otherwise="mean"))
+    assert (bare.pooling, bare.normalize) == ("mean", False)
+    asked = load_base(locate(zoo(kind)), head=Head(3, "model", otherwise="mean"))
+    assert asked.auto_class == "AutoModelForSequenceClassification"
+
+
+def test_a_sentence_encoder_pools_as_it_was_trained_under_any_head() -> None:
+    base = load_base(locate("builtin:minilm"), head=Head(2, normalize=None, otherwise="cls"))
+    assert (base.pooling, base.normalize) == ("mean", True)
+
+
 @pytest.mark.parametrize("broken", ["{", "[]", '[{"type": "a.Pooling"}]', '{"a": 1}'])
 def test_broken_files_are_refused(tmp_path: Path, broken: str) -> None:
     (tmp_path / "modules.json").write_text(broken)
