@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from atoll.data.labels import check_known, check_numbers, label_map, labels_of, numbers
+from atoll.data.agreement import check_labels
+from atoll.data.labels import label_map, numbers
 from atoll.data.rows import RowKind, nearest
-from atoll.data.scan import ClientCount, Scan, Share, digest_of, scan
-from atoll.data.tables import Row
+from atoll.data.scan import ClientCount, Share, digest_of, scan
+from atoll.data.tables import Row, Table
 from atoll.errors import DataError
 
 __all__ = ["ClientCount", "Common", "FederatedData", "Split", "federate"]
@@ -22,16 +23,20 @@ RESIDENT = 8  # clients whose rows stay in memory after they were asked for
 
 @dataclass(frozen=True)
 class Common:
-    """Rows that belong to no client, of the clients' kind."""
+    """Rows that belong to no client, of the clients' kind; `files`: where each split stands."""
 
     kind: RowKind | None = None
     test: list[Row] | None = None
     val: list[Row] | None = None
+    files: Mapping[str, Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class FederatedData:
-    """The clients with training rows and what they share; rows are read when they are asked for."""
+    """The clients with training rows and what they share; rows are read when they are asked for.
+
+    reasons: why each of the skipped clients was.
+    """
 
     clients: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -41,6 +46,7 @@ class FederatedData:
     counts: Mapping[str, ClientCount]
     _read: Callable[[str], Share] = field(repr=False)
     _common: Common = field(repr=False)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, client: str, split: Split) -> list[Row]:
         """One client's training rows, or its own held-out rows."""
@@ -86,12 +92,18 @@ def federate(
     """Look at every client once and check what only the whole federation can show."""
     found = scan(sorted(names), read)
     if common.kind not in (None, found.kind):
+        files = ", ".join(file.origin for file in common.files.values())
         raise DataError(
-            f"The common test set has {common.kind} rows, the clients have {found.kind} rows; "
-            "give them the same columns."
+            f"The common test set{f' ({files})' if files else ''} has {common.kind} rows, the "
+            f"clients have {found.kind} rows; give them the same columns."
         )
     shared = label_map(found.train_labels) if labels is None else tuple(labels)
-    _check_labels(found, common, shared, given=labels is not None)
+    if found.train_labels.names:
+        rows = {
+            "The common test set": (common.test or [], common.files.get("test")),
+            "The common validation set": (common.val or [], common.files.get("val")),
+        }
+        check_labels(found, rows, shared, given=labels is not None, read=read)
     # Labels without a map are numbers to predict.
     finish = numbers if found.train_labels.names and shared is None else list[Row]
 
@@ -102,7 +114,8 @@ def federate(
     content = {"test": common.test or [], "val": common.val or []}
     return FederatedData(
         clients=tuple(found.counts),
-        skipped=found.skipped,
+        skipped=tuple(found.skipped),
+        reasons=found.skipped,
         kind=found.kind,
         labels=shared if found.train_labels.names else None,
         fingerprint=hashlib.sha256(found.fingerprint.encode() + digest_of(content)).hexdigest(),
@@ -114,20 +127,3 @@ def federate(
             val=None if common.val is None else finish(common.val),
         ),
     )
-
-
-def _check_labels(
-    found: Scan, common: Common, shared: tuple[str, ...] | None, *, given: bool
-) -> None:
-    if not found.train_labels.names:
-        return
-    if given and shared is not None:
-        check_known(shared, found.train_labels, where="The clients' training rows", given=True)
-    tests = {f"Client {name}, test rows": labels for name, labels in found.test_labels.items()}
-    tests["The common test set"] = labels_of(common.test or [])
-    tests["The common validation set"] = labels_of(common.val or [])
-    for where, labels in tests.items():
-        if shared is None:
-            check_numbers(labels, where=where)
-        else:
-            check_known(shared, labels, where=where, given=given)

@@ -14,6 +14,7 @@ __all__ = [
     "check_known",
     "check_numbers",
     "class_of",
+    "is_number",
     "label_map",
     "labels_of",
     "named",
@@ -66,7 +67,7 @@ def label_map(labels: LabelSet) -> tuple[str, ...] | None:
     if not labels.names:
         return None
     if labels.decimal:
-        words = sorted(name for name in labels.names if _number(name) is None)
+        words = sorted(name for name in labels.names if not is_number(name))
         if words:
             raise DataError(
                 f"Labels mix decimal numbers with names ({_list(words)}); "
@@ -81,6 +82,15 @@ def label_map(labels: LabelSet) -> tuple[str, ...] | None:
 def numbers(rows: Sequence[Row]) -> list[Row]:
     """Rows of a regression: every label a number."""
     return [{**row, "label": _as_number(row["label"])} for row in rows]
+
+
+def is_number(name: str) -> bool:
+    """Whether a label reads as a number."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_known(known: Iterable[str], found: LabelSet, *, where: str, given: bool) -> None:
@@ -102,7 +112,7 @@ def check_known(known: Iterable[str], found: LabelSet, *, where: str, given: boo
 
 def check_numbers(found: LabelSet, *, where: str) -> None:
     """Refuse names where the training labels are numbers to predict."""
-    words = sorted(name for name in found.names if _number(name) is None)
+    words = sorted(name for name in found.names if not is_number(name))
     if words:
         raise DataError(
             f"{where}: {_list(words)} among labels that are numbers in training; correct the rows."
@@ -127,13 +137,6 @@ def _name(value: Any) -> Any:
     if isinstance(value, int):
         return str(value)
     return value
-
-
-def _number(name: str) -> float | None:
-    try:
-        return float(name)
-    except ValueError:
-        return None
 
 
 def _as_number(label: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from atoll.data.tables import SUFFIXES, suffix_of
 from atoll.errors import DataError
 
-__all__ = ["client_folders", "split_file", "split_files"]
+__all__ = ["client_folders", "split_file", "split_files", "why_skipped"]
 
 _ALIASES = {"train": ("train",), "test": ("test",), "val": ("val", "validation")}
 
@@ -35,23 +35,37 @@ def split_files(folder: Path) -> dict[str, Path]:
 
 
 def client_folders(folder: Path) -> dict[str, Path]:
-    """A folder for each client by name; those that hold only other things are left alone."""
-    found = {path.name: path for path in sorted(folder.iterdir()) if _is_client(path)}
-    if not found:
-        loose = sorted(path.name for path in folder.iterdir() if suffix_of(path))
-        hint = (
-            f" It holds {', '.join(loose[:5])}: rename one to train, or name it." if loose else ""
-        )
+    """A folder for each client by name; one without training rows is skipped later, and told."""
+    inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    found = {path.name: path for path in inside if path.is_dir()}
+    if not any(_holds_rows(path) for path in found.values()):
         raise DataError(
             f"{folder} holds no data: expected a folder for each client with a train.jsonl in it, "
-            f"or a train.jsonl (also .jsonl.gz, .csv, .parquet) for one data set.{hint}"
+            f"or a train.jsonl (also .jsonl.gz, .csv, .parquet) for one data set.{_hint(inside)}"
         )
     return found
 
 
-def _is_client(path: Path) -> bool:
-    if not path.is_dir() or path.name.startswith("."):
-        return False
-    inside = list(path.iterdir())
-    # An empty folder is a client whose rows have not come yet: it is reported as skipped.
-    return not inside or any(suffix_of(item) is not None for item in inside)
+def why_skipped(folder: Path) -> str:
+    """Why a client's folder gives no rows, in words that name what is there instead."""
+    inside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if not inside:
+        return "an empty folder"
+    # The file that may have been meant goes first.
+    inside.sort(key=lambda name: not name.lower().startswith("train"))
+    more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+    return f"no train file; found {', '.join(inside[:3])}{more}"
+
+
+def _holds_rows(path: Path) -> bool:
+    return any(suffix_of(item) is not None for item in path.iterdir())
+
+
+def _hint(inside: list[Path]) -> str:
+    loose = [path.name for path in inside if suffix_of(path)]
+    if loose:
+        return f" It holds {', '.join(loose[:5])}: rename one to train, or name it."
+    other = [item for path in inside if path.is_dir() for item in sorted(path.iterdir())]
+    if other:
+        return f" It holds {other[0].relative_to(inside[0].parent)}, whose format is not read."
+    return ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from atoll.data.arrays import read_arrays
 from atoll.data.docstrings import docstrings
 from atoll.data.federation import Common, FederatedData, federate
 from atoll.data.holdout import check_share, hold_out
 from atoll.data.hub import is_hub_id, read_hub
-from atoll.data.layout import client_folders, split_file, split_files
+from atoll.data.layout import client_folders, split_file, split_files, why_skipped
 from atoll.data.partition import Partition
 from atoll.data.rows import RowKind, canonical, nearest
 from atoll.data.scan import Share
@@ -103,14 +104,22 @@ def _divided(tables: dict[str, Table], partition: Partition, options: _Options) 
         for split in ("test", "val", "validation")
         if split in tables
     }
-    parts = partition(rows, options.seed)
+    try:
+        parts = partition(rows, options.seed)
+    except DataError as error:
+        raise DataError(f"{tables['train'].origin}: {error}") from None
+    file = tables["train"].places()
 
     def read(client: str) -> Share:
         own = [rows[index] for index in parts[client]]
         train, test = hold_out(own, share=options.holdout, seed=options.seed, client=client)
-        return Share(train, test, held_out=True, kind=kind)
+        why = "no row fell to it" if not own else ""
+        return Share(train, test, held_out=True, kind=kind, why=why, train_file=file)
 
-    common = Common(kind, others.get("test"), others.get("val", others.get("validation")))
+    val: Literal["val", "validation"] = "val" if "val" in others else "validation"
+    places = {name: tables[split].places() for name, split in (("test", "test"), ("val", val))
+              if split in others}  # fmt: skip
+    common = Common(kind, others.get("test"), others.get(val), places)
     return federate(parts, read, common=common, labels=options.labels)
 
 
@@ -122,16 +131,20 @@ def _natural(folder: Path, clients: dict[str, Path], options: _Options) -> Feder
 
     def read(client: str) -> Share:
         train_file, test_file = files[client]
-        table = read_table(train_file) if train_file else Table(client, [])
+        if train_file is None:
+            return Share([], [], held_out=False, kind=None, why=why_skipped(clients[client]))
+        table = read_table(train_file)
         if not table.rows:
-            return Share([], [], held_out=False, kind=None)
+            why = f"{train_file.name} has no rows"
+            return Share([], [], held_out=False, kind=None, why=why)
         rows, kind = canonical(table, columns=options.columns)
+        file = table.places()
         tested = read_table(test_file) if test_file else Table(client, [])
         if tested.rows:
             test = canonical(tested, columns=options.columns, expected=kind)[0]
-            return Share(rows, test, held_out=False, kind=kind)
+            return Share(rows, test, False, kind, train_file=file, test_file=tested.places())
         train, test = hold_out(rows, share=options.holdout, seed=options.seed, client=client)
-        return Share(train, test, held_out=True, kind=kind)
+        return Share(train, test, held_out=True, kind=kind, train_file=file)
 
     return federate(clients, read, common=_common(folder, options), labels=options.labels)
 
@@ -139,9 +152,11 @@ def _natural(folder: Path, clients: dict[str, Path], options: _Options) -> Feder
 def _common(folder: Path, options: _Options) -> Common:
     kind: RowKind | None = None
     found: dict[str, list[Row]] = {}
+    places: dict[str, Table] = {}
     for split in ("test", "val"):
         file = split_file(folder, split)
         if file is not None:
             table = read_table(file)
             found[split], kind = canonical(table, columns=options.columns, expected=kind)
-    return Common(kind, found.get("test"), found.get("val"))
+            places[split] = table.places()
+    return Common(kind, found.get("test"), found.get("val"), places)

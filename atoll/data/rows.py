@@ -115,6 +115,13 @@ def _kind_of(row: Row) -> RowKind | None:
 def _no_kind(row: Row) -> str:
     known = "; ".join(kind.replace("/", " and ") for kind in _KINDS)
     needed = sorted({name for names in _KINDS.values() for name in names})
+    empty = [name for name in needed if name in row and row[name] is None]
+    if empty:
+        # The column is there under its right name: no other name was meant.
+        return (
+            f"{' and '.join(f'`{name}`' for name in empty)} is empty here; fill it in or remove "
+            "the row."
+        )
     near = next((hint for name in row if (hint := nearest(name, needed))), "")
     return (
         f"the columns {_names(row)} make no known kind of row{near}. Rows hold one of: {known}. "

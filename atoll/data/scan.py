@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from atoll.data.labels import LabelSet, labels_of
 from atoll.data.rows import RowKind, is_labelled
-from atoll.data.tables import Row
+from atoll.data.tables import Row, Table
 from atoll.errors import DataError
 
 __all__ = ["ClientCount", "Scan", "Share", "digest_of", "scan"]
@@ -21,12 +21,18 @@ __all__ = ["ClientCount", "Scan", "Share", "digest_of", "scan"]
 
 @dataclass(frozen=True)
 class Share:
-    """One client's rows; `held_out`: its test rows were taken from its own training rows."""
+    """One client's rows; `held_out`: its test rows were taken from its own training rows.
+
+    why: without rows, the reason.   train_file, test_file: where the rows stand, without them.
+    """
 
     train: list[Row]
     test: list[Row]
     held_out: bool
     kind: RowKind | None
+    why: str = "no training rows"
+    train_file: Table | None = None
+    test_file: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class ClientCount:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is known of a federation after the look; `test_labels` are those of test files."""
+    """What is known of a federation after the look.
+
+    skipped: clients without rows, and why.   test_labels: those of test files.
+    """
 
     kind: RowKind
     counts: Mapping[str, ClientCount]
-    skipped: tuple[str, ...]
+    skipped: Mapping[str, str]
     train_labels: LabelSet
     test_labels: Mapping[str, LabelSet]
     fingerprint: str
@@ -53,18 +62,19 @@ class Scan:
 def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
     """Read each client once; at most one client's rows are in memory."""
     counts: dict[str, ClientCount] = {}
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
     test_labels: dict[str, LabelSet] = {}
-    first: tuple[str, RowKind] | None = None
+    first: tuple[str, Share, RowKind] | None = None
     known, tested = LabelSet(), LabelSet()
     digest = hashlib.sha256()
     for name in names:
         share = read(name)
         if not share.train or share.kind is None:
-            skipped.append(name)
+            skipped[name] = share.why
             continue
-        first = first or (name, share.kind)
-        _same_kind(name, share.kind, first)
+        # What is kept of the first client are its files, not its rows.
+        first = first or (name, replace(share, train=[], test=[]), share.kind)
+        _same_kind(name, share, share.kind, first)
         # A held-out row's label is in the client's own training file, so it belongs to the map.
         train, test = _labels(share.train, share.kind), _labels(share.test, share.kind)
         own = train.union(test) if share.held_out else train
@@ -78,7 +88,7 @@ def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
         digest.update(digest_of({"client": name, "train": share.train, "test": share.test}))
     if first is None:
         raise DataError(_nobody(skipped))
-    return Scan(first[1], counts, tuple(skipped), known, test_labels, digest.hexdigest())
+    return Scan(first[2], counts, skipped, known, test_labels, digest.hexdigest())
 
 
 def _labels(rows: Sequence[Row], kind: RowKind) -> LabelSet:
@@ -109,14 +119,22 @@ def _plain(value: Any) -> Any:
     return str(value)  # dates and decimals of Parquet
 
 
-def _same_kind(name: str, kind: RowKind, first: tuple[str, RowKind]) -> None:
-    if kind != first[1]:
-        raise DataError(
-            f"The rows of client {name} are {kind} rows, those of client {first[0]} are {first[1]} "
-            "rows; every client needs the same columns."
-        )
+def _same_kind(name: str, share: Share, kind: RowKind, first: tuple[str, Share, RowKind]) -> None:
+    if kind == first[2]:
+        return
+    columns = sorted(set(first[2].split("/")).symmetric_difference(kind.split("/")))
+    raise DataError(
+        f"The rows of client {name}{_in(share)} are {kind} rows, those of client {first[0]}"
+        f"{_in(first[1])} are {first[2]} rows; they differ in "
+        f"{', '.join(f'`{name}`' for name in columns)}, and every client needs the same columns."
+    )
 
 
-def _nobody(skipped: Sequence[str]) -> str:
-    who = ", ".join(skipped[:8]) + (" ..." if len(skipped) > 8 else "")
+def _in(share: Share) -> str:
+    return f" ({share.train_file.origin})" if share.train_file else ""
+
+
+def _nobody(skipped: Mapping[str, str]) -> str:
+    who = ", ".join(f"{name}: {why}" for name, why in list(skipped.items())[:8])
+    who += f", and {len(skipped) - 8} more" if len(skipped) > 8 else ""
     return f"No client has a training row ({who or 'there are no clients'}); add training rows."

@@ -45,7 +45,11 @@ def islands(tmp_path: Path) -> Path:
 
 def test_natural_clients(islands: Path) -> None:
     data = load(islands)
-    assert (data.clients, data.skipped) == (("a", "b", "e"), ("c", "d"))
+    assert (data.clients, data.skipped) == (("a", "b", "e"), ("c", "d", "images"))
+    assert data.reasons == {
+        "c": "train.jsonl has no rows", "d": "an empty folder",
+        "images": "no train file; found cat.png",
+    }  # fmt: skip
     assert (data.labels, data.kind, data.test()) == (("x", "y", "z"), "text/label", None)
     assert data.rows("a", "test") == labelled("y")
     assert [len(data.rows("b", split)) for split in ("train", "test")] == [9, 1]
@@ -53,7 +57,7 @@ def test_natural_clients(islands: Path) -> None:
     card = data.card()
     assert card["clients"]["a"] == {"train": 6, "test": 1, "labels": 2}
     assert (card["train"], card["own_test"], card["test"]) == (16, 2, None)
-    assert (card["labels"], card["skipped"]) == (3, ["c", "d"])
+    assert (card["labels"], card["skipped"]) == (3, ["c", "d", "images"])
     json.dumps(card)
 
 
@@ -79,7 +83,7 @@ def test_a_common_test_set_beside_natural_clients(islands: Path) -> None:
     write(islands / "test.jsonl", labelled("x", "y"))
     assert load(islands).test() == labelled("x", "y")
     write(islands / "test.jsonl", [{"text": "no label"}])
-    with pytest.raises(DataError, match="common test set has text rows, the clients have text/l"):
+    with pytest.raises(DataError, match=r"test\.jsonl\) has text rows, the clients have text/l"):
         load(islands)
 
 
@@ -141,18 +145,18 @@ def test_labels_agree_between_train_and_test(tmp_path: Path) -> None:
 
 def test_a_test_label_that_nobody_trains_is_refused(islands: Path) -> None:
     write(islands / "b" / "test.jsonl", labelled("z", "q", "p"))
-    with pytest.raises(DataError, match="Client b, test rows: labels `p`, `q` are in test rows"):
+    with pytest.raises(DataError, match=r"b/test\.jsonl:2\): labels `p`, `q` are in test rows"):
         load(islands)
     write(islands / "b" / "test.jsonl", labelled("z"))
     write(islands / "test.jsonl", labelled("w"))
-    with pytest.raises(DataError, match="common test set: label `w`"):
+    with pytest.raises(DataError, match=r"The common test set \(.*/test\.jsonl:1\): label `w`"):
         load(islands)
 
 
 def test_labels_may_be_given(islands: Path) -> None:
     write(islands / "test.jsonl", labelled("w"))
     assert load(islands, labels=["w", "z", "y", "x"]).labels == ("w", "z", "y", "x")
-    with pytest.raises(DataError, match="training rows: labels `y`, `z` are not among the labels"):
+    with pytest.raises(DataError, match=r"a/train\.jsonl\): label `y` is not among the labels"):
         load(islands, labels=["w", "x"])
 
 
@@ -180,7 +184,8 @@ def test_columns_reach_every_file(tmp_path: Path) -> None:
 
 def test_clients_of_different_kinds_are_refused(islands: Path) -> None:
     write(islands / "b" / "train.jsonl", [{"text": "a"}])
-    with pytest.raises(DataError, match="client b are text rows, those of client a are text/label"):
+    says = r"b/train\.jsonl\) are text rows, .*a/train\.jsonl\) are text/label rows; .* `label`"
+    with pytest.raises(DataError, match=says):
         load(islands)
 
 
@@ -206,8 +211,35 @@ def test_mistakes_are_sentences(tmp_path: Path, islands: Path) -> None:
 def test_a_federation_without_a_training_row_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a" / "train.jsonl", [])
     write(tmp_path / "b" / "test.jsonl", labelled("x"))
-    with pytest.raises(DataError, match=r"No client has a training row \(a, b\)"):
+    with pytest.raises(DataError, match=r"\(a: train.jsonl has no rows, b: no train file"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "Train.jsonl", "train.tsv", "train.json"])
+def test_a_folder_without_a_train_file_is_told(islands: Path, name: str) -> None:
+    write(islands / "new" / name, labelled("x"))
+    assert load(islands).reasons["new"] == f"no train file; found {name}"
+
+
+def test_what_may_have_been_meant_is_named_first(islands: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt", "train.tsv", ".hidden"):
+        write(islands / "new" / name, labelled("x"))
+    assert load(islands).reasons["new"] == (
+        "no train file; found train.tsv, a.txt, b.txt and 1 more"
+    )
+
+
+def test_only_files_that_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "train.tsv", labelled("x"))
+    with pytest.raises(DataError, match=r"It holds a/train\.tsv, whose format is not read"):
+        load(tmp_path)
+
+
+def test_a_partition_that_does_not_fit_names_the_file(tmp_path: Path) -> None:
+    rows = [{"text": "a", "client": "x"}, {"text": "b"}]
+    write(tmp_path / "train.jsonl", rows)
+    with pytest.raises(DataError, match=r"train\.jsonl: Row 2 has no `client`"):
+        load(tmp_path, partition=natural())
 
 
 def test_two_files_for_one_split_are_refused(tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_rows_of_two_kinds_are_refused_at_the_first_that_differs() -> None:
         row_kind(reversed(rows))
 
 
+@pytest.mark.parametrize(
+    "row", [{"text": None, "label": "x"}, {"text": None, "label": None}, {"text": None}]
+)
+def test_an_empty_cell_is_called_empty(row: Row) -> None:
+    with pytest.raises(DataError, match=r"^a.jsonl:1: .*`text` is empty here; fill it in"):
+        canonical(Table("a.jsonl", [row], [1]), columns={})
+
+
 def test_no_rows_have_no_kind() -> None:
     with pytest.raises(DataError, match="No rows"):
         row_kind([])
