@@ -7,13 +7,13 @@ expected to see, and solve their head in the same way from their own sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from atoll.core import Algorithm, Channel, Context, Failure, Reply, Request, State
+from atoll.core import Channel, Context, Failure, Request, State
 from atoll.experiment.program import Heads, head_methods
 from atoll.experiment.setup import Setup
 from atoll.local.bench import Bench
@@ -24,9 +24,7 @@ from atoll.round import answer
 from atoll.servers import average
 from atoll.tree import subtract
 
-__all__ = ["POOLED", "arm", "expected_passes"]
-
-POOLED = "pooled"
+__all__ = ["expected_passes", "local_models", "pooled_model"]
 
 
 def expected_passes(setup: Setup) -> float:
@@ -38,76 +36,87 @@ def expected_passes(setup: Setup) -> float:
     if settings.max_steps is None:
         return federation.num_rounds * rate * settings.num_train_epochs
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    counts = [count.train for count in setup.data.counts.values()]
+    # Packed rows are fewer than those of the data.
+    counts = [len(setup.bench.examples(client, "train")) for client in setup.data.clients]
     # A pass over n rows is ceil(n / batch) steps, and the last of them may be smaller.
     seen = sum(settings.max_steps * n / -(-n // batch) for n in counts)
     return federation.num_rounds * rate * seen / sum(counts)
 
 
-def arm(
-    setup: Setup, clients: Sequence[str], *, tick: Callable[[str], None]
-) -> Iterator[tuple[str, State]]:
+def local_models(setup: Setup) -> Iterator[tuple[str, State]]:
     """Each client's own model, a few at a time; a client whose training fails is left out."""
-    bench = _with_pool(setup)
+    # All passes are one round, over which the learning rate runs its whole course.
+    bench = replace(setup.bench, num_rounds=1)
     heads = Heads()
     if setup.labelled is not None:
-        heads = head_methods(bench, setup.experiment.adapter, _with_members(setup, setup.labelled))
+        # The run's own features, of which the first ones are known already.
+        heads = head_methods(bench, setup.experiment.adapter, setup.labelled)
+    clients, size = setup.data.clients, max(setup.bench.group_size, 1)
+    for start in range(0, len(clients), size):
+        group = [_context(setup, "local", client) for client in clients[start : start + size]]
+        yield from _trained(setup, bench, heads, group)
+
+
+def pooled_model(setup: Setup) -> State | None:
+    """The model of one client that has everybody's training rows; None where training failed."""
+    members = setup.data.clients
+
+    def examples(client: str, split: str) -> Sequence[Example]:
+        return [example for name in members for example in setup.bench.examples(name, split)]
+
+    bench = replace(setup.bench, num_rounds=1, examples=examples)
+    heads = Heads()
+    if setup.labelled is not None:
+        everyone = _of_members(setup.labelled, members)
+        heads = head_methods(bench, setup.experiment.adapter, everyone)
+    context = _context(setup, "pooled", "pool")
+    return dict(_trained(setup, bench, heads, [context])).get("pool")
+
+
+def _trained(
+    setup: Setup,
+    bench: Bench,
+    heads: Heads,
+    contexts: Sequence[Context],
+) -> Iterator[tuple[str, State]]:
+    """The models of clients that train in one stack, each with its head solved from its rows."""
+    start = setup.start.server
+    states = {context.client: _solved(heads, start, context) for context in contexts}
     rule = LocalRule(epochs=expected_passes(setup))
-    for start in range(0, len(clients), max(setup.bench.group_size, 1)):
-        group = clients[start : start + max(setup.bench.group_size, 1)]
-        states = {client: _solved(setup, heads, setup.start.server, client) for client in group}
-        if rule.epochs:
-            requests = [_request(setup, states[client], client) for client in group]
-            for result in train(bench, requests, rule):
-                client = result.client if isinstance(result, Failure) else (
-                    result.request.context.client)  # fmt: skip
-                if isinstance(result, Failure):
-                    del states[client]
-                else:
-                    states[client] = _moved(states[client], result)
-                    states[client] = _solved(setup, heads, states[client], client)
-                tick(client)
-        yield from states.items()
+    if rule.epochs:
+        server = setup.program.algorithms["train"].server
+        requests = [
+            Request(context, server.broadcast(state, context.client))
+            for context in contexts
+            if (state := states[context.client]) is not None
+        ]
+        for result in train(bench, requests, rule):
+            if isinstance(result, Failure):
+                states[result.client] = None
+                continue
+            context = result.request.context
+            before = states[context.client]
+            assert before is not None, "only clients with a state were asked"
+            moved = _moved(before, result)
+            # As in the run, a head that trains is not solved again.
+            states[context.client] = moved if bench.train_head else _solved(heads, moved, context)
+    yield from ((client, state) for client, state in states.items() if state is not None)
 
 
-def _with_members(setup: Setup, labelled: Labelled) -> Labelled:
-    """The run's own features, whose first ones are known already; the pool's are its members'."""
+def _of_members(labelled: Labelled, members: Sequence[str]) -> Labelled:
+    """The features of all members together, whoever is asked for."""
 
     def found(request: Request) -> tuple[Tensor, Tensor]:
-        if request.context.client != POOLED:
-            return labelled(request)
         parts = [
-            labelled(replace(request, context=request.context.at(client)))
-            for client in setup.data.clients
+            labelled(replace(request, context=request.context.at(client))) for client in members
         ]
         return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
     return found
 
 
-def _with_pool(setup: Setup) -> Bench:
-    """The same bench, where the client named `pooled` has everybody's training rows.
-
-    All passes are one round, over which the learning rate runs its whole course.
-    """
-    inner = setup.bench
-
-    def examples(client: str, split: str) -> Sequence[Example]:
-        if client != POOLED:
-            return inner.examples(client, split)
-        return [example for name in setup.data.clients for example in inner.examples(name, split)]
-
-    return replace(inner, examples=examples, num_rounds=1)
-
-
-def _context(setup: Setup, client: str) -> Context:
-    run = POOLED if client == POOLED else "local"
+def _context(setup: Setup, run: str, client: str) -> Context:
     return Context(setup.experiment.seed, run, 1, 0, (client,), 1, client)
-
-
-def _request(setup: Setup, state: State, client: str) -> Request:
-    server = setup.program.algorithms["train"].server
-    return Request(_context(setup, client), server.broadcast(state, client))
 
 
 def _moved(state: State, result: Trained) -> State:
@@ -115,17 +124,14 @@ def _moved(state: State, result: Trained) -> State:
     return average().apply(result.request.context, state, update)
 
 
-def _solved(setup: Setup, heads: Heads, state: State, client: str) -> State:
-    """The state after the head was solved from this client's rows alone."""
-    for algorithm in heads.sequence(first="prototypes" not in state):
-        state = _alone(algorithm, state, _context(setup, client))
+def _solved(heads: Heads, state: State, context: Context) -> State | None:
+    """The state after the head was solved from this client's rows alone; None where it failed."""
+    for algorithm in heads.sequence:
+        broadcast = algorithm.server.broadcast(state, context.client)
+        fold = algorithm.aggregator.init(algorithm.client.template(broadcast))
+        (reply,) = answer(algorithm, [Request(context, broadcast)])
+        if isinstance(reply, Failure):
+            return None
+        sums = algorithm.aggregator.finish(algorithm.aggregator.add(fold, reply.payload))
+        state = algorithm.server.apply(context, state, sums)
     return state
-
-
-def _alone(algorithm: Algorithm, state: State, context: Context) -> State:
-    broadcast = algorithm.server.broadcast(state, context.client)
-    fold = algorithm.aggregator.init(algorithm.client.template(broadcast))
-    for reply in answer(algorithm, [Request(context, broadcast)]):
-        if isinstance(reply, Reply):
-            fold = algorithm.aggregator.add(fold, reply.payload)
-    return algorithm.server.apply(context, state, algorithm.aggregator.finish(fold))

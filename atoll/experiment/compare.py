@@ -6,20 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from atoll.core import State
-from atoll.experiment.baselines import POOLED, arm
-from atoll.experiment.setup import Setup
+from atoll.experiment.baselines import local_models, pooled_model
+from atoll.experiment.setup import Setup, listed
 from atoll.local.bench import model_values
 from atoll.local.infer import Score, evaluate
 from atoll.tree import Tree
 
-__all__ = ["Arm", "Comparison", "compare"]
+__all__ = ["Arm", "Comparison", "compare", "final_of"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to a model: its metric on the common rows, and the scores on each client's own."""
+    """One way to a model: its metric on the common rows, and the scores on each client's own.
 
-    common: float
+    common: None where there is no row to measure on.
+    """
+
+    common: float | None
     own: Mapping[str, Score]
 
 
@@ -38,16 +41,27 @@ class Comparison:
         return {name: arm for name, arm in named.items() if arm is not None}
 
 
-def compare(setup: Setup, state: State, step: Callable[[str, int, int], None]) -> Comparison:
-    """Evaluate the federated model, and train and evaluate the baselines."""
+def compare(
+    setup: Setup,
+    state: State,
+    step: Callable[[str, int, int], None],
+    note: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Evaluate the federated model, and train and evaluate the baselines.
+
+    note: hears of models that could not be trained, and so are not measured.
+    """
     wanted = setup.experiment.evaluate.baselines
     federated = _one_model(setup, model_values(state))
-    local = _local(setup, step) if "local" in wanted else None
+    local = _local(setup, step, note) if "local" in wanted else None
     pooled = None
     if "pooled" in wanted:
         step("pooled", 0, 1)
-        models = dict(arm(setup, [POOLED], tick=lambda client: step("pooled", 1, 1)))
-        pooled = _one_model(setup, model_values(models[POOLED])) if models else None
+        state_of_all = pooled_model(setup)
+        step("pooled", 1, 1)
+        if state_of_all is None:
+            note("baseline pooled: its training failed, so it is left out")
+        pooled = None if state_of_all is None else _one_model(setup, model_values(state_of_all))
     return Comparison(federated, local, pooled)
 
 
@@ -59,20 +73,31 @@ def _one_model(setup: Setup, values: Tree) -> Arm:
     rows = setup.common_test()
     if rows is None:
         total = Score(sum(s.total for s in own.values()), sum(s.count for s in own.values()))
-        return Arm(setup.bench.objective.final(total.mean), own)
-    return Arm(setup.bench.objective.final(evaluate(setup.bench, values, rows).mean), own)
+        return Arm(final_of(setup, total), own)
+    return Arm(final_of(setup, evaluate(setup.bench, values, rows)), own)
 
 
-def _local(setup: Setup, step: Callable[[str, int, int], None]) -> Arm:
+def final_of(setup: Setup, score: Score) -> float | None:
+    """The metric that a score comes to; None where nothing was counted."""
+    return setup.bench.objective.final(score.mean) if score.count else None
+
+
+def _local(
+    setup: Setup, step: Callable[[str, int, int], None], note: Callable[[str], None]
+) -> Arm:
     """Each client's own model; `common` is the mean over clients of what it reaches there."""
     rows = setup.common_test() or setup.all_held_out()
     clients = setup.data.clients
-    common: list[float] = []
+    common: list[float | None] = []
     own: dict[str, Score] = {}
     step("local", 0, len(clients))
-    for done, (client, state) in enumerate(arm(setup, clients, tick=lambda name: None), start=1):
+    for done, (client, state) in enumerate(local_models(setup), start=1):
         values = model_values(state)
         own[client] = evaluate(setup.bench, values, setup.bench.examples(client, "test"))
-        common.append(setup.bench.objective.final(evaluate(setup.bench, values, rows).mean))
+        common.append(final_of(setup, evaluate(setup.bench, values, rows)))
         step("local", done, len(clients))
-    return Arm(sum(common) / len(common) if common else float("nan"), own)
+    failed = [client for client in clients if client not in own]
+    if failed:
+        note(f"baseline local: {listed(failed)} left out of its mean, because training failed")
+    measured = [value for value in common if value is not None]
+    return Arm(sum(measured) / len(measured) if measured else None, own)

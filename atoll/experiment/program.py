@@ -10,7 +10,6 @@ from atoll.algorithms.heads.fed3r import fed3r
 from atoll.algorithms.heads.fedlda import fedlda
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import fedncm
-from atoll.algorithms.heads.prototypes import class_counts
 from atoll.config import Adapter, Loaded, resolve
 from atoll.core import (
     Aggregator,
@@ -25,7 +24,7 @@ from atoll.core import (
 from atoll.errors import ConfigError
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
-from atoll.local.statistics import Labelled
+from atoll.local.statistics import Labelled, head_shapes
 from atoll.stages import uniform
 
 __all__ = ["Heads", "build_program", "head_methods"]
@@ -33,45 +32,42 @@ __all__ = ["Heads", "build_program", "head_methods"]
 
 @dataclass(frozen=True)
 class Heads:
-    """How the head is solved: from statistics, then by `steps` refining exchanges.
+    """How the head is solved: from statistics, then by `steps` refining exchanges."""
 
-    opening: an exchange that comes once, before the first solution.
-    """
-
-    opening: Algorithm | None = None
     solve: Algorithm | None = None
     refine: Algorithm | None = None
     steps: int = 0
 
-    def sequence(self, *, first: bool) -> tuple[Algorithm, ...]:
-        """The exchanges of one (re)fit, in order."""
+    @property
+    def sequence(self) -> tuple[Algorithm, ...]:
+        """The exchanges of one fit, in order."""
         if self.solve is None:
             return ()
-        opening = (self.opening,) if self.opening and first else ()
-        return (*opening, self.solve, *((self.refine,) * self.steps if self.refine else ()))
+        return (self.solve, *((self.refine,) * self.steps if self.refine else ()))
 
 
 def head_methods(bench: Bench, settings: Adapter, labelled: Labelled) -> Heads:
     """The exchanges that `adapter.head` stands for; `labelled` gives a client's features."""
-    kind = settings.head or "lda"
+    # A discriminant needs a bias, which the heads of decoders have not.
+    usual = "lda" if head_shapes(bench).bias else "ridge"
+    kind = settings.head or usual
     if kind == "train":
         return Heads()
     if kind == "means":
-        return Heads(solve=fedncm(bench, labelled))
+        return Heads(fedncm(bench, labelled))
     if kind == "ridge":
-        solve = fed3r(bench, labelled, penalty=settings.head_ridge)
-        return Heads(class_counts(bench), solve)
+        return Heads(fed3r(bench, labelled, penalty=settings.head_ridge))
     if kind == "lda":
-        return Heads(solve=fedlda(bench, labelled))
-    start = fedlda(bench, labelled)
-    return Heads(None, start, fedlogistic(bench, labelled), settings.head_exchanges)
+        return Heads(fedlda(bench, labelled))
+    start = fedlda(bench, labelled) if usual == "lda" else fed3r(bench, labelled)
+    return Heads(start, fedlogistic(bench, labelled), settings.head_exchanges)
 
 
 def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
     """Head first, then adapter rounds, refits when they are due, evaluations when they are due."""
     experiment = loaded.experiment
     parts = {"evaluation": evaluation(bench)}
-    parts |= {algorithm.name: algorithm for algorithm in heads.sequence(first=True)}
+    parts |= {algorithm.name: algorithm for algorithm in heads.sequence}
     rounds = experiment.federation.num_rounds
     if experiment.adapter.method != "none" or bench.train_head:
         parts["train"] = _adapter_algorithm(loaded, bench)
@@ -82,9 +78,10 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
         if number > 0 and "train" in parts:
             names += ("train",)
         refit = experiment.adapter.refit_every
-        due = last or (refit is not None and number % refit == 0)
+        # A head that trains after it was solved is not thrown away at the end.
+        due = (last and not bench.train_head) or (refit is not None and number % refit == 0)
         if number == 0 or (due and "train" in parts):
-            names += tuple(algorithm.name for algorithm in heads.sequence(first=number == 0))
+            names += tuple(algorithm.name for algorithm in heads.sequence)
         if last or number % experiment.evaluate.every == 0:
             names += ("evaluation",)
         return names
@@ -109,6 +106,7 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
                 "server of its own; leave federation.server out"
             )
         server = _part(loaded, federation.server, "atoll.servers")
+    own = [stage for stage in algorithm.stages if not stage.weighs]
     weighing = [stage for stage in algorithm.stages if stage.weighs]
     if any(stage.weighs for stage in stages):
         weighing = []
@@ -116,7 +114,8 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
         weighing = [uniform()]
     if loaded.experiment.adapter.local_head == "prototypes" and not bench.train_head:
         server = _with_prototypes(server)
-    return replace(algorithm, stages=(*weighing, *stages), aggregator=aggregator, server=server)
+    stages = [*weighing, *own, *stages]
+    return replace(algorithm, stages=tuple(stages), aggregator=aggregator, server=server)
 
 
 def _with_prototypes(inner: Server) -> Server:

@@ -6,36 +6,31 @@ sends n_c = Σ 1[y=c], s_c = Σ x·1[y=c] and the upper triangle of Σ x·xᵀ: 
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from atoll.core import Channel, ClientWork, Context, Failure, Payload, Reply, Request, Server, State
-from atoll.local.bench import Bench, broadcast_values
-from atoll.local.infer import features
+from atoll.local.bench import Bench
 from atoll.tree import Tree
 
 __all__ = [
     "Labelled",
     "Shapes",
     "class_sums",
-    "feature_cache",
     "feature_work",
     "head_server",
     "head_shapes",
     "head_tree",
     "label_work",
+    "rounding",
     "symmetric",
 ]
 
-CACHE_BYTES = 512 * 2**20
-
 Labelled = Callable[[Request], tuple[Tensor, Tensor]]
+"""A client's features [n, d], with a trailing 1 where the head has a bias, and its labels [n]."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +53,6 @@ def head_shapes(bench: Bench) -> Shapes:
     layer = bench.model.model.get_submodule(bench.head)
     labels, width = layer.get_parameter("weight").shape
     return Shapes(labels, width, layer._parameters.get("bias") is not None)
-
-
-def feature_cache(bench: Bench) -> Labelled:
-    """A request to (X [n, d (+1)], y [n]); computed once for each client and representation.
-
-    The features that were used least recently leave when all take more than `CACHE_BYTES`.
-    """
-    held: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
-    bias = head_shapes(bench).bias
-
-    def labelled(request: Request) -> tuple[Tensor, Tensor]:
-        client = request.context.client
-        examples = bench.examples(client, "train")
-        key = (client, _digest(request.payload["adapter"].tree))
-        if key not in held:
-            held[key] = features(bench, broadcast_values(request.payload), examples)
-        held.move_to_end(key)
-        found = held[key]
-        while held and sum(x.nbytes for x in held.values()) > CACHE_BYTES:
-            held.popitem(last=False)
-        if bias:
-            found = torch.cat([found, torch.ones(len(found), 1)], dim=1)
-        labels = np.asarray([example.target[0] for example in examples])
-        return found, torch.from_numpy(labels)
-
-    return labelled
 
 
 def feature_work(
@@ -130,7 +99,11 @@ def head_server(
         return {"adapter": Channel(state.get("adapter", {})), "head": Channel(current)}
 
     def apply(context: Context, state: State, aggregate: Payload) -> State:
-        return {**state, **solve(state, aggregate["statistics"].tree)}
+        found = solve(state, aggregate["statistics"].tree)
+        like = state["head"]
+        for part in found.keys() & {"head", "prototypes"}:
+            found[part] = {key: x.to(like[key].dtype) for key, x in found[part].items()}
+        return {**state, **found}
 
     return Server(name, init, broadcast, apply)
 
@@ -143,18 +116,8 @@ def symmetric(triangle: Tensor, columns: int) -> Tensor:
     return full + full.triu(1).T
 
 
-def _digest(tree: Tree) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in tree.items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> ClientWork:
-    """Client work that sends counts, class sums and Σ ‖x‖², and XᵀX when a `gram` is needed.
-
-    Where the broadcast has a channel `weights`, each row counts in the sums by its label's weight.
-    """
+    """Client work that sends counts, class sums and Σ ‖x‖², and XᵀX when a `gram` is needed."""
     columns = shapes.columns
     shape = {
         "count": torch.zeros(shapes.labels),
@@ -165,21 +128,25 @@ def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> 
         shape["gram"] = torch.zeros(columns * (columns + 1) // 2)
 
     def sums(request: Request, x: Tensor, y: Tensor) -> Tree:
-        onehot = torch.nn.functional.one_hot(y, shapes.labels).to(x.dtype)
-        weighted = x
-        if "weights" in request.payload:
-            weighted = x * request.payload["weights"].tree["value"].to(x)[y].unsqueeze(1)
+        # Added up in float64 and rounded once: solutions read small differences of large sums.
+        x = x.double()
+        onehot = torch.nn.functional.one_hot(y, shapes.labels).double()
         square = x[:, : shapes.width].square().sum()
-        found = {"count": onehot.sum(0), "sum": onehot.T @ weighted, "square": square}
+        found = {"count": onehot.sum(0), "sum": onehot.T @ x, "square": square}
         if gram:
             rows, cols = torch.triu_indices(columns, columns)
-            found["gram"] = (x.T @ weighted)[rows, cols]
-        return found
+            found["gram"] = (x.T @ x)[rows, cols]
+        return {name: value.float() for name, value in found.items()}
 
     return feature_work(name, labelled, shape=shape, sums=sums)
 
 
 def head_tree(head: str, weight: Tensor, bias: Tensor | None) -> Tree:
-    """A solved head under the model's names, in float32."""
-    named = {f"{head}.weight": weight.float()}
-    return named if bias is None else named | {f"{head}.bias": bias.float()}
+    """A solved head under the model's names."""
+    named = {f"{head}.weight": weight}
+    return named if bias is None else named | {f"{head}.bias": bias}
+
+
+def rounding(gram: Tensor) -> float:
+    """What float32 may have added to an eigenvalue of a sum of x·xᵀ: smaller ones say nothing."""
+    return max(1e-6 * float(gram.diagonal().sum()), 1e-12)

@@ -42,7 +42,7 @@ def head_bench(width: int, labels: int, *, bias: bool, clients: Rows) -> Bench:
         for client, (_, y) in clients.items()
     }
     return Bench(
-        model=StackedModel(model, [linear_site("classifier", model.classifier)]),
+        model=StackedModel(model, [linear_site("classifier", model.classifier, last=True)]),
         objective=classification(word_pieces(), labels=names, max_length=8),
         examples=lambda client, split: examples[client],
         settings=Train(),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atoll.aggregators import mean
-from atoll.algorithms.heads.prototypes import prototypes
+from atoll.algorithms.heads.prototypes import LOWEST, prototypes
 from atoll.core import Algorithm, State
 from atoll.errors import CompositionError
 from atoll.local.bench import Bench
@@ -23,6 +23,7 @@ from atoll.local.statistics import (
     head_server,
     head_shapes,
     head_tree,
+    rounding,
     symmetric,
 )
 from atoll.tree import Tree
@@ -64,17 +65,20 @@ def discriminant(
     """Weight [C, d] and bias [C] from Σ x·xᵀ, class sums [C, d] and counts [C].
 
     The prior is uniform, which serves sites whose label mix is not the federation's. A class
-    without rows gets the lowest possible score.
+    without rows gets the lowest possible score. Where the rows of a class do not differ by more
+    than rounding, the nearest class mean wins.
     """
-    present = counts > 0
+    present, total = counts > 0, counts.sum()
     means = sums / counts.clamp(min=1).unsqueeze(1)
-    within = (gram - sums.T @ means) / counts.sum()
-    share = oracle_shrinkage(within, float(counts.sum())) if shrinkage is None else shrinkage
+    within = (gram - sums.T @ means) / total
+    share = oracle_shrinkage(within, float(total)) if shrinkage is None else shrinkage
     identity = torch.eye(len(within), dtype=within.dtype)
-    within = (1 - share) * within + share * within.diagonal().mean() * identity
-    weight = torch.linalg.solve(within, means.T).T
+    within = (1 - share) * within + share * within.diagonal().mean().clamp(min=0) * identity
+    values, vectors = torch.linalg.eigh((within + within.T) / 2)
+    scaled = means @ vectors / values.clamp(min=rounding(gram) / float(total))
+    weight = scaled @ vectors.T
     bias = -0.5 * (weight * means).sum(1)
-    return weight, torch.where(present, bias, torch.full_like(bias, -1e4))
+    return weight, torch.where(present, bias, torch.full_like(bias, LOWEST))
 
 
 def oracle_shrinkage(covariance: Tensor, count: float) -> float:

@@ -20,10 +20,12 @@ from atoll.core import Algorithm, Request, State
 from atoll.local.bench import Bench
 from atoll.local.statistics import (
     Labelled,
+    Shapes,
     feature_work,
     head_server,
     head_shapes,
     head_tree,
+    rounding,
     symmetric,
 )
 from atoll.tree import Tree
@@ -39,45 +41,59 @@ def fedlogistic(bench: Bench, labelled: Labelled, *, penalty: float = 1e-5) -> A
     """
     assert bench.head is not None
     head, shapes = bench.head, head_shapes(bench)
-    shape = {"gradient": torch.zeros(shapes.labels, shapes.columns), "loss": torch.zeros(())}
-
-    def joined(tree: Tree) -> Tensor:
-        weight = tree[f"{head}.weight"]
-        return torch.cat([weight, tree[f"{head}.bias"].unsqueeze(1)], 1) if shapes.bias else weight
-
-    def named(matrix: Tensor) -> Tree:
-        bias = matrix[:, shapes.width] if shapes.bias else None
-        return head_tree(head, matrix[:, : shapes.width], bias)
+    shape = {"gradient": torch.zeros(shapes.labels, shapes.columns), "count": torch.zeros(())}
 
     def sums(request: Request, x: Tensor, y: Tensor) -> Tree:
-        logits = x @ joined(request.payload["head"].tree).T
-        loss = torch.nn.functional.cross_entropy(logits, y, reduction="sum")
-        return {"gradient": (logits.softmax(1) - one_hot(y, shapes.labels)).T @ x, "loss": loss}
+        chances = (x @ _joined(request.payload["head"].tree, head, shapes).to(x).T).softmax(1)
+        gradient = (chances - one_hot(y, shapes.labels)).T @ x
+        return {"gradient": gradient, "count": torch.tensor(float(len(y)))}
 
     def ahead(state: State) -> Tree:
-        return named(state["solver"]["ahead"].float()) if _running(state) else state["head"]
+        if not _running(state):
+            return state["head"]
+        return _named(state["solver"]["ahead"].to(_dtype(state, head)), head, shapes)
 
     def solve(state: State, found: Tree) -> State:
-        count = state["statistics"]["count"].sum().double()
-        curvature = 0.5 * symmetric(state["statistics"]["gram"], shapes.columns) / count
-        metric = curvature + penalty * torch.eye(len(curvature), dtype=torch.float64)
-        at = joined(ahead(state)).double()
-        gradient = found["gradient"].double() / count + penalty * at
-        new = at - torch.linalg.solve(metric, gradient.T).T
+        at = _joined(ahead(state), head, shapes).double()
+        # Divided by the rows that answered: a client that missed the step is left out of the mean.
+        gradient = found["gradient"].double() / found["count"].double() + penalty * at
+        new = at - torch.linalg.solve(_metric(state, shapes, penalty), gradient.T).T
         pace = float(state["solver"]["pace"]) if _running(state) else 1.0
         following = (1 + math.sqrt(1 + 4 * pace**2)) / 2
-        old = joined(state["head"]).double()
+        old = _joined(state["head"], head, shapes).double()
         solver = {
             "ahead": new + (pace - 1) / following * (new - old),
             "pace": torch.tensor(following, dtype=torch.float64),
-            "count": count,
             "sum": state["statistics"]["sum"],
         }
-        return {"head": named(new), "solver": solver}
+        return {"head": _named(new, head, shapes), "solver": solver}
 
     work = feature_work("fedlogistic", labelled, shape=shape, sums=sums)
     server = head_server("fedlogistic", solve=solve, sends_head=ahead)
     return Algorithm("fedlogistic", work, (), mean(), server, kind="exchange")
+
+
+def _metric(state: State, shapes: Shapes, penalty: float) -> Tensor:
+    """½·XᵀX/n + λ·I, where λ is no smaller than what rounding leaves of a flat direction."""
+    statistics = state["statistics"]
+    count = float(statistics["count"].sum())
+    gram = symmetric(statistics["gram"], shapes.columns)
+    floor = max(penalty, rounding(gram) / count)
+    return 0.5 * gram / count + floor * torch.eye(len(gram), dtype=gram.dtype)
+
+
+def _joined(tree: Tree, head: str, shapes: Shapes) -> Tensor:
+    weight = tree[f"{head}.weight"]
+    return torch.cat([weight, tree[f"{head}.bias"].unsqueeze(1)], 1) if shapes.bias else weight
+
+
+def _named(matrix: Tensor, head: str, shapes: Shapes) -> Tree:
+    bias = matrix[:, shapes.width] if shapes.bias else None
+    return head_tree(head, matrix[:, : shapes.width], bias)
+
+
+def _dtype(state: State, head: str) -> torch.dtype:
+    return state["head"][f"{head}.weight"].dtype
 
 
 def _running(state: State) -> bool:

@@ -8,20 +8,18 @@ classifiers in federated learning: Oh, Kim, Yun, FedBABU; ICLR 2022; https://arx
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize
 
-from atoll.aggregators import mean
-from atoll.core import Algorithm, Request, State
-from atoll.local.bench import Bench
-from atoll.local.statistics import Shapes, head_server, head_shapes, head_tree, label_work
-from atoll.models.classification import label_counts
+from atoll.local.statistics import Shapes, head_tree
 from atoll.tree import Tree
 
-__all__ = ["SCALE", "class_counts", "class_weights", "prototypes"]
+__all__ = ["LOWEST", "SCALE", "prototypes"]
 
 SCALE = 16.0
 """Turns cosines into logits; 16 is a softmax that is neither flat nor saturated."""
+
+LOWEST = -1e9
+"""The bias of a class that no client has rows of: below every score, and still a number."""
 
 
 def prototypes(head: str, sums: Tree, shapes: Shapes) -> Tree:
@@ -29,7 +27,7 @@ def prototypes(head: str, sums: Tree, shapes: Shapes) -> Tree:
 
     sums: of each class Σ x [C, d] and the count [C], and `square` Σ ‖x‖². ρ, the features' length,
     keeps logits between −16 and 16 whatever the model's scale. A class without rows gets the lowest
-    score.
+    score where there is a bias, and 0 where there is none.
     """
     total, counts = sums["sum"][:, : shapes.width].double(), sums["count"].double()
     means = total / counts.clamp(min=1).unsqueeze(1)
@@ -38,28 +36,5 @@ def prototypes(head: str, sums: Tree, shapes: Shapes) -> Tree:
         return head_tree(head, scale * normalize(means, dim=1), None)
     centre = total.sum(0) / counts.sum()
     weight = scale * normalize(means - centre, dim=1)
-    bias = torch.where(counts > 0, -(weight @ centre), torch.full_like(counts, -1e4))
+    bias = torch.where(counts > 0, -(weight @ centre), torch.full_like(counts, LOWEST))
     return head_tree(head, weight, bias)
-
-
-def class_weights(counts: Tensor, balance: float) -> Tensor:
-    """(n / (K·n_c))^balance for each of the K classes that have rows, 0 for the others."""
-    present = counts > 0
-    share = counts.sum() / (present.sum() * counts.clamp(min=1))
-    return torch.where(present, share**balance, torch.zeros_like(share))
-
-
-def class_counts(bench: Bench) -> Algorithm:
-    """One small exchange: how many rows each label has in the whole federation."""
-    labels = head_shapes(bench).labels
-
-    def count(request: Request) -> Tree:
-        rows = bench.examples(request.context.client, "train")
-        return {"count": label_counts(rows, labels)}
-
-    def keep(state: State, sums: Tree) -> State:
-        return {"counts": sums}
-
-    work = label_work("counts", shape={"count": torch.zeros(labels)}, count=count)
-    server = head_server("counts", solve=keep)
-    return Algorithm("counts", work, (), mean(), server, kind="exchange")

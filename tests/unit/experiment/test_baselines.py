@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from atoll.core import Federation
-from atoll.experiment.baselines import POOLED, arm, expected_passes
+from atoll.experiment.baselines import expected_passes, local_models, pooled_model
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.round import federate
@@ -53,9 +53,15 @@ def test_a_solved_head_alone_needs_no_passes(tmp_path: Path, zoo: Zoo) -> None:
     assert expected_passes(scene(tmp_path, zoo, **sections)) == 0.0
 
 
+POOL = "everybody"
+
+
 def _arms(setup: Setup) -> dict[str, dict[str, torch.Tensor]]:
-    clients = (*setup.data.clients, POOLED)
-    return {name: model_values(state) for name, state in arm(setup, clients, tick=lambda c: None)}
+    pooled = pooled_model(setup)
+    assert pooled is not None
+    return {name: model_values(state) for name, state in local_models(setup)} | {
+        POOL: model_values(pooled)
+    }
 
 
 @pytest.mark.parametrize("head", ["ridge", "train"])
@@ -65,7 +71,7 @@ def test_every_client_gets_its_own_model(head: str, tmp_path: Path, zoo: Zoo) ->
         federation={"num_rounds": 2},
     )  # fmt: skip
     found = _arms(setup)
-    assert set(found) == {*setup.data.clients, POOLED}
+    assert set(found) == {*setup.data.clients, POOL}
     start = model_values(setup.start.server)
     names = list(found)
     for client, values in found.items():
@@ -89,7 +95,7 @@ def test_a_solved_head_is_the_pooled_one(tmp_path: Path, zoo: Zoo) -> None:
     plan = Federation(0, "federated", 0, len(setup.data.clients))
     (report,) = federate(setup.program, runtime, plan, setup.start)
     found, federated = _arms(setup), model_values(report.position.server)
-    torch.testing.assert_close(found[POOLED], federated, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[POOL], federated, rtol=1e-4, atol=1e-4)
     for client in setup.data.clients:
         with pytest.raises(AssertionError):
             torch.testing.assert_close(found[client], federated, rtol=1e-4, atol=1e-4)
@@ -109,7 +115,7 @@ def test_the_learning_rate_runs_its_whole_course(tmp_path: Path, zoo: Zoo) -> No
             },
         )  # fmt: skip
         # At a tiny rate gradients hardly change, so that the way is the sum of the rates.
-        ((_, state),) = arm(setup, ["dee"], tick=lambda client: None)
+        state = dict(local_models(setup))["dee"]
         start, end = model_values(setup.start.server), model_values(state)
         moved[kind] = sum(float((end[n] - start[n]).square().sum()) for n in start) ** 0.5
     assert moved["linear"] / moved["constant"] == pytest.approx(0.51, rel=1e-2)

@@ -18,16 +18,16 @@ from sklearn.neighbors import NearestCentroid
 
 from atoll.algorithms.heads.fed3r import (
     PENALTIES,
-    Fit,
+    Regression,
     best_penalty,
     cross_validated,
     fed3r,
-    ridge,
+    regression,
 )
 from atoll.algorithms.heads.fedlda import discriminant, fedlda, oracle_shrinkage
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import class_means, fedncm
-from atoll.algorithms.heads.prototypes import class_counts, class_weights, prototypes
+from atoll.algorithms.heads.prototypes import prototypes
 from atoll.core import Algorithm, Context, Reply, Request, State, validate
 from atoll.errors import CompositionError
 from atoll.local.bench import Bench
@@ -35,6 +35,7 @@ from atoll.local.statistics import Shapes, symmetric
 from tests.support.heads import Rows, exchange, head_bench, labelled, rows_of, split
 
 N, D, C = 90, 6, 4
+PENALTY = 1e-2
 X, Y = rows_of(N, D, C, seed=1, skew=0.5)
 ONEHOT = np.eye(C)[Y]
 
@@ -58,8 +59,7 @@ def _solve(
 ) -> State:
     clients = split(X, Y, owners, bias=bias)
     bench = _bench(clients, bias=bias)
-    state = exchange(class_counts(bench), _start(bias), clients)
-    state = exchange(make(bench, labelled(clients)), state, clients)
+    state = exchange(make(bench, labelled(clients)), _start(bias), clients)
     if after is not None:
         refine = after(bench, labelled(clients))
         for _ in range(steps):
@@ -81,52 +81,44 @@ THREE = [0, 1, 1, 2, 1, 1] * (N // 6)
 
 @pytest.mark.parametrize("penalty", [0.01, 1.0, 30.0])
 @pytest.mark.parametrize("bias", [False, True])
-def test_ridge_is_scikit_learns(penalty: float, bias: bool) -> None:
-    x = torch.from_numpy(np.c_[X, np.ones(N)] if bias else X)
-    found = ridge(x.T @ x, torch.from_numpy(ONEHOT).T @ x, penalty=penalty, bias=bias)
+def test_fed3r_is_scikit_learns_ridge_on_all_rows(penalty: float, bias: bool) -> None:
+    state = _solve(lambda bench, rows: fed3r(bench, rows, penalty=penalty), THREE, bias=bias)
     expected = Ridge(alpha=penalty, fit_intercept=bias).fit(X, ONEHOT)
-    np.testing.assert_allclose(found[:, :D], expected.coef_, rtol=1e-5, atol=1e-7)
-    if bias:
-        np.testing.assert_allclose(found[:, D], expected.intercept_, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("bias", [False, True])
-def test_fed3r_is_a_weighted_ridge_regression_on_all_rows(balance: float, bias: bool) -> None:
-    state = _solve(
-        lambda bench, rows: fed3r(bench, rows, penalty=0.7, balance=balance, scale=10.0),
-        THREE,
-        bias=bias,
-    )
-    counts = np.bincount(Y, minlength=C)
-    weights = (N / (C * counts)) ** balance
-    expected = Ridge(alpha=0.7, fit_intercept=bias).fit(X, ONEHOT, sample_weight=weights[Y])
     np.testing.assert_allclose(_weight(state), 10 * expected.coef_, rtol=1e-4, atol=1e-5)
     if bias:
         np.testing.assert_allclose(_bias(state), 10 * expected.intercept_, rtol=1e-4, atol=1e-5)
 
 
-def _cross_validated(penalty: float, weights: np.ndarray) -> float:
-    """The hat matrix written out: Σ w·‖y − ŷ‖² / Σ w / (1 − tr(H)/n)²."""
-    x, root = np.c_[X, np.ones(N)], np.sqrt(weights)[:, None]
-    rows = x * root
-    matrix = rows.T @ rows + np.diag([penalty] * D + [1e-9 * penalty])
-    hat = rows @ np.linalg.inv(matrix) @ rows.T
-    residual = root * ONEHOT - hat @ (root * ONEHOT)
-    return float((residual**2).sum() / weights.sum() / (1 - np.trace(hat) / N) ** 2)
+def _regression(x: np.ndarray, y: np.ndarray, *, bias: bool) -> Regression:
+    """From sums as clients send them, in float64."""
+    labels = int(y.max()) + 1
+    rows = torch.from_numpy(np.c_[x, np.ones(len(x))] if bias else x)
+    onehot = torch.from_numpy(np.eye(labels)[y])
+    upper = torch.triu_indices(rows.shape[1], rows.shape[1])
+    sums = {"gram": (rows.T @ rows)[upper[0], upper[1]], "sum": onehot.T @ rows,
+            "count": onehot.sum(0)}  # fmt: skip
+    return regression(sums, Shapes(labels, x.shape[1], bias))
 
 
-@pytest.mark.parametrize("balance", [0.0, 0.5])
-def test_generalised_cross_validation(balance: float) -> None:
-    weights = torch.from_numpy((N / (C * np.bincount(Y, minlength=C))) ** balance)[Y]
-    x = torch.from_numpy(np.c_[X, np.ones(N)])
-    rows = x * weights.unsqueeze(1)
-    sums = torch.from_numpy(ONEHOT).T @ rows
-    fit = Fit(x.T @ rows, sums, N, float(weights.sum()), True)
-    errors = [_cross_validated(penalty, weights.numpy()) for penalty in PENALTIES]
-    found = [cross_validated(fit, penalty) for penalty in PENALTIES]
+def _cross_validated(x: np.ndarray, y: np.ndarray, penalty: float, bias: bool) -> float:
+    """The hat matrix written out: ‖y − H·y‖² / n / (1 − tr(H)/n)²."""
+    n, onehot = len(x), np.eye(int(y.max()) + 1)[y]
+    means = np.full((n, n), 1 / n) if bias else np.zeros((n, n))
+    centred = x - means @ x
+    hat = centred @ np.linalg.inv(centred.T @ centred + penalty * np.eye(x.shape[1])) @ centred.T
+    hat += means
+    residual = onehot - hat @ onehot
+    return float((residual**2).sum() / n / (1 - np.trace(hat) / n) ** 2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_generalised_cross_validation(bias: bool) -> None:
+    fit = _regression(X, Y, bias=bias)
+    unit = float(fit.gram.diagonal().mean())
+    errors = [_cross_validated(X, Y, penalty * unit, bias) for penalty in PENALTIES]
+    found = [cross_validated(fit, penalty * unit) for penalty in PENALTIES]
     np.testing.assert_allclose(found, errors, rtol=1e-8)
-    assert best_penalty(fit) == PENALTIES[int(np.argmin(errors))]
+    assert best_penalty(fit) == PENALTIES[int(np.argmin(errors))] * unit
 
 
 @pytest.mark.parametrize(("noise", "seed"), [(0.0, 0), (1.0, 1), (8.0, 2)])
@@ -134,12 +126,79 @@ def test_the_penalty_is_a_minimum_of_the_cross_validated_error(noise: float, see
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(40, 10))
     labels = (x @ draw.normal(size=(10, 3)) + noise * 3 * draw.normal(size=(40, 3))).argmax(1)
-    rows = torch.from_numpy(x)
-    sums = torch.nn.functional.one_hot(torch.from_numpy(labels), 3).double().T @ rows
-    fit = Fit(rows.T @ rows, sums, 40, 40.0, False)
-    errors = [cross_validated(fit, penalty) for penalty in PENALTIES]
-    chosen = PENALTIES.index(best_penalty(fit))
+    fit = _regression(x, labels, bias=False)
+    tried = [penalty * float(fit.gram.diagonal().mean()) for penalty in PENALTIES]
+    errors = [cross_validated(fit, penalty) for penalty in tried]
+    chosen = tried.index(best_penalty(fit))
     assert errors[chosen] == min(errors[max(chosen - 1, 0) : chosen + 2])
+
+
+def test_the_chosen_penalty_scales_with_the_features() -> None:
+    small, large = _regression(X, Y, bias=True), _regression(1000 * X, Y, bias=True)
+    assert best_penalty(large) == pytest.approx(1e6 * best_penalty(small), rel=1e-6)
+
+
+HARD_ROWS = {
+    "one row": (X[:1], Y[:1]),
+    "one class": (X[Y == 1], Y[Y == 1]),
+    "one vector a class, five times": (np.repeat(np.eye(C, D), 5, 0), np.repeat(np.arange(C), 5)),
+    "fewer rows than features": (X[:3], np.arange(3)),
+    "a feature that does not move": (np.c_[X[:, : D - 1], np.full(N, 7.0)], Y),
+    "collinear and far from zero": (
+        100 + 0.1 * np.repeat(3 * np.eye(C)[Y][:, :3] + 0.2 * X[:, :3], 2, 1), Y
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("name", HARD_ROWS)
+@pytest.mark.parametrize("head", ["ridge", "lda", "means", "logistic"])
+def test_rows_that_leave_sums_singular(head: str, name: str, scale: float) -> None:
+    """The head is finite, and says of its own rows what the nearest class mean says, or better."""
+    x, y = HARD_ROWS[name]
+    x = scale * x
+    clients = split(x, y, list(range(len(x)))[: len(x)], bias=True)
+    bench = head_bench(D, C, bias=True, clients=clients)
+    make = {"ridge": fed3r, "lda": fedlda, "means": fedncm, "logistic": fedlda}[head]
+    state = exchange(make(bench, labelled(clients)), _start(True), clients)
+    if head == "logistic":
+        refine = fedlogistic(bench, labelled(clients), penalty=1e-5 * scale**2)
+        for _ in range(5):
+            state = exchange(refine, state, clients)
+    assert all(torch.isfinite(v).all() for part in ("head", "prototypes")
+               for v in state[part].values())  # fmt: skip
+    means = {c: x[y == c].mean(0) for c in np.unique(y)}
+    nearest = np.array([min(means, key=lambda c: np.linalg.norm(row - means[c])) for row in x])
+    predicted = (x @ _weight(state).T + _bias(state)).argmax(1)
+    if head != "means":
+        assert (predicted == y).mean() >= (nearest == y).mean() - 0.1
+
+
+def test_a_float64_model_keeps_a_float64_head() -> None:
+    clients = split(X, Y, THREE, bias=True)
+    start = _start(True)
+    start["head"] = {name: value.double() for name, value in start["head"].items()}
+    bench = _bench(clients, bias=True)
+    state = exchange(fedlda(bench, labelled(clients)), start, clients)
+    state = exchange(fedlogistic(bench, labelled(clients)), state, clients)
+    for part in ("head", "prototypes"):
+        assert {value.dtype for value in state[part].values()} == {torch.float64}
+
+
+def test_a_client_that_misses_a_logistic_step_is_left_out_of_its_mean() -> None:
+    clients = split(X, Y, THREE, bias=True)
+    bench = _bench(clients, bias=True)
+    state = exchange(fedlda(bench, labelled(clients)), _start(True), clients)
+    few = {name: rows for name, rows in clients.items() if name != "client1"}
+    step = exchange(fedlogistic(bench, labelled(clients), penalty=PENALTY), state, few)
+    own = np.asarray(THREE) != 1
+    rows, weight = np.c_[X, np.ones(N)], np.c_[_weight(state), _bias(state)]
+    chances = np.exp(rows[own] @ weight.T)
+    chances /= chances.sum(1, keepdims=True)
+    gradient = (chances - ONEHOT[own]).T @ rows[own] / own.sum() + PENALTY * weight
+    bound = 0.5 * rows.T @ rows / N + PENALTY * np.eye(D + 1)
+    expected = weight - gradient @ np.linalg.inv(bound)
+    np.testing.assert_allclose(_weight(step), expected[:, :D], rtol=1e-4, atol=1e-5)
 
 
 def _lda(x: np.ndarray, y: np.ndarray, shrinkage: float) -> LinearDiscriminantAnalysis:
@@ -208,7 +267,7 @@ def test_a_class_without_rows_is_never_predicted() -> None:
     assert (rows @ weight.T + bias).argmax(1).max() < C
     sums = {"sum": onehot.T @ rows, "count": onehot.sum(0), "square": rows.square().sum()}
     held = prototypes("h", sums, Shapes(C + 1, D, True))
-    assert (rows.float() @ held["h.weight"].T + held["h.bias"]).argmax(1).max() < C
+    assert (rows @ held["h.weight"].T + held["h.bias"]).argmax(1).max() < C
 
 
 JITTER = np.tile([[1e-6], [-1e-6]], (C, D))  # scikit-learn wants some spread within a class
@@ -239,7 +298,7 @@ def test_prototypes_are_centred_class_means() -> None:
     held = state["prototypes"]
     np.testing.assert_allclose(held["classifier.weight"], weight, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(held["classifier.bias"], -weight @ centre, rtol=1e-4, atol=1e-4)
-    same = _solve(lambda bench, rows: fed3r(bench, rows, balance=0.5), THREE)["prototypes"]
+    same = _solve(fed3r, THREE)["prototypes"]
     np.testing.assert_allclose(same["classifier.weight"], weight, rtol=1e-4, atol=1e-4)
 
 
@@ -250,18 +309,8 @@ def test_prototypes_do_not_depend_on_the_models_scale() -> None:
         rows = factor * torch.from_numpy(X)
         sums = {"sum": onehot.T @ rows, "count": onehot.sum(0), "square": rows.square().sum()}
         held = prototypes("h", sums, Shapes(C, D, True))
-        logits.append(rows.float() @ held["h.weight"].T + held["h.bias"])
+        logits.append(rows @ held["h.weight"].T + held["h.bias"])
     torch.testing.assert_close(logits[1], logits[0])
-
-
-def test_class_weights() -> None:
-    found = class_weights(torch.tensor([8.0, 0.0, 2.0]), 0.5)
-    np.testing.assert_allclose(found, [(10 / 16) ** 0.5, 0.0, (10 / 4) ** 0.5], rtol=1e-6)
-    assert class_weights(torch.tensor([8.0, 0.0, 2.0]), 0.0).tolist() == [1.0, 0.0, 1.0]
-    assert _solve(fedncm, THREE)["counts"]["count"].tolist() == np.bincount(Y).tolist()
-
-
-PENALTY = 1e-2
 
 
 def _logistic_loss(weight: np.ndarray, bias: np.ndarray) -> float:
@@ -290,8 +339,7 @@ def test_logistic_regression_reaches_the_pooled_optimum() -> None:
     clients = split(X, Y, THREE, bias=True)
     bench = _bench(clients, bias=True)
     refine = fedlogistic(bench, labelled(clients), penalty=PENALTY)
-    state = exchange(class_counts(bench), _start(True), clients)
-    state = exchange(fedlda(bench, labelled(clients)), state, clients)
+    state = exchange(fedlda(bench, labelled(clients)), _start(True), clients)
     losses = [_logistic_loss(_weight(state), _bias(state))]
     plain = _nesterov(np.c_[_weight(state), _bias(state)])
     for _ in range(240):
@@ -380,7 +428,7 @@ def test_one_row_a_client_and_one_label_a_client() -> None:
 def test_statistics_are_sums_of_the_declared_shapes() -> None:
     clients = split(X, Y, THREE, bias=True)
     bench = _bench(clients, bias=True)
-    state = exchange(class_counts(bench), _start(True), clients)
+    state = _start(True)
     for make in (fedncm, fed3r, fedlda):
         algorithm = make(bench, labelled(clients))
         assert algorithm.kind == "exchange"

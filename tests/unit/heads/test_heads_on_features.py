@@ -12,10 +12,10 @@ from torch import Tensor
 
 from atoll.adapters.stacked import StackedModel
 from atoll.algorithms.heads.fed3r import fed3r
-from atoll.algorithms.heads.prototypes import class_counts
 from atoll.core import Channel, Request, State
+from atoll.local.features import feature_cache
 from atoll.local.infer import evaluate
-from atoll.local.statistics import feature_cache, head_shapes
+from atoll.local.statistics import head_shapes
 from tests.support.federation import LABELS, Site, labelled_rows, site, stir
 from tests.support.heads import exchange
 from tests.support.models import Zoo
@@ -51,8 +51,7 @@ def _features(there: Site, state: State) -> tuple[np.ndarray, np.ndarray]:
 def test_a_ridge_head_on_bert_is_scikit_learns(zoo: Zoo) -> None:
     there, state = _site(zoo)
     clients = dict.fromkeys(CLIENTS, (torch.zeros(0), torch.zeros(0)))
-    state = exchange(class_counts(there.bench), state, clients)
-    algorithm = fed3r(there.bench, feature_cache(there.bench), penalty=2.0, balance=0.0, scale=1.0)
+    algorithm = fed3r(there.bench, feature_cache(there.bench), penalty=2.0, scale=1.0)
     state = exchange(algorithm, state, clients)
     values = state["adapter"] | state["head"]
     rows = [x for client in CLIENTS for x in there.bench.examples(client, "train")]
