@@ -145,7 +145,7 @@ def _attach(
     for name in heads:
         layer = base.model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        sites.append(linear_site(name, layer))
+        sites.append(linear_site(name, layer, last=name == base.head))
     drops = settings.method == "lora" and settings.lora_dropout > 0
     whole = settings.method == "full"
     return StackedModel(base.model, sites, whole=whole, drops=drops, leave_out=leave_out)
@@ -169,14 +169,15 @@ def _probe(model: StackedModel, batch: Batch, *, clients: int) -> tuple[set[str]
     layers = [model.model.get_submodule(site.module) for site in model.sites]
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     try:
-        dtype = next(model.model.parameters()).dtype
+        # As in training: float32, or finer where the model is.
+        dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
         values = {
             name: value.to(dtype).unsqueeze(0).repeat(clients, *[1] * value.dim()).requires_grad_()
             for name, value in model.init(0).items()
         }
         extents = ((rows // clients, batch.target.shape[1]),) * clients
         logits = model.forward(values, batch.inputs, Frame(clients, extents))
-        torch.autograd.backward(logits.float().square().sum())
+        torch.autograd.backward(logits.to(dtype).square().sum())
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from atoll import rng
+from atoll.adapters.dense import precise
 from atoll.adapters.site import Frame, Site
 from atoll.tree import Tree
 
@@ -21,7 +22,8 @@ class StackedModel:
 
     model: maps keyword inputs to logits; frozen, in eval mode, except for a full model.
     sites: the adapted modules; their hooks stay until `close`.
-    whole: train the model's own parameters (one client at a time) beside the sites.
+    whole: train the model's own parameters (one client at a time) beside the sites; the model
+        then computes in the precision of the values, whatever its own is.
     drops: whether training draws dropout; then a Frame must bring generators.
     leave_out: parameters that stay as they are when the whole model trains.
     """
@@ -54,7 +56,7 @@ class StackedModel:
 
     def init(self, seed: int) -> Tree:
         """The first values of everything that can train, without a client dimension."""
-        values = {name: self.model.get_parameter(name).detach().clone() for name in self._owned}
+        values = {name: precise(self.model.get_parameter(name)) for name in self._owned}
         for site in self.sites:
             values |= site.init(rng.generator(seed, "adapter", site.module))
         return values
@@ -67,10 +69,20 @@ class StackedModel:
                 return self._logits(self.model(**inputs))
             assert frame.clients == 1, "a whole model trains one client at a time"
             own = {name: values[name][0] for name in self._owned}
+            own = self._rest(next(iter(values.values())).dtype) | own
             with _own_dropout(self.model, frame):
                 return self._logits(functional_call(self.model, own, (), dict(inputs)))
         finally:
             self._values, self._frame = {}, None
+
+    def _rest(self, dtype: torch.dtype) -> Tree:
+        """What does not train, where its precision is another: one forward has one precision."""
+        named = (*self.model.named_parameters(), *self.model.named_buffers())
+        return {
+            name: value.to(dtype)
+            for name, value in named
+            if value.is_floating_point() and value.dtype != dtype and name not in self._owned
+        }
 
     def close(self) -> None:
         """Take the hooks off the model."""

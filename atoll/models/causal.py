@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -155,7 +156,7 @@ def _join(rows: Sequence[Example]) -> Example:
 
 def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
     target = batch.target[:, 1:]
-    losses = cross_entropy(
-        logits[:, :-1].transpose(1, 2), target, reduction="none", ignore_index=IGNORED
-    )
+    # In bfloat16 a sum of losses has three digits.
+    exact = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    losses = cross_entropy(exact.transpose(1, 2), target, reduction="none", ignore_index=IGNORED)
     return losses.sum(1)

@@ -91,12 +91,12 @@ class PooledClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [N, labels]."""
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
-        pooled = pool(
-            output.last_hidden_state, attention_mask, self.pooling, normalize=self.normalize
-        )
+        # Sums over tokens, lengths and angles want more than the three digits of bfloat16.
+        hidden = output.last_hidden_state.to(self.classifier.weight.dtype)
+        pooled = pool(hidden, attention_mask, self.pooling, normalize=self.normalize)
         if self.random is not None:
             pooled = self.random(pooled)
-        logits: Tensor = self.classifier(pooled.to(self.classifier.weight.dtype))
+        logits: Tensor = self.classifier(pooled)
         return logits
 
 
