@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -42,7 +41,9 @@ FormatOption = Annotated[
 
 def emit(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    from atoll.experiment.files import json_text
+
+    typer.echo(json_text(value, indent=2))
 
 
 def note(text: str) -> None:

@@ -46,7 +46,7 @@ def run(
     load_torch()
     from atoll.experiment.run_dir import finished
 
-    folder = Path(loaded.experiment.output_dir)
+    folder = Path(loaded.experiment.output_dir).expanduser()
     summary = finished(folder, dump(loaded.experiment))
     again = summary is not None
     if summary is None:
@@ -70,12 +70,15 @@ def located(name: str) -> Iterator[Path]:
         ConfigError: when there is neither, and the name is not that of a file.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) > 1:
         yield path
         return
     try:
         recipe = find_recipe(name)
     except ConfigError as error:
+        if path.exists():  # What is there is no file; reading it says so.
+            yield path
+            return
         raise ConfigError(f"there is no file {name} here, and {error}") from None
     with as_file(recipe) as packaged:
         yield packaged

@@ -99,11 +99,7 @@ def federate(
         )
     shared = label_map(found.train_labels) if labels is None else tuple(labels)
     if found.train_labels.names:
-        rows = {
-            "The common test set": (common.test or [], common.files.get("test")),
-            "The common validation set": (common.val or [], common.files.get("val")),
-        }
-        check_labels(found, rows, shared, given=labels is not None, read=read)
+        check_labels(found, _by_name(common), shared, given=labels is not None, read=read)
     # Labels without a map are numbers to predict.
     finish = numbers if found.train_labels.names and shared is None else list[Row]
 
@@ -127,3 +123,10 @@ def federate(
             val=None if common.val is None else finish(common.val),
         ),
     )
+
+
+def _by_name(common: Common) -> dict[str, tuple[list[Row], Table | None]]:
+    return {
+        "The common test set": (common.test or [], common.files.get("test")),
+        "The common validation set": (common.val or [], common.files.get("val")),
+    }

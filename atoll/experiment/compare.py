@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from atoll.core import State
 from atoll.experiment.baselines import local_models, pooled_model
-from atoll.experiment.setup import Setup, listed
+from atoll.experiment.setup import Setup
+from atoll.experiment.words import listed
 from atoll.local.bench import model_values
 from atoll.local.infer import Score, evaluate
 from atoll.tree import Tree
@@ -82,9 +83,7 @@ def final_of(setup: Setup, score: Score) -> float | None:
     return setup.bench.objective.final(score.mean) if score.count else None
 
 
-def _local(
-    setup: Setup, step: Callable[[str, int, int], None], note: Callable[[str], None]
-) -> Arm:
+def _local(setup: Setup, step: Callable[[str, int, int], None], note: Callable[[str], None]) -> Arm:
     """Each client's own model; `common` is the mean over clients of what it reaches there."""
     rows = setup.common_test() or setup.all_held_out()
     clients = setup.data.clients

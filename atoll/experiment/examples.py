@@ -1,18 +1,17 @@
-"""A client's rows, encoded once and kept while there is room."""
+"""Rows, encoded once: a client's while there is room, the common ones for the whole run."""
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from atoll.data import FederatedData
 from atoll.models.objective import Example, Objective
 
-__all__ = ["COMMON", "cached_examples"]
+__all__ = ["cached_examples", "common_examples"]
 
 CACHED_ROWS = 200_000
-COMMON = "*"
-"""Stands for the common test set where a client is named; no roster name holds a star."""
 
 
 def cached_examples(
@@ -24,15 +23,23 @@ def cached_examples(
     def examples(client: str, split: str) -> Sequence[Example]:
         key = (client, split)
         if key not in held:
-            rows = (
-                (data.test() or [])
-                if client == COMMON
-                else data.rows(client, "train" if split == "train" else "test")
-            )
-            held[key] = objective.encode(rows)
+            held[key] = objective.encode(data.rows(client, "train" if split == "train" else "test"))
             while len(held) > 1 and sum(map(len, held.values())) > CACHED_ROWS:
                 held.popitem(last=False)
         held.move_to_end(key)
         return held[key]
+
+    return examples
+
+
+def common_examples(
+    objective: Objective, data: FederatedData
+) -> Callable[[], Sequence[Example] | None]:
+    """The common test set, encoded when it is first asked for; None where there is none."""
+
+    @functools.cache
+    def examples() -> Sequence[Example] | None:
+        rows = data.test()
+        return None if rows is None else objective.encode(rows)
 
     return examples

@@ -14,7 +14,30 @@ from typing import Any
 
 from atoll.errors import RunError
 
-__all__ = ["append_line", "explained", "write_json", "write_text", "write_whole"]
+__all__ = [
+    "append_line",
+    "explained",
+    "json_text",
+    "make_folder",
+    "write_json",
+    "write_text",
+    "write_whole",
+]
+
+_DEVICES = (Path("/dev"), Path("/dev/fd"))
+_WHY = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run it again",
+    errno.EFBIG: "it is larger than a file may be here; raise the limit (ulimit -f), or write to "
+    "another place",
+    errno.EROFS: "the file system is read-only; set output_dir to another place",
+    errno.EACCES: "you may not write there; set output_dir to another place",
+    errno.EPERM: "you may not write there; set output_dir to another place",
+    errno.ENOTDIR: "a part of this path is a file; name a place below folders only",
+    errno.EEXIST: "a part of this path is a file; name a place below folders only",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENAMETOOLONG: "the name is too long; give a shorter one",
+}
 
 
 @contextmanager
@@ -22,23 +45,31 @@ def explained(path: Path) -> Iterator[None]:
     """Turn the system's refusals into sentences.
 
     Raises:
-        RunError: a full disk, a read-only place, a missing permission.
+        RunError: a full disk, a read-only place, a missing permission, a file in the way.
     """
     try:
         yield
     except OSError as error:
-        why = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again",
-            errno.EDQUOT: "your disk quota is used up; free some space and run it again",
-            errno.EROFS: "the file system is read-only; set output_dir to another place",
-            errno.EACCES: "you may not write there; set output_dir to another place",
-        }.get(error.errno or 0, str(error))
+        why = _WHY.get(error.errno or 0, error.strerror or str(error))
         raise RunError(f"{path} cannot be written: {why}") from error
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place in one step."""
+def make_folder(path: Path) -> None:
+    """Make a folder, and those around it, where they are missing."""
     with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then put it in place in one step.
+
+    A link is followed. What is no file, a pipe or a device, is written to and never replaced.
+    """
+    with explained(path):
+        if path.exists() and (not path.is_file() or path.parent in _DEVICES):
+            write(path)
+            return
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -47,10 +78,17 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             write(partial)
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
-            partial.chmod(0o644)
+            # A temporary file is its owner's alone; a result is as readable as any new file.
+            partial.chmod(0o666 & ~_umask())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,13 +97,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole; numbers that JSON has no word for become null."""
-    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file whole."""
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON; numbers that it has no word for become null."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Add one JSON line; on a full disk the file keeps its whole lines only."""
-    line = (json.dumps(_plain(value), ensure_ascii=False) + "\n").encode()
+    line = (json_text(value) + "\n").encode()
     with explained(path):
         size = path.stat().st_size if path.exists() else 0
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.core import Report
+from atoll.experiment.compare import final_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import Score, evaluate
@@ -33,14 +34,14 @@ def round_line(setup: Setup, report: Report, seconds: float) -> RoundLine:
     """Gather a round, and score it where an evaluation was due."""
     trained = [x for x in report.exchanges if x.kind == "round"]
     asked = [x for x in report.exchanges if x.kind == "evaluation"]
-    final = setup.bench.objective.final
     own = None
     common = None
     if asked:
-        own = final(Score(asked[0].metrics["total"], asked[0].metrics["count"]).mean)
+        own = final_of(setup, Score(asked[0].metrics["total"], asked[0].metrics["count"]))
         rows = setup.common_test()
         if rows is not None:
-            common = final(evaluate(setup.bench, model_values(report.position.server), rows).mean)
+            values = model_values(report.position.server)
+            common = final_of(setup, evaluate(setup.bench, values, rows))
     return RoundLine(
         round=report.round,
         loss=trained[0].metrics["loss"] if trained else None,

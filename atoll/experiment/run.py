@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atoll.core import Failure, Federation, Reply, Report, Runtime, Task
-from atoll.experiment.compare import compare
+from atoll.core import Failure, Federation, Reply, Report, Runtime, State, Task
+from atoll.experiment.card import model_card
+from atoll.experiment.compare import Arm, Comparison, compare
 from atoll.experiment.export import export_adapter
+from atoll.experiment.files import make_folder, write_text
 from atoll.experiment.lines import RoundLine, public, round_line
-from atoll.experiment.run_dir import open_run
+from atoll.experiment.lock import alone
+from atoll.experiment.run_dir import RunDirectory, open_run
 from atoll.experiment.setup import Setup
 from atoll.experiment.summary import summarize
 from atoll.round import federate
@@ -41,10 +44,34 @@ def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[s
         AtollError: when too few clients answer, or a file cannot be written.
     """
     started = time.perf_counter()
-    run = open_run(output_dir, setup)
+    make_folder(output_dir)
+    with alone(output_dir):
+        if (output_dir / "experiment.yaml").exists():
+            observer.note(f"starting over an unfinished run in {output_dir}")
+        run = open_run(output_dir, setup)
+        state, lines = _all_rounds(setup, run, observer)
+        # Hours of work: they are kept before the baselines begin, whatever becomes of those.
+        unmeasured = Comparison(Arm(None, {}))
+        spent = time.perf_counter() - started
+        so_far = summarize(setup, unmeasured, lines=lines, seconds=spent)
+        export_adapter(setup, state, run.adapter, so_far)
+        comparison = compare(setup, state, observer.step, observer.note)
+        seconds = time.perf_counter() - started
+        summary = summarize(setup, comparison, lines=lines, seconds=seconds)
+        for name, row in summary["per_client"].items():
+            run.add_client({"client": name, **row})
+        write_text(run.adapter / "README.md", model_card(setup, summary))
+        run.finish(summary)
+    return summary
+
+
+def _all_rounds(
+    setup: Setup, run: RunDirectory, observer: Observer
+) -> tuple[State, list[RoundLine]]:
+    """The server's last state, and a line for each round."""
     lines: list[RoundLine] = []
     state = setup.start.server
-    for report, seconds in _timed(_rounds(setup, output_dir, observer)):
+    for report, seconds in _timed(_rounds(setup, run.path, observer)):
         state = report.position.server
         line = round_line(setup, report, seconds)
         lines.append(line)
@@ -56,13 +83,7 @@ def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[s
             observer.note(f"round {line.round}: no better for "
                           f"{setup.experiment.evaluate.patience} evaluations; stopped")  # fmt: skip
             break
-    comparison = compare(setup, state, observer.step)
-    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - started)
-    for name, row in summary["per_client"].items():
-        run.add_client({"client": name, **row})
-    export_adapter(setup, state, run.adapter, summary)
-    run.finish(summary)
-    return summary
+    return state, lines
 
 
 def _rounds(setup: Setup, output_dir: Path, observer: Observer) -> Iterator[Report]:

@@ -7,6 +7,7 @@ clients.jsonl · summary.json · adapter/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -15,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from atoll.config import dump
+from atoll.config.words import shown
+from atoll.config.yaml_text import parse
 from atoll.errors import RunError
 from atoll.experiment.files import append_line, write_json, write_text
+from atoll.experiment.lock import alone
 from atoll.experiment.setup import Setup
+from atoll.experiment.words import listed
 from atoll.models.locate import fingerprint
 
-__all__ = ["RunDirectory", "finished", "open_run"]
+__all__ = ["RunDirectory", "differences", "finished", "open_run"]
 
 PACKAGES = ("atoll", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors")
 
@@ -57,6 +63,7 @@ def finished(path: Path, resolved: str) -> dict[str, Any] | None:
     Raises:
         RunError: when the directory belongs to another experiment, or cannot be read.
     """
+    _check_place(path)
     if not path.exists():
         return None
     if not path.is_dir():
@@ -68,13 +75,20 @@ def finished(path: Path, resolved: str) -> dict[str, Any] | None:
                 f"output_dir {path} holds files that are not of a run; set output_dir to a new one"
             )
         return None
-    if held.read_text(encoding="utf-8") != resolved:
+    with alone(path):
+        before = held.read_text(encoding="utf-8")
+    if before != resolved:
         raise RunError(
-            f"{path} holds a run of another experiment ({held} differs); "
+            f"{path} holds a run of another experiment ({differences(before, resolved)}); "
             "set output_dir to a new directory, or remove it"
         )
     if not (path / "summary.json").is_file():
         return None
+    if not (path / "run.json").is_file():
+        raise RunError(
+            f"{path}/run.json is missing, which a finished run has; remove {path}/summary.json, "
+            "and run the same command again"
+        )
     try:
         summary: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -82,6 +96,32 @@ def finished(path: Path, resolved: str) -> dict[str, Any] | None:
             f"{path}/summary.json is damaged ({error}); remove it, and run the same command again"
         ) from None
     return summary
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a directory that could not be made, before hours of training."""
+    place = next(each for each in [path, *path.absolute().parents] if each.exists())
+    if place != path and not place.is_dir():
+        raise RunError(f"output_dir is {path}, but {place} is a file; set output_dir elsewhere")
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"output_dir is {path}, but you may not write in {place}; set it elsewhere")
+
+
+def differences(before: str, after: str) -> str:
+    """`federation.num_rounds: 2 -> 3`: the keys in which two resolved experiments differ."""
+    old, new = (_flat(parse(text, at=str).tree) for text in (before, after))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return listed([f"{key}: {shown(old.get(key))} -> {shown(new.get(key))}" for key in keys])
+
+
+def _flat(tree: JsonValue, path: str = "") -> dict[str, JsonValue]:
+    if not isinstance(tree, dict) or not tree:
+        return {path: tree}
+    return {
+        key: value
+        for name, inner in tree.items()
+        for key, value in _flat(inner, f"{path}.{name}" if path else name).items()
+    }
 
 
 def open_run(path: Path, setup: Setup) -> RunDirectory:

@@ -12,12 +12,16 @@ from atoll.config import Experiment, Loaded, resolve
 from atoll.core import Position, Program, State
 from atoll.data import FederatedData, load
 from atoll.errors import ConfigError
-from atoll.experiment.examples import COMMON, cached_examples
+from atoll.experiment.checks import check_cohort, check_revision, cohort_size
+from atoll.experiment.examples import cached_examples, common_examples
+from atoll.experiment.placed import placed_errors
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.task import base_of, objective_of, probe_batch
+from atoll.experiment.words import counted, listed
 from atoll.local.bench import Bench
+from atoll.local.features import feature_cache
 from atoll.local.group import group_size
-from atoll.local.statistics import Labelled, feature_cache
+from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example, Objective
 
@@ -29,6 +33,7 @@ class Setup:
     """A run that could start: data, model, parts, and the state before the first round.
 
     labelled: a client's head features, kept as long as memory allows; None without a head.
+    common_test: the common test set, encoded; None where every client has only its own.
     """
 
     loaded: Loaded
@@ -39,6 +44,7 @@ class Setup:
     labelled: Labelled | None
     program: Program
     start: Position
+    common_test: Callable[[], Sequence[Example] | None]
 
     @property
     def experiment(self) -> Experiment:
@@ -48,16 +54,7 @@ class Setup:
     @property
     def clients_per_round(self) -> int:
         """The size of a cohort."""
-        federation, population = self.experiment.federation, len(self.data.clients)
-        if federation.clients_per_round is not None:
-            return federation.clients_per_round
-        if federation.fraction_train is not None:
-            return max(1, round(federation.fraction_train * population))
-        return population
-
-    def common_test(self) -> Sequence[Example] | None:
-        """The common test set, encoded; None where every client has only its own."""
-        return self.bench.examples(COMMON, "test") if self.data.test() is not None else None
+        return cohort_size(self.experiment, len(self.data.clients))
 
     def all_held_out(self) -> list[Example]:
         """All clients' held-out rows together."""
@@ -74,17 +71,25 @@ def prepare(
     Raises:
         AtollError: for anything in the file, data or model that would not train.
     """
-    experiment = loaded.experiment
     data = load_data(loaded) if data is None else data
     if data.skipped:
-        note(f"{_counted(len(data.skipped), 'client')} without rows left out: "
-             + ", ".join(data.skipped[:5]))  # fmt: skip
-    _check_cohort(loaded, data)
+        named = [f"{name} ({data.reasons.get(name, 'no rows')})" for name in data.skipped]
+        note(f"{counted(len(named), 'client')} without rows left out: {listed(named)}")
+    if data.test() is None and not any(count.test for count in data.counts.values()):
+        note("no held-out rows: nothing is measured")
+    with placed_errors(loaded):
+        return _prepared(loaded, data, note)
+
+
+def _prepared(loaded: Loaded, data: FederatedData, note: Callable[[str], None]) -> Setup:
+    experiment = loaded.experiment
+    check_cohort(loaded, data)
+    check_revision(loaded)
     base = base_of(experiment, data)
     objective = objective_of(experiment, base, data)
     built = build_adapter(base, experiment.adapter, probe_batch(objective, data))
     if built.dropped:
-        note(f"{_counted(len(built.dropped), 'module')} without a gradient under this task and "
+        note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
     bench = _bench(experiment, base, built, objective, data)
     if built.alone is not None and experiment.adapter.method != "none":
@@ -95,11 +100,8 @@ def prepare(
     state = _first_state(bench, experiment)
     for algorithm in program.algorithms.values():
         state = algorithm.server.init(state)
-    return Setup(loaded, data, base, built, bench, labelled, program, Position(state))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    common = common_examples(objective, data)
+    return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
 
 
 def load_data(loaded: Loaded) -> FederatedData:
@@ -121,26 +123,6 @@ def load_data(loaded: Loaded) -> FederatedData:
         holdout=section.holdout,
         seed=loaded.experiment.seed,
     )
-
-
-def _check_cohort(loaded: Loaded, data: FederatedData) -> None:
-    federation, population = loaded.experiment.federation, len(data.clients)
-    if federation.runtime.name != "inprocess":
-        raise ConfigError(
-            f"{loaded.where('federation.runtime')}: there is no runtime "
-            f"'{federation.runtime.name}'; there is inprocess"
-        )
-    asked = federation.clients_per_round
-    if asked is not None and asked > population:
-        raise ConfigError(
-            f"{loaded.where('federation.clients_per_round')}: clients_per_round is {asked}, but "
-            f"only {population} clients have rows; lower it"
-        )
-    if federation.min_clients > (asked or population):
-        raise ConfigError(
-            f"{loaded.where('federation.min_clients')}: min_clients is {federation.min_clients}, "
-            f"but a round asks {asked or population} clients"
-        )
 
 
 def _bench(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -93,12 +94,32 @@ def test_a_full_disk_leaves_whole_files_only(folder: Any) -> None:
     assert (found.returncode, found.stdout) == (6, "")
     last = found.stderr.splitlines()[-1]
     assert last.startswith("Error: runs/full/adapter/adapter_model.safetensors cannot be written: ")
-    assert "File too large" in last
+    assert "larger than a file may be here" in last
     assert "Traceback" not in found.stderr
     names = folder.names("runs/full")
-    assert names == {"experiment.yaml", "run.json", "rounds.jsonl", "clients.jsonl", "adapter"}
+    assert names == {"experiment.yaml", "run.json", "rounds.jsonl", "adapter"}
     assert folder.names("runs/full/adapter") == set()
     assert [line["round"] for line in folder.lines("runs/full/rounds.jsonl")] == [0, 1]
+
+
+def test_nothing_held_out_is_null_in_the_document_and_a_dash_in_the_table(folder: Any) -> None:
+    words = ("run", "labels.yaml", "data.path=few/", "data.holdout=0", "output_dir=runs/unmeasured")
+    for client in ("ada", "bob"):
+        text = (folder.path / "data" / client / "train.jsonl").read_text()
+        (folder.path / "few" / client).mkdir(parents=True)
+        (folder.path / "few" / client / "train.jsonl").write_text(text)
+    found = folder.run(*words)
+    assert found.returncode == 0, found.stderr
+    assert "no held-out rows: nothing is measured\n" in found.stderr
+    assert found.stdout.splitlines()[2].split() == ["federated", "–", "–", "–", "–"]
+    again = folder.run(*words, "--format", "json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert json.loads(again.stdout, parse_constant=refuse)["final"] is None
+    measured = folder.run("eval", "runs/unmeasured", "--format", "json")
+    assert json.loads(measured.stdout, parse_constant=refuse)["final"] is None
 
 
 def test_a_full_disk_behind_stdout() -> None:

@@ -28,7 +28,7 @@ def test_init_two_edits_run(folder: Any, zoo: Any, tmp_path: Path) -> None:
     (folder.path / "mine" / "dee").mkdir()
     found = folder.run("run", "classify.yaml", "federation.num_rounds=1", "--format", "json")
     assert found.returncode == 0, found.stderr
-    assert "1 client without rows left out: dee\n" in found.stderr
+    assert "1 client without rows left out: dee (an empty folder)\n" in found.stderr
     summary = json.loads(found.stdout)
     assert summary["run"] == "runs/classify"
     assert summary["skipped_clients"] == ["dee"]

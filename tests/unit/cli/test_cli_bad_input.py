@@ -69,7 +69,8 @@ def here(tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["good.yaml", "data.path=no_rows/"], 3,
-            "No client has a training row (ada, bob); add training rows.",
+            "No client has a training row (ada: train.jsonl has no rows, bob: train.jsonl has no "
+            "rows); add training rows.",
         ),
         (
             ["good.yaml", "data.path=empty.jsonl", "data.partition.num_clients=2"], 3,
@@ -77,17 +78,28 @@ def here(tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["good.yaml", "data.path=odd_test/"], 3,
-            "The common test set: label `moat` is in test rows, but in no client's training rows. "
-            "Add training rows, correct a misspelt label, or remove these test rows.",
+            "The common test set (odd_test/test.jsonl:1): label `moat` is in test rows, but in no "
+            "client's training rows. Add training rows, correct a misspelt label, or remove these "
+            "test rows.",
         ),
         (
             ["good.yaml", "federation.clients_per_round=3"], 2,
             "on the command line: clients_per_round is 3, but only 2 clients have rows; lower it",
         ),
         (
+            ["good.yaml", "federation.fraction_train=0.5", "federation.min_clients=2"], 2,
+            "on the command line: min_clients is 2, but a round asks 1 client (fraction_train 0.5 "
+            "of 2): no round would count; lower it, or ask more clients",
+        ),
+        (
+            ["good.yaml", "model.revision=v1", "model.name_or_path=builtin:minilm"], 2,
+            "on the command line: model.revision is v1, but builtin:minilm is not on the hub: it "
+            "has no revisions; remove model.revision",
+        ),
+        (
             ["good.yaml", "adapter.target_modules=[no_such]"], 4,
-            "adapter.target_modules 'no_such' matches no linear layer of the model. Its linear "
-            "layers end in: dense, key, query, value",
+            "on the command line: adapter.target_modules 'no_such' matches no linear layer of the "
+            "model. Its linear layers end in: dense, key, query, value",
         ),
     ],
 )  # fmt: skip
@@ -108,3 +120,20 @@ def test_bad_input_is_a_sentence_and_a_code(
 def test_all_problems_are_told_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(["run", "good.yaml", "adapter.r=0", "train.momentum=2"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        ("data.max_length=9999", "on the command line: data.max_length is 9999, but "),
+        (
+            "federation.stages=[{name: clip, norm: 0}]",
+            "on the command line: stage 'clip': norm is 0.0; give a number above 0",
+        ),
+    ],
+)
+def test_an_error_of_what_was_built_has_its_place(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str, start: str
+) -> None:
+    assert guarded(["run", "good.yaml", words]) in (2, 4)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"Error: {start}")

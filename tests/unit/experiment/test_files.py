@@ -7,6 +7,7 @@ import json
 import os
 import resource
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,6 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
     write_whole(path, slow)
     assert seen == ["old"]
     assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,8 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
         (errno.EDQUOT, "your disk quota is used up"),
         (errno.EROFS, "the file system is read-only; set output_dir to another place"),
         (errno.EACCES, "you may not write there"),
+        (errno.EFBIG, "it is larger than a file may be here"),
+        (errno.EISDIR, "it is a folder; name a file"),
         (errno.EIO, os.strerror(errno.EIO)),
     ],
 )
@@ -138,8 +140,44 @@ def test_refusals_are_sentences(number: int, words: str, tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written"):
-        write_text(tmp_path / "file" / "inside", "x")
+    for name in ("inside", "more/inside"):
+        with pytest.raises(RunError, match="a part of this path is a file; name a place below"):
+            write_text(tmp_path / "file" / name, "x")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "f", "x")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == mode
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "f").write_text("old")
+    (tmp_path / "link").symlink_to("real/f")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "f").read_text() == "new"
+    (tmp_path / "dangling").symlink_to("real/g")
+    write_text(tmp_path / "dangling", "made")
+    assert (tmp_path / "real" / "g").read_text() == "made"
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    write_text(Path("/dev/null"), "gone")
+    assert Path("/dev/null").is_char_device()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(pipe.read_text)
+        write_text(pipe, "through")
+        assert reader.result(timeout=10) == "through"
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""What only the file and the data together show: cohorts that clients cannot fill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atoll.config import Experiment, Loaded
+from atoll.data import FederatedData
+from atoll.errors import ConfigError
+from atoll.experiment.words import counted
+
+__all__ = ["check_cohort", "check_revision", "cohort_size"]
+
+
+def cohort_size(experiment: Experiment, population: int) -> int:
+    """How many clients a round asks."""
+    federation = experiment.federation
+    if federation.clients_per_round is not None:
+        return federation.clients_per_round
+    if federation.fraction_train is not None:
+        return max(1, round(federation.fraction_train * population))
+    return population
+
+
+def check_cohort(loaded: Loaded, data: FederatedData) -> None:
+    """Refuse a round that the clients who have rows cannot fill."""
+    federation, population = loaded.experiment.federation, len(data.clients)
+    if federation.runtime.name != "inprocess":
+        raise ConfigError(
+            f"{loaded.where('federation.runtime')}: there is no runtime "
+            f"'{federation.runtime.name}'; there is inprocess"
+        )
+    asked = federation.clients_per_round
+    if asked is not None and asked > population:
+        raise ConfigError(
+            f"{loaded.where('federation.clients_per_round')}: clients_per_round is {asked}, but "
+            f"only {population} clients have rows; lower it"
+        )
+    cohort = cohort_size(loaded.experiment, population)
+    if federation.min_clients > cohort:
+        share = federation.fraction_train
+        why = "" if share is None else f" (fraction_train {share:g} of {population})"
+        raise ConfigError(
+            f"{loaded.where('federation.min_clients')}: min_clients is {federation.min_clients}, "
+            f"but a round asks {counted(cohort, 'client')}{why}: no round would count; lower it, "
+            "or ask more clients"
+        )
+
+
+def check_revision(loaded: Loaded) -> None:
+    """Refuse a revision of a model that is not on the hub: it would change nothing."""
+    model = loaded.experiment.model
+    local = model.name_or_path.startswith("builtin:") or (
+        Path(model.name_or_path).expanduser().is_dir()
+    )
+    if model.revision is not None and local:
+        raise ConfigError(
+            f"{loaded.where('model.revision')}: model.revision is {model.revision}, but "
+            f"{model.name_or_path} is not on the hub: it has no revisions; remove model.revision"
+        )

@@ -1,0 +1,42 @@
+"""One run at a time in a run directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atoll.errors import RunError
+
+__all__ = ["alone"]
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a directory; the system lets go of it when this process ends, however it ends.
+
+    Raises:
+        RunError: when another process holds it.
+    """
+    if sys.platform == "win32":  # It has no such locks on directories.
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            # A file system without locks is no reason not to run.
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise RunError(
+                    f"another `atoll run` is writing into {path}; wait for its end, or set "
+                    "output_dir to another directory"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
