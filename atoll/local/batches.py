@@ -22,7 +22,8 @@ def plan_steps(
     """Row indices of each step of one client; `epochs` may be fractional.
 
     Rows are shuffled for each (client, round, epoch). The order of batches within a window does
-    not depend on the client, so that clients of one stack meet rows of similar length.
+    not depend on the client, so that clients of one stack meet rows of similar length. Where rows
+    are left over, each is as likely as any other to be in the smaller batch (it weighs more there).
     """
     steps: list[list[int]] = []
     per_epoch = math.ceil(len(lengths) / batch_size)
@@ -32,19 +33,25 @@ def plan_steps(
     while len(steps) < wanted:
         shuffle = rng.numpy_generator(seed, "rows", *place, context.client, epoch)
         order = rng.numpy_generator(seed, "batches", *place, epoch)
-        steps += _epoch(shuffle.permutation(len(lengths)), lengths, batch_size, order)
+        rows = shuffle.permutation(len(lengths)).tolist()
+        for start in range(0, len(rows), WINDOW * batch_size):
+            window = rows[start : start + WINDOW * batch_size]
+            window.sort(key=lambda row: -lengths[row])
+            batches = _batches(window, batch_size, shuffle)
+            steps += [batches[i] for i in order.permutation(WINDOW) if i < len(batches)]
         epoch += 1
     return steps[:wanted]
 
 
-def _epoch(
-    rows: np.ndarray, lengths: Sequence[int], batch_size: int, order: np.random.Generator
-) -> list[list[int]]:
-    steps: list[list[int]] = []
-    for start in range(0, len(rows), WINDOW * batch_size):
-        window = sorted(
-            rows[start : start + WINDOW * batch_size].tolist(), key=lambda row: -lengths[row]
-        )
-        chunks = [window[i : i + batch_size] for i in range(0, len(window), batch_size)]
-        steps += [chunks[i] for i in order.permutation(WINDOW) if i < len(chunks)]
-    return steps
+def _batches(window: list[int], size: int, draw: np.random.Generator) -> list[list[int]]:
+    """Cut a sorted window into batches, in order; a smaller one is cut at a place that is drawn."""
+    count, left_over = len(window), len(window) % size
+    if count <= size or not left_over:
+        return [window[i : i + size] for i in range(0, count, size)]
+    # As on a ring, where every row has the same number of cuts that hold it.
+    place = int(draw.integers(count))
+    small = [window[(place + i) % count] for i in range(left_over)]
+    rest = [row for row in window if row not in small]
+    batches = [rest[i : i + size] for i in range(0, len(rest), size)]
+    batches.insert(place // size if place + left_over <= count else 0, small)
+    return batches

@@ -64,6 +64,34 @@ def test_the_address_and_nothing_else_decides() -> None:
         assert plan_steps(found, other, batch_size=4, epochs=2) != first
 
 
+@pytest.mark.parametrize(("count", "size"), [(9, 8), (11, 8), (20, 8), (37, 4), (66, 8)])
+def test_every_row_is_as_often_in_the_smaller_batch(count: int, size: int) -> None:
+    """Whatever its length: m of n rows are left over, so that each is with probability m/n."""
+    found = [1 + row * row for row in range(count)]
+    rounds, left_over = 3000, count % size
+    times = np.zeros(count)
+    for number in range(rounds):
+        steps = plan_steps(found, _context(round=number), batch_size=size, epochs=1)
+        (small,) = [step for step in steps if len(step) < size]
+        assert len(small) == left_over
+        times[small] += 1
+    share = left_over / count
+    deviation = (share * (1 - share) / rounds) ** 0.5
+    assert float(np.abs(times / rounds - share).max()) < 4.5 * deviation
+
+
+def test_the_smaller_batch_takes_neighbours() -> None:
+    """Rows next to each other in length, unless the longest and the shortest meet."""
+    found = [5 * row for row in range(20)]
+    apart = 0
+    for number in range(300):
+        steps = plan_steps(found, _context(round=number), batch_size=8, epochs=1)
+        (small,) = [sorted(step) for step in steps if len(step) < 8]
+        apart += small[-1] - small[0] > 3
+        assert small[-1] - small[0] == 3 or {0, 19} <= set(small)
+    assert apart / 300 == pytest.approx(3 / 20, abs=0.08)
+
+
 @pytest.mark.parametrize("tail", [1.0, 1.5])
 def test_less_padding_than_random_batches(tail: float) -> None:
     draw = random.Random(3)
