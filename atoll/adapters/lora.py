@@ -6,27 +6,49 @@ h = W0·x + s·B_k·A_k·x with s = α/r, or α/√r for rsLoRA. Names and shape
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from atoll.adapters.site import Frame, Site, split_clients
 from atoll.tree import Tree
 
-__all__ = ["lora_scale", "lora_site", "pad_rank"]
+__all__ = ["LoraScale", "lora_scale", "lora_site", "pad_ranks"]
+
+A, B = "lora_A.weight", "lora_B.weight"
 
 
-def lora_scale(*, r: int, lora_alpha: float, use_rslora: bool) -> float:
-    """s of the equation above."""
-    return lora_alpha / (math.sqrt(r) if use_rslora else r)
+@dataclass(frozen=True)
+class LoraScale:
+    """s of the equation above, which depends on the rank that a client has.
+
+    r: the rank that new values are drawn with.
+    """
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+
+    def at(self, rank: int) -> float:
+        """α/rank, or α/√rank for rsLoRA; a rank of 0 adds nothing, whatever its scale."""
+        rank = max(rank, 1)
+        return self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def lora_scale(*, r: int, lora_alpha: float, use_rslora: bool) -> LoraScale:
+    """The scale of an adapter whose settings are these."""
+    return LoraScale(r, lora_alpha, use_rslora)
 
 
 def lora_site(
-    module: str, fan: tuple[int, int], *, r: int, scale: float, dropout: float = 0.0
+    module: str, fan: tuple[int, int], *, r: int, scale: LoraScale, dropout: float = 0.0
 ) -> Site:
     """LoRA on one linear layer; A starts Kaiming-uniform and B at zero, as in PEFT."""
     d_in, d_out = fan
-    name_a, name_b = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+    name_a, name_b = f"{module}.{A}", f"{module}.{B}"
 
     def init(generator: torch.Generator) -> Tree:
         bound = 1 / math.sqrt(d_in)
@@ -39,9 +61,10 @@ def lora_site(
             x = _drop(x, frame, dropout)
         x = split_clients(x.to(a.dtype), frame.clients)
         low = torch.bmm(x, a.transpose(1, 2))
-        if frame.scales is not None:
-            low = low * frame.scales.view(-1, 1, 1)
-        factor = scale if frame.scales is None else 1.0
+        factor = scale.at(a.shape[1])
+        if name_a in frame.ranks:
+            own = [scale.at(rank) for rank in frame.ranks[name_a]]
+            low, factor = low * low.new_tensor(own).view(-1, 1, 1), 1.0
         if out.dtype != b.dtype:
             delta = torch.bmm(low, b.transpose(1, 2)).mul_(factor)
             return out + delta.view_as(out).to(out.dtype)
@@ -63,14 +86,18 @@ def _drop(x: Tensor, frame: Frame, rate: float) -> Tensor:
     return x * mask.view_as(x).to(x.device).div_(1 - rate)
 
 
-def pad_rank(tree: Tree, r: int) -> Tree:
-    """Zero rows of A and columns of B up to rank r; zeros get no gradient, so they stay."""
-    padded: Tree = {}
-    for name, value in tree.items():
-        rank_dim = 0 if name.endswith("lora_A.weight") else 1
-        shape = list(value.shape)
-        assert shape[rank_dim] <= r, f"{name} has rank {shape[rank_dim]}, more than {r}"
-        shape[rank_dim] = r
-        padded[name] = value.new_zeros(shape)
-        padded[name].narrow(rank_dim, 0, value.shape[rank_dim]).copy_(value)
-    return padded
+def pad_ranks(trees: Sequence[Tree]) -> tuple[list[Tree], dict[str, tuple[int, ...]]]:
+    """Fill A and B up with zeros to the largest rank among `trees`, and tell the ranks they had.
+
+    Zeros stay: the gradient of each filled row of A has a factor of B that is zero, and of B of A.
+    """
+    ranks = {name: tuple(tree[name].shape[0] for tree in trees) for name in trees[0]
+             if name.endswith(A)}  # fmt: skip
+    uneven = {name: own for name, own in ranks.items() if len(set(own)) > 1}
+    padded = [dict(tree) for tree in trees]
+    for name_a, own in uneven.items():
+        name_b, widest = name_a.removesuffix(A) + B, max(own)
+        for tree, r in zip(padded, own, strict=True):
+            tree[name_a] = pad(tree[name_a], (0, 0, 0, widest - r))
+            tree[name_b] = pad(tree[name_b], (0, widest - r))
+    return padded, uneven

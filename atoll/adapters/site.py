@@ -6,8 +6,8 @@ Shapes: K clients, b rows each, T tokens, d features. A module that sits in a st
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,13 @@ class Frame:
 
     extents: for each client its own (rows, length); the rest of [b, T] is padding.
     generators: one a client, for the adapter's dropout; None when nothing is dropped.
-    scales: one a client, replacing the adapter's scale where ranks differ.
+    ranks: one a client, by the name of the value whose first dimension was filled up with zeros.
     """
 
     clients: int
     extents: tuple[tuple[int, int], ...] = ()
     generators: tuple[torch.Generator, ...] | None = None
-    scales: Tensor | None = None
+    ranks: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def adamw(
 def schedule(settings: Train, *, position: Tensor, horizon: Tensor) -> Tensor:
     """The factor on the learning rate at `position` of `horizon` steps, as in transformers.
 
-    position and horizon have one entry a client and count over all rounds.
+    position and horizon count a client's steps over all rounds; they are broadcast to one shape.
     """
     position = position.to(torch.float64)
     warm = float(settings.warmup_steps)

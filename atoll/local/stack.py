@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atoll import rng
+from atoll.adapters.lora import pad_ranks
 from atoll.adapters.site import Frame
 from atoll.core import Request
 from atoll.local.bench import Bench, broadcast_values, trained_values
@@ -45,23 +46,28 @@ class Job:
 
 
 class Stack:
-    """The buffers of one stack while it trains; clients are sorted by steps, longest first."""
+    """The buffers of one stack while it trains; clients are sorted by steps, longest first.
+
+    starts: each client's first values, in its own shapes.   like: the shapes of the stack, where
+    smaller ranks are filled up with zeros.
+    """
 
     def __init__(self, bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> None:
         self.bench, self.jobs, self.rule = bench, jobs, rule
         self.starts = [trained_values(bench, job.request.payload) for job in jobs]
-        self.like = self.starts[0]
-        start = flatten(stack(self.starts)).to(bench.device)
+        padded, self.ranks = pad_ranks(self.starts)
+        self.like = padded[0]
+        start = flatten(stack(padded)).to(bench.device)
         self.start, self.params = start, start.clone()
         self.grads = torch.empty_like(start)
         self.gradient_sum = torch.zeros_like(start) if rule.mean_gradient else None
         self.loss_sum = torch.zeros(len(jobs), dtype=torch.float64, device=bench.device)
         self.optimizer = optimizer(bench.settings)
         self.moments = self.optimizer.init(self.params)
-        self.rates = self._base_rates()
+        self.rates, self.factors = self._base_rates(), self._factors()
         self.offset = None
         if rule.offset is not None:
-            offsets = stack([rule.offset(job.request) for job in jobs])
+            offsets = stack(pad_ranks([rule.offset(job.request) for job in jobs])[0])
             self.offset = flatten({name: offsets[name] for name in self.like}).to(start)
         self.held = _held(jobs, self.like, bench.device)
         terms = [bench.objective.terms(job.examples) for job in jobs]
@@ -113,7 +119,8 @@ class Stack:
         padded = [[*own, *[None] * (width - len(own))] for own in rows]
         batch = bench.objective.collate([row for own in padded for row in own]).to(bench.device)
         extents = tuple((len(own), max(map(len, own), default=0)) for own in rows)
-        frame = Frame(self.active, extents, generators)
+        ranks = {name: own[: self.active] for name, own in self.ranks.items()}
+        frame = Frame(self.active, extents, generators, ranks)
         held = {name: value[: self.active] for name, value in self.held.items()}
         logits = bench.model.forward({**self.values, **held}, batch.inputs, frame)
         terms = {
@@ -153,18 +160,21 @@ class Stack:
         columns = torch.tensor(rates, dtype=torch.float64).repeat_interleave(sizes)
         return columns.unsqueeze(0).to(self.start)
 
+    def _factors(self) -> Tensor:
+        """[K, S]: what the schedule makes of each client's learning rate at each step."""
+        steps = torch.tensor([[len(job.steps)] for job in self.jobs])
+        rounds = torch.tensor([[max(job.request.context.round - 1, 0)] for job in self.jobs])
+        return schedule(
+            self.bench.settings,
+            position=rounds * steps + torch.arange(int(steps.max())),
+            horizon=self.bench.num_rounds * steps,
+        )
+
     def _rate(self, number: int) -> Tensor:
         """[K, 1] or [K, P]: the scheduled learning rate of each client at this step."""
         if self.bench.settings.lr_scheduler_type == "constant":
             return self.rates
-        steps = torch.tensor([len(job.steps) for job in self.jobs])
-        rounds = torch.tensor([max(job.request.context.round - 1, 0) for job in self.jobs])
-        factor = schedule(
-            self.bench.settings,
-            position=rounds * steps + number,
-            horizon=self.bench.num_rounds * steps,
-        )
-        return self.rates * factor.unsqueeze(1).to(self.start)
+        return self.rates * self.factors[:, number : number + 1].to(self.start)
 
 
 def _held(jobs: Sequence[Job], like: Tree, device: torch.device) -> Tree:

@@ -21,15 +21,23 @@ __all__ = ["LocalRule", "Trained", "train"]
 
 @dataclass(frozen=True)
 class Trained:
-    """One client's result: values before and after; the mean gradient where the rule asked."""
+    """One client's result: values before and after; the mean gradient where the rule asked.
+
+    factors: for each step, its learning rate over the rate that the settings name.
+    """
 
     request: Request
     start: Tree
     end: Tree
     mean_gradient: Tree
-    steps: int
+    factors: tuple[float, ...]
     examples: int
     loss: float
+
+    @property
+    def steps(self) -> int:
+        """How many steps the client took."""
+        return len(self.factors)
 
 
 def train(
@@ -86,15 +94,19 @@ def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator
         yield Trained(
             job.request,
             run.starts[k],
-            _row(ends[k].clone(), run.like),
-            {} if gradients is None else _row(gradients[k] / len(job.steps), run.like),
-            len(job.steps),
+            _row(ends[k].clone(), run, k),
+            {} if gradients is None else _row(gradients[k] / len(job.steps), run, k),
+            tuple(run.factors[k, : len(job.steps)].tolist()),
             len(job.examples),
             loss,
         )
 
 
-def _row(values: Tensor, like: Tree) -> Tree:
-    """One client's values by name: views of a memory that is its own, and of no other client."""
-    parts = torch.split(values, [value.numel() for value in like.values()])
-    return {n: part.view(v.shape) for (n, v), part in zip(like.items(), parts, strict=True)}
+def _row(values: Tensor, run: Stack, k: int) -> Tree:
+    """One client's values in its own shapes: a memory that is its own, and of no other client."""
+    parts = torch.split(values, [value.numel() for value in run.like.values()])
+    own = run.starts[k]
+    return {
+        name: part.view(like.shape)[tuple(map(slice, own[name].shape))].contiguous()
+        for (name, like), part in zip(run.like.items(), parts, strict=True)
+    }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from atoll.adapters.dense import linear_site
-from atoll.adapters.lora import lora_site
+from atoll.adapters.lora import LoraScale, lora_site
 from atoll.adapters.stacked import StackedModel
 from atoll.config import Train
 from atoll.core import (
@@ -89,9 +89,12 @@ class Tiny:
 
     rows: Mapping[str, int] = field(default_factory=lambda: ROWS)
     poisoned: str = ""
+    broken: str = ""
 
     def examples(self, client: str, split: str) -> Sequence[Example]:
         found = rows_of(client, split, self.rows[client] if split == "train" else 2)
+        if client == self.broken and split == "train":
+            raise ValueError(f"row 0 of {client} cannot be read")
         if client == self.poisoned and split == "train":
             return [Example(np.asarray([POISON, *row.ids]), row.target) for row in found]
         return found
@@ -116,7 +119,7 @@ def make_bench(
 ) -> Bench:
     model = Model().to(dtype).requires_grad_(False).eval()
     sites = [
-        lora_site("hidden", (WIDTH, HIDDEN), r=2, scale=2.0, dropout=dropout),
+        lora_site("hidden", (WIDTH, HIDDEN), r=2, scale=LoraScale(2, 4.0), dropout=dropout),
         linear_site("classifier", model.classifier),
     ]
     return Bench(

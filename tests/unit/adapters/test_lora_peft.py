@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from atoll import rng
-from atoll.adapters.lora import lora_scale, lora_site, pad_rank
+from atoll.adapters.lora import LoraScale, lora_scale, lora_site, pad_ranks
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.tree import Tree
@@ -105,7 +105,9 @@ def test_names_and_shapes_are_pefts(zoo: Zoo, kind: str) -> None:
 def test_first_values_are_drawn_as_pefts() -> None:
     """A uniform within the same bounds, and with the same spread; B is zero."""
     d_in, d_out, r = 48, 20, 64
-    ours = lora_site("m", (d_in, d_out), r=r, scale=1.0).init(rng.generator(0, "test"))
+    ours = lora_site("m", (d_in, d_out), r=r, scale=LoraScale(r, 1.0)).init(
+        rng.generator(0, "test")
+    )
     a, b = ours["m.lora_A.weight"], ours["m.lora_B.weight"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -148,8 +150,23 @@ def test_an_untrained_adapter_changes_nothing(zoo: Zoo) -> None:
 
 
 def test_scale() -> None:
-    assert lora_scale(r=4, lora_alpha=16, use_rslora=False) == 4.0
-    assert lora_scale(r=4, lora_alpha=16, use_rslora=True) == 8.0
+    for r in (4, 9):
+        assert lora_scale(r=r, lora_alpha=16, use_rslora=False).at(4) == 4.0
+        assert lora_scale(r=r, lora_alpha=16, use_rslora=True).at(4) == 8.0
+    assert lora_scale(r=1, lora_alpha=16, use_rslora=False).at(0) == 16.0
+
+
+def test_the_scale_is_that_of_the_rank_that_came() -> None:
+    """Values of rank 2 in an adapter that was made with rank 8: α/2, for one client and for all."""
+    model = _Plain(5, 7).requires_grad_(False)
+    stacked = StackedModel(model, [lora_site("layer", (5, 7), r=8, scale=LoraScale(8, 6.0))])
+    draw = torch.Generator().manual_seed(0)
+    a, b, x = (torch.randn(shape, generator=draw, dtype=torch.float64)
+               for shape in ((2, 2, 5), (2, 7, 2), (2, 5)))  # fmt: skip
+    values = {"layer.lora_A.weight": a, "layer.lora_B.weight": b}
+    out = stacked.forward(values, {"x": x}, Frame(2))
+    for k in range(2):
+        torch.testing.assert_close(out[k], model.layer(x[k]) + 3.0 * b[k] @ a[k] @ x[k])
 
 
 class _Plain(nn.Module):
@@ -176,12 +193,14 @@ def test_different_ranks_in_one_stack(rslora: bool) -> None:
          "layer.lora_B.weight": torch.randn(7, r, generator=draw, dtype=torch.float64)}
         for r in ranks
     ]  # fmt: skip
-    stacked_model = StackedModel(model, [lora_site("layer", width, r=8, scale=99.0)])
-    padded = [pad_rank(tree, 8) for tree in trees]
+    adapted = lora_site("layer", width, r=5, scale=LoraScale(5, alpha, rslora))
+    stacked_model = StackedModel(model, [adapted])
+    padded, uneven = pad_ranks(trees)
+    assert uneven == {"layer.lora_A.weight": ranks}
     stack = {n: torch.stack([tree[n] for tree in padded]).requires_grad_() for n in trees[0]}
     alone = [{n: v.clone().requires_grad_() for n, v in tree.items()} for tree in trees]
     for _ in range(5):
-        frame = Frame(3, scales=torch.tensor(scales, dtype=torch.float64))
+        frame = Frame(3, ranks=uneven)
         out = stacked_model.forward(stack, {"x": x}, frame)
         loss = ((out - y) ** 2).view(3, -1).mean(1).sum()
         for value, gradient in zip(
@@ -204,9 +223,11 @@ def test_different_ranks_in_one_stack(rslora: bool) -> None:
         assert not torch.equal(tree["layer.lora_A.weight"], trees[k]["layer.lora_A.weight"])
 
 
-def test_a_rank_that_is_larger_than_the_stack_is_refused() -> None:
-    with pytest.raises(AssertionError, match="rank 4"):
-        pad_rank({"m.lora_A.weight": torch.ones(4, 2)}, 3)
+def test_equal_ranks_are_left_alone() -> None:
+    trees = [{"m.lora_A.weight": torch.ones(4, 2), "m.lora_B.weight": torch.ones(3, 4)}] * 2
+    padded, uneven = pad_ranks(trees)
+    assert uneven == {}
+    assert all(padded[k][name] is value for k in range(2) for name, value in trees[k].items())
 
 
 RATE = 0.3
@@ -218,7 +239,7 @@ def _dropped(extents: tuple[tuple[int, int], ...], seeds: tuple[int, ...]) -> Te
     model = _Plain(width, width).requires_grad_(False)
     model.layer.weight.data.zero_()
     model.layer.bias.data.zero_()
-    drops = lora_site("layer", (width, width), r=width, scale=1.0, dropout=RATE)
+    drops = lora_site("layer", (width, width), r=width, scale=LoraScale(width, width), dropout=RATE)
     eye = torch.eye(width, dtype=torch.float64).expand(clients, width, width)
     rows, length = max(r for r, _ in extents), max(t for _, t in extents)
     x = torch.ones(clients * rows, length, width, dtype=torch.float64)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from atoll.local.train import LocalRule
-from atoll.tree import Tree
+from atoll.local.stack import Job, LocalRule, Stack
+from atoll.tree import Tree, unflatten, zeros_like
 from tests.support.federation import Site, distance, labelled_rows, moved, site, stir
 from tests.support.models import Zoo
 
@@ -130,6 +130,70 @@ def test_scaffold_and_prox_terms_stack(zoo: Zoo) -> None:
         mean_gradient=True,
     )  # fmt: skip
     _compare(replace(there, values=stir(there.values, 1)), 1e-10, rule=rule)
+
+
+RANKS = {"ada": 4, "bob": 1, "cy": 2, "dee": 1, "eve": 4}
+
+
+def _cut(tree: Tree, r: int) -> Tree:
+    """The first r rows of A and columns of B."""
+    rows = {name: value[:r] for name, value in tree.items() if name.endswith("lora_A.weight")}
+    columns = {name: value[:, :r] for name, value in tree.items() if name.endswith("lora_B.weight")}
+    return {name: value.clone() for name, value in (tree | rows | columns).items()}
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("train", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_ranks_of_their_own(zoo: Zoo, train: dict[str, Any], rslora: bool) -> None:
+    """With decay, momentum, clipping, a proximal term and a control variate for each client."""
+    there = site(zoo, adapter={**LORA, "use_rslora": rslora}, train=train)
+    there = replace(there, values=stir(there.values, 1))
+    own = {client: _cut(there.values, r) for client, r in RANKS.items()}
+    offsets = {client: _cut(stir(zeros_like(there.values), 30 + k), r)
+               for k, (client, r) in enumerate(RANKS.items())}  # fmt: skip
+    rule = LocalRule(
+        proximal=0.3, offset=lambda request: offsets[request.context.client], epochs=3,
+        mean_gradient=True,
+    )  # fmt: skip
+    _compare(there, 1e-10, own=own, rule=rule)
+    stacked, _ = there.train(group_size=5, own=own, rule=rule)
+    for client, one in stacked.items():
+        for found in (one.end, one.mean_gradient):
+            assert {n: v.shape for n, v in found.items()} == {
+                n: v.shape for n, v in own[client].items()
+            }
+
+
+def test_ranks_of_their_own_in_single_precision(zoo: Zoo) -> None:
+    there = site(zoo, adapter=LORA, train=SGD, dtype="float32")
+    there = replace(there, values=stir(there.values, 1))
+    own = {client: _cut(there.values, r) for client, r in RANKS.items()}
+    stacked, _ = there.train(group_size=5, own=own)
+    alone, _ = there.train(group_size=1, own=own)
+    for client, one in alone.items():
+        assert distance(stacked[client].end, one.end) < 1e-6
+
+
+@pytest.mark.parametrize("train", [SGD, ADAMW], ids=["sgd", "adamw"])
+def test_what_fills_up_a_rank_stays_zero(zoo: Zoo, train: dict[str, Any]) -> None:
+    there = site(zoo, adapter=LORA, train=train)
+    there = replace(there, values=stir(there.values, 1))
+    requests = there.requests(own={"ada": _cut(there.values, 2)}, clients=["cy", "ada"])
+    jobs = [Job(request, there.bench.examples(request.context.client, "train"), [[0, 1], [0]] * 3)
+            for request in requests]  # fmt: skip
+    offset = stir(zeros_like(there.values), 3)
+    offsets = {"cy": offset, "ada": _cut(offset, 2)}
+    rule = LocalRule(proximal=0.3, offset=lambda request: offsets[request.context.client])
+    run = Stack(there.bench, jobs, rule)
+    for number in range(6):
+        run.step(number)
+    adapted = {n: v for n, v in unflatten(run.params, run.like).items() if "lora" in n}
+    assert adapted
+    for name, value in adapted.items():
+        filled = value[1, 2:] if name.endswith("lora_A.weight") else value[1, :, 2:]
+        assert filled.numel() == value[1].numel() // 2
+        assert not filled.any(), name
+        assert value[0].all()
 
 
 def test_a_client_that_is_done_stays_as_it_is(zoo: Zoo) -> None:
