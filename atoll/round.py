@@ -31,6 +31,7 @@ from atoll.core import (
     Runtime,
     Stage,
     Task,
+    answers,
     payload_nbytes,
     validate,
 )
@@ -45,7 +46,7 @@ def federate(
     """Run the rounds after `position`; round 0 holds what comes before the first adapter round.
 
     Raises:
-        QuorumError: when fewer than `min_clients` answered.
+        QuorumError: when fewer answered than `Federation` asks for.
     """
     for number in range(position.round + 1, federation.num_rounds + 1):
         exchanges: list[Exchange] = []
@@ -56,7 +57,7 @@ def federate(
             task = Task(name, context, broadcast, position.folded)
             aggregate, exchange = _exchange(algorithm, runtime, task)
             answered = exchange.clients
-            if len(answered) < min(federation.min_clients, len(context.cohort)):
+            if len(answered) < _quorum(algorithm, federation, context):
                 raise QuorumError(_too_few(number, exchange, federation))
             position = replace(
                 position,
@@ -149,7 +150,7 @@ def _decode(
 def answer(algorithm: Algorithm, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
     """The client's half of an exchange: work, then the stages' encoders, in order."""
     asked = {request.context.client: request for request in requests}
-    for reply in algorithm.client.work(requests):
+    for reply in answers(algorithm.client, requests):
         if isinstance(reply, Failure):
             yield reply
             continue
@@ -181,6 +182,12 @@ def _check_needs_all(algorithm: Algorithm, failures: Sequence[Failure]) -> None:
                 f"stage '{stage.name}' needs every client of the cohort, but "
                 f"{failures[0].client} failed: {failures[0].message}"
             )
+
+
+def _quorum(algorithm: Algorithm, federation: Federation, context: Context) -> int:
+    if algorithm.kind == "evaluation":
+        return min(federation.min_clients, len(context.cohort))
+    return federation.min_clients
 
 
 def _too_few(number: int, exchange: Exchange, federation: Federation) -> str:

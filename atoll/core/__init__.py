@@ -8,6 +8,7 @@ clients live (a `Runtime` does) or what model they train (`atoll.local` does).
 """
 
 from atoll.core.algorithm import Algorithm, Program, Runtime, Task
+from atoll.core.answers import answers
 from atoll.core.check import check
 from atoll.core.parts import (
     Aggregator,
@@ -45,6 +46,7 @@ __all__ = [
     "State",
     "Task",
     "Tree",
+    "answers",
     "check",
     "payload_nbytes",
     "validate",

@@ -58,7 +58,7 @@ class Task:
 
 
 class Runtime(Protocol):
-    """Where clients live: asks them, and streams what they answer, in any order."""
+    """Where clients live: asks them, and streams what they answer as it comes."""
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -66,5 +66,8 @@ class Runtime(Protocol):
         ...
 
     def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
-        """Ask `clients` each of `tasks`; one answer per client and task, in the tasks' order."""
+        """Ask `clients` each of `tasks`: one answer per client and task.
+
+        The answers of one client come in the tasks' order; those of others may stand in between.
+        """
         ...

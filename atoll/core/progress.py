@@ -14,7 +14,9 @@ __all__ = ["Exchange", "Federation", "Position", "Report"]
 class Federation:
     """Who is asked, and when an answer counts.
 
-    min_clients: answers below which a round is void and the run stops.
+    min_clients: answers below which a round or an exchange is void and the run stops, whatever the
+        number of clients that were asked. An evaluation moves nothing, so that it needs no more
+        answers than there are clients.
     """
 
     seed: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pytest
 import torch
@@ -216,9 +217,22 @@ def test_too_few_answers() -> None:
     assert len(_run(_silent(3), plan=replace(PLAN, min_clients=3))) == 4
 
 
-def test_a_quorum_is_never_more_than_was_asked() -> None:
-    plan = replace(PLAN, clients_per_round=2, min_clients=5)
-    assert len(_run(plan=plan)) == 4
+@pytest.mark.parametrize("kind", ["round", "exchange"])
+def test_a_small_cohort_does_not_lower_the_quorum(kind: Literal["round", "exchange"]) -> None:
+    """Two clients, of a cohort or of all that there are."""
+    plan = replace(PLAN, clients_per_round=2, min_clients=3)
+    algorithm = replace(TOY, kind=kind)
+    roster = ROSTER if kind == "round" else ROSTER[:2]
+    with pytest.raises(QuorumError, match=r"2 of 2 clients answered, federation\.min_clients is 3"):
+        _run(algorithm, runtime=_inprocess(algorithm, roster), plan=plan)
+    assert len(_run(algorithm, plan=replace(plan, min_clients=2))) == 4
+
+
+def test_an_evaluation_needs_no_more_answers_than_there_are_clients() -> None:
+    plan, algorithm = replace(PLAN, min_clients=3), replace(TOY, kind="evaluation")
+    assert len(_run(algorithm, runtime=_inprocess(algorithm, ROSTER[:2]), plan=plan)) == 4
+    with pytest.raises(QuorumError, match="2 of 8 clients answered"):
+        _run(replace(_silent(2), kind="evaluation"), plan=plan)
 
 
 def test_cohorts_are_drawn_anew_in_roster_order() -> None:

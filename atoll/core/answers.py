@@ -1,0 +1,45 @@
+"""Asking client work, so that what breaks at one client costs the others nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from atoll.core.parts import ClientWork, Failure, Reply, Request
+
+__all__ = ["answers"]
+
+
+def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
+    """What `client` answers; an exception becomes a Failure of the client that it stays with.
+
+    Clients work in stacks, so that an exception names none of them: those that have not answered
+    are asked again in halves, until the one is alone. A broken assertion is a bug, and memory that
+    ran out is the machine's: both end the run.
+    """
+    waiting = {request.context.client: request for request in requests}
+    try:
+        for answer in client.work(requests):
+            waiting.pop(answer.client, None)
+            yield answer
+    except Exception as error:
+        if isinstance(error, AssertionError) or _out_of_memory(error):
+            raise
+        left = list(waiting.values())
+        if not left:
+            raise
+        if len(requests) == 1:
+            yield Failure(left[0].context.client, "error", f"{type(error).__name__}: {error}")
+            return
+        half = (len(left) + 1) // 2
+        for few in filter(None, (left[:half], left[half:])):
+            yield from answers(client, few)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch raises a plain RuntimeError where the memory is not CUDA's.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
