@@ -6,6 +6,7 @@ w ← w + τ_eff·Σ p_k·d_k with d_k = (w_k − w)/‖a_k‖₁ and τ_eff = �
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -29,10 +30,11 @@ def fednova(bench: Bench, *, learning_rate: float = 1.0) -> Algorithm:
     """FedAvg of changes per local step, so that clients with more steps do not pull harder."""
 
     def reply(result: Trained) -> Reply:
-        mass = gradient_mass(result.steps, bench.settings)
+        mass = gradient_mass(result.factors, bench.settings)
         payload = training_payload(result)
         update = payload["update"]
-        normalized = update.with_tree(scale(update.tree, 1 / mass))
+        # Without mass (the one step of a warm-up's first round) nothing has moved.
+        normalized = update.with_tree(scale(update.tree, 1 / mass if mass else 0.0))
         payload |= {"update": normalized, "steps": _steps(mass)}
         return Reply(result.request.context.client, payload)
 
@@ -40,18 +42,24 @@ def fednova(bench: Bench, *, learning_rate: float = 1.0) -> Algorithm:
         return {"steps": _steps(0.0)}
 
     work = local_training(bench, name="fednova", reply=reply, channels=channels)
+    work = replace(work, rescaled=("update",))
     return Algorithm(
         "fednova", work, (by_examples(),), mean(), _server(average(learning_rate=learning_rate))
     )
 
 
-def gradient_mass(steps: int, settings: Train) -> float:
-    """‖a‖₁ of `steps` local steps (§4 of the paper): plain and adaptive steps count 1 each.
+def gradient_mass(factors: Sequence[float], settings: Train) -> float:
+    """‖a‖₁ of local steps with the rates η·f_s (§4 of the paper): Σ_s f_s·(1 + ρ + … + ρ^(s−1)).
 
-    With momentum ρ, step s enters the sum of later updates with (1 − ρ^(steps − s))/(1 − ρ).
+    Step s moves by f_s times the momentum, in which the gradient of each step i ≤ s has the weight
+    ρ^(s − i). Plain and adaptive steps have ρ = 0.
     """
     rho = settings.momentum if settings.optimizer == "sgd" else 0.0
-    return float(steps) if not rho else (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
+    mass = weight = 0.0
+    for factor in factors:
+        weight = 1 + rho * weight
+        mass += factor * weight
+    return mass
 
 
 def _steps(mass: float) -> Channel:

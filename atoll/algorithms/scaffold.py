@@ -2,7 +2,8 @@
 
 Karimireddy, Kale, Mohri, Reddi, Stich, Suresh; ICML 2020; https://arxiv.org/abs/1910.06378;
 algorithm 1. A client's control variate becomes the mean gradient of its local steps: option II of
-eq. 4 under plain SGD, and defined for every optimiser.
+eq. 4 under plain SGD, and defined for every optimiser. The optimum is a fixed point as long as c is
+the mean of the c_k, so that a change of c_k must arrive as it was sent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from atoll.local.train import LocalRule, Trained
 from atoll.local.work import local_training, training_payload
 from atoll.servers import average
 from atoll.stages import uniform
-from atoll.tree import Tree, add, map_tree, scale, subtract, zeros_like
+from atoll.tree import Tree, add, scale, subtract, zeros_like
 
 __all__ = ["EXAMPLES", "scaffold"]
 
@@ -28,10 +29,8 @@ def scaffold(bench: Bench, *, learning_rate: float = 1.0) -> Algorithm:
 
     def controls(request: Request) -> tuple[Tree, Tree]:
         values = trained_values(bench, request.payload)
-        server = request.payload["control"].tree
-        return {name: server[name] for name in values}, request.state.get(
-            "scaffold", zeros_like(values)
-        )
+        own = request.state.get("scaffold", zeros_like(values))
+        return request.payload["control"].tree, own
 
     def offset(request: Request) -> Tree:
         server, own = controls(request)
@@ -48,28 +47,24 @@ def scaffold(bench: Bench, *, learning_rate: float = 1.0) -> Algorithm:
 
     rule = LocalRule(offset=offset, mean_gradient=True)
     work = local_training(bench, name="scaffold", rule=rule, reply=reply, channels=channels)
-    return Algorithm(
-        "scaffold", work, (uniform(),), mean(), _server(average(learning_rate=learning_rate))
-    )
+    work = replace(work, kept=("control",))
+    server = _server(bench, average(learning_rate=learning_rate))
+    return Algorithm("scaffold", work, (uniform(),), mean(), server)
 
 
-def _server(inner: Server) -> Server:
+def _server(bench: Bench, inner: Server) -> Server:
     """Keeps the control variate c: c ← c + (1/N)·Σ (c_k⁺ − c_k)."""
 
     def init(state: State) -> State:
         state = inner.init(state)
-        values = {name: v for part in inner.broadcast(state, "").values()
-                  for name, v in part.tree.items()}  # fmt: skip
-        return {**state, "control": zeros_like(values)}
+        return {**state, "control": zeros_like(trained_values(bench, inner.broadcast(state, "")))}
 
     def broadcast(state: State, client: str) -> Payload:
         return {**inner.broadcast(state, client), "control": Channel(state["control"])}
 
     def apply(context: Context, state: State, aggregate: Payload) -> State:
         moved = scale(aggregate["control"].tree, 1 / max(context.population, 1))
-        control = state["control"] | map_tree(
-            lambda new, old: old + new, moved, {name: state["control"][name] for name in moved}
-        )
+        control = add(state["control"], moved)
         return {**inner.apply(context, state, aggregate), "control": control}
 
     return replace(inner, name="scaffold", init=init, broadcast=broadcast, apply=apply)

@@ -17,6 +17,7 @@ def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Ag
         CompositionError: names both parts and the reason.
     """
     _check_channels(name, client, stages)
+    _check_values(client, stages)
     weighing = [stage for stage in stages if stage.weighs]
     if len(weighing) > 1:
         raise CompositionError(
@@ -57,6 +58,25 @@ def _check_channels(name: str, client: ClientWork, stages: Sequence[Stage]) -> N
                 )
         if stage.weighs and "weight" not in sent:
             sent.append("weight")
+
+
+def _check_values(client: ClientWork, stages: Sequence[Stage]) -> None:
+    """What client work and server do with a channel's values may rule out changing them."""
+    for stage in stages:
+        for channel in stage.channels:
+            if stage.lossy and channel in client.kept:
+                raise CompositionError(
+                    f"stage '{stage.name}' changes the values of channel '{channel}', but client "
+                    f"work '{client.name}' goes on from those that it had, so that client and "
+                    f"server drift apart for good; leave '{channel}' out of its channels"
+                )
+            if stage.bound(None) is not None and channel in client.rescaled:
+                raise CompositionError(
+                    f"stage '{stage.name}' bounds channel '{channel}', but client work "
+                    f"'{client.name}' divides it by a number that the server multiplies it with "
+                    "again, so that nothing bounds what is applied; leave the stage out, or use "
+                    "'fedavg'"
+                )
 
 
 def _check_order(stages: Sequence[Stage]) -> None:

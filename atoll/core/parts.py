@@ -84,12 +84,17 @@ class ClientWork:
 
     template: broadcast -> the shapes of a reply (values are not read; meta tensors will do).
     work: answers each request with a Reply or a Failure, in any order.
+    kept: channels whose sender goes on from the exact values, so that the server needs them too.
+    rescaled: channels that the server multiplies by a number from the clients, so that a bound on
+        what is sent is none on what is applied.
     """
 
     name: str
     template: Callable[[Payload], Payload]
     work: Callable[[Sequence[Request]], Iterator[Reply | Failure]]
     channels: tuple[str, ...] = ("update", "examples", "metrics")
+    kept: tuple[str, ...] = ()
+    rescaled: tuple[str, ...] = ()
 
 
 def _no_state(payload: Payload) -> Tree:
@@ -111,7 +116,8 @@ class Stage:
     bound: the L2 bound it leaves on its channels, from the one it met (None: no bound).
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
-    data_support (which values travel depends on the data), sums_only (the server sees only sums).
+    data_support (which values travel depends on the data), sums_only (the server sees only sums),
+    lossy (what arrives differs from what was sent, and the difference is never sent later).
     """
 
     name: str
@@ -128,6 +134,7 @@ class Stage:
     dense_floats: bool = False
     data_support: bool = False
     sums_only: bool = False
+    lossy: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,12 @@ class Channel:
 
     reduce: `mean` (weighted by the one number of channel `weight`; plain when that is None), `sum`,
         or `none` (read per client, never aggregated).
-    linf, l2: bounds that the sender guarantees on the largest value and on the L2 norm.
+    l2: the bound that the sender guarantees on the L2 norm.
     """
 
     tree: Tree
     reduce: Literal["mean", "sum", "none"] = "mean"
     weight: str | None = None
-    linf: float | None = None
     l2: float | None = None
 
     def with_tree(self, tree: Tree) -> Channel:

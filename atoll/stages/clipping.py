@@ -39,7 +39,7 @@ def clip(*, norm: float, channels: Sequence[str] = ("update",)) -> Stage:
     def bound(met: float | None) -> float:
         return norm if met is None else min(met, norm)
 
-    return Stage("clip", names, encode, bound=bound, dense_floats=True)
+    return Stage("clip", names, encode, bound=bound, dense_floats=True, lossy=True)
 
 
 def _joint_norm(payload: Payload, names: Sequence[str]) -> float:

@@ -41,7 +41,7 @@ def quantise(*, dtype: Literal["int8", "bfloat16"], channels: Sequence[str] = ("
         packed = dict(payload)
         for name in names:
             tree = _packed(payload[name].tree, generator, pack)
-            packed[name] = replace(payload[name], tree=tree, linf=None, l2=None)
+            packed[name] = replace(payload[name], tree=tree, l2=None)
         return packed, state
 
     def decode(context: Context, payload: Payload, like: Payload) -> Payload:
@@ -51,7 +51,7 @@ def quantise(*, dtype: Literal["int8", "bfloat16"], channels: Sequence[str] = ("
             unpacked[name] = payload[name].with_tree(tree)
         return unpacked
 
-    return Stage("quantise", names, encode, decode, bound=lambda met: None, packs=True)
+    return Stage("quantise", names, encode, decode, bound=lambda met: None, packs=True, lossy=True)
 
 
 def _packed(tree: Tree, generator: Generator, pack: Callable[..., Tree]) -> Tree:
@@ -62,9 +62,12 @@ def _packed(tree: Tree, generator: Generator, pack: Callable[..., Tree]) -> Tree
         if not value.is_floating_point():
             packed[name] = value
             continue
-        if not bool(torch.isfinite(value).all()):
-            raise PayloadError(f"'{name}' holds values that are not finite; none can be rounded")
-        packed.update(pack(name, value.float(), generator))
+        narrow = value.float()
+        if not bool(torch.isfinite(narrow).all()):
+            raise PayloadError(
+                f"'{name}' holds values that are not finite in float32; none can be rounded"
+            )
+        packed.update(pack(name, narrow, generator))
     return packed
 
 

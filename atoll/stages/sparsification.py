@@ -35,7 +35,7 @@ def top_k(*, fraction: float) -> Stage:
 
     def encode(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:
         packed, memory = _split(payload[CHANNEL].tree, state, fraction)
-        channel = replace(payload[CHANNEL], tree=packed, linf=None, l2=None)
+        channel = replace(payload[CHANNEL], tree=packed, l2=None)
         return {**payload, CHANNEL: channel}, memory
 
     def decode(context: Context, payload: Payload, like: Payload) -> Payload:

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from atoll.core import Channel, Failure, Position, Reply, Report, Runtime, Task
-from atoll.errors import QuorumError
+from atoll.errors import CompositionError, QuorumError
 from atoll.runtimes.store import disk_store, memory_store
 from atoll.servers import average
-from tests.conformance.cases import Case, cases
+from tests.conformance.cases import REFUSED, STAGES, Case, cases
 from tests.conformance.tiny import (
     CLIENTS,
+    HIDDEN,
+    LABELS,
     ROWS,
     SETTINGS,
+    WIDTH,
     Scene,
     Tiny,
     assert_close,
@@ -82,7 +85,7 @@ def test_a_cohort_of_one(case: Case) -> None:
 
 
 def test_an_empty_roster_moves_nothing(case: Case) -> None:
-    scene = replace(case.scene(), roster=())
+    scene = replace(case.scene(), roster=(), min_clients=0)
     report = scene.run()
     assert not moved(report, scene.start())
     assert report.exchanges[0].cohort == ()
@@ -134,6 +137,18 @@ def test_a_neighbour_in_the_stack_that_diverges_touches_nobody(case: Case) -> No
         for k in (1, 4)
     )
     assert_close(alone, stacked, tolerance=_step_tolerance(case))
+
+
+def test_an_exception_at_one_client_costs_the_others_nothing(case: Case) -> None:
+    """Bob's rows raise when they are read; the run is the one in which he has none."""
+    reports: list[Report] = []
+    for data in (Tiny({**ROWS, "bob": 0}), Tiny(broken="bob")):
+        scene = replace(case.scene(make_bench(data=data, group_size=1)), per_round=5)
+        reports.append(scene.run())
+    (failure,) = reports[1].exchanges[0].failures
+    assert (failure.client, failure.kind) == ("bob", "error")
+    assert failure.message == "ValueError: row 0 of bob cannot be read"
+    assert_same(*reports)
 
 
 def test_a_payload_with_nan_is_left_out(case: Case) -> None:
@@ -189,6 +204,21 @@ def test_an_evaluation_between_rounds_changes_nothing(case: Case, tmp_path: Path
         assert_same(
             replace(plain, exchanges=0, folded={}), replace(evaluated, exchanges=0, folded={})
         )
+
+
+def test_refusals(module: str) -> None:
+    """What `cases` leaves out is refused, and so are lossy stages on what a sender keeps."""
+    bench = make_bench()
+    plain = Case(module, {}).algorithm(bench)
+    for name in STAGES:
+        if (module, name) in REFUSED:
+            with pytest.raises(CompositionError, match=f"'{name}' bounds channel 'update'"):
+                Case(module, {}, name).algorithm(bench)
+    for channel in plain.client.kept:
+        for stage in (make((channel,)) for listed in STAGES.values() for make in listed):
+            if stage.lossy:
+                with pytest.raises(CompositionError, match=f"'{channel}'.*'{plain.client.name}'"):
+                    replace(plain, stages=(*plain.stages, stage))
 
 
 def _killed(scene: Scene, stopped: int, answers: int, folder: Path) -> Position:
@@ -349,6 +379,21 @@ def test_fewer_bytes_travel_under_compression(plain_case: Case) -> None:
         packed = replace(plain_case, stages=stages).scene().run().exchanges[0]
         assert packed.bytes_up < plain.bytes_up
         assert packed.bytes_down == plain.bytes_down
+
+
+def test_held_values_have_no_control_variate() -> None:
+    """SCAFFOLD broadcasts adapter, head and c, which is the adapter's where the head is held."""
+    sizes = {"adapter": 4 * (2 * WIDTH + HIDDEN * 2), "head": 4 * (LABELS * HIDDEN + LABELS)}
+    for train_head, control in ((True, sum(sizes.values())), (False, sizes["adapter"])):
+        scene = Case("scaffold", {}).scene(replace(make_bench(), train_head=train_head))
+        start = scene.start()
+        assert sum(v.nbytes for v in start.server["control"].values()) == control
+        report = scene.run()
+        exchange = report.exchanges[0]
+        assert exchange.bytes_down == 3 * (sum(sizes.values()) + control)
+        # update and control, then weight, examples and loss
+        assert exchange.bytes_up == 3 * (2 * control + 3 * 4)
+        assert report.position.server["control"].keys() == start.server["control"].keys()
 
 
 def test_an_average_server_may_take_the_place_of_an_adaptive_one() -> None:

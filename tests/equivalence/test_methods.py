@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from atoll.algorithms.fedopt import fedopt
 from atoll.algorithms.fedprox import fedprox
 from atoll.algorithms.scaffold import scaffold
 from atoll.core import Algorithm
+from atoll.errors import ConfigError
 from atoll.local.bench import Bench
 from tests.equivalence.regression import Regression, sgd, uneven_rows
 
@@ -35,12 +36,15 @@ def by_rows(values: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([COUNT[k] / total * value for k, value in values.items()]).sum(0)
 
 
-def local_sgd(w: Tensor, client: str, number: int, *, mu: float = 0.0, rho: float = 0.0) -> Tensor:
-    """Where local steps lead: FedProx with μ, heavy-ball momentum with ρ."""
+def local_sgd(
+    w: Tensor, client: str, number: int, *, mu: float = 0.0, rho: float = 0.0,
+    factors: Sequence[float] | None = None,
+) -> Tensor:  # fmt: skip
+    """Where local steps lead: FedProx with μ, heavy-ball momentum with ρ, rates η·f_s."""
     y, m = w.clone(), torch.zeros_like(w)
-    for gradient in PROBLEM.gradients(client, number):
+    for s, gradient in enumerate(PROBLEM.gradients(client, number)):
         m = rho * m + gradient(y) + mu * (y - w)
-        y = y - RATE * m
+        y = y - RATE * (factors[s] if factors else 1.0) * m
     return y
 
 
@@ -102,27 +106,38 @@ def test_scaffold(server_rate: float) -> None:
     assert seen == set(COUNT)
 
 
-def mass(steps: int, rho: float) -> float:
-    """‖a‖₁, from a itself: how often each local gradient enters the sum of updates."""
-    return sum(sum(rho**j for j in range(steps - s)) for s in range(steps))
+def mass(factors: Sequence[float], rho: float) -> float:
+    """‖a‖₁, from a itself: how much of each local gradient enters the sum of updates."""
+    steps = len(factors)
+    return sum(sum(factors[s] * rho ** (s - i) for s in range(i, steps)) for i in range(steps))
 
 
+@pytest.mark.parametrize("warm", [0, 3])
 @pytest.mark.parametrize("rho", [0.0, 0.9])
 @pytest.mark.parametrize("server_rate", [1.0, 0.5])
-def test_fednova(rho: float, server_rate: float) -> None:
-    """Eq. 6 and 7: w ← w − τ_eff·Σ p_k·η·d_k with η·d_k = (w − w_k)/‖a_k‖₁."""
+def test_fednova(rho: float, server_rate: float, warm: int) -> None:
+    """Eq. 6 and 7: w ← w − τ_eff·Σ p_k·η·d_k with η·d_k = (w − w_k)/‖a_k‖₁.
+
+    With a warm-up a step's rate is η·t/3 in the client's first three steps of the run.
+    """
+    course = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": warm} if warm else {}
     problem = Regression(
-        PROBLEM.rows, PROBLEM.settings.model_copy(update={"momentum": rho, "learning_rate": RATE})
+        PROBLEM.rows, PROBLEM.settings.model_copy(update={"momentum": rho, **course})
     )
     w = problem.start()
+
+    def factors(client: str, number: int) -> list[float]:
+        steps = len(problem.gradients(client, number))
+        places = range((number - 1) * steps, number * steps)
+        return [min(1.0, t / warm) if warm else 1.0 for t in places]
 
     def algorithm(bench: Bench) -> Algorithm:
         return fednova(bench, learning_rate=server_rate)
 
     for report, found in problem.run(algorithm, rounds=3, cohort=3):
         asked, number = report.exchanges[0].cohort, report.round
-        norms = {k: mass(len(problem.gradients(k, number)), rho) for k in asked}
-        ends = {k: local_sgd(w, k, number, rho=rho) for k in asked}
+        norms = {k: mass(factors(k, number), rho) for k in asked}
+        ends = {k: local_sgd(w, k, number, rho=rho, factors=factors(k, number)) for k in asked}
         effective = by_rows({k: torch.tensor(norms[k], dtype=torch.float64) for k in asked})
         direction = by_rows({k: (w - ends[k]) / norms[k] for k in asked})
         w = w - server_rate * effective * direction
@@ -130,26 +145,32 @@ def test_fednova(rho: float, server_rate: float) -> None:
 
 
 SECOND = {
-    "adam": lambda v, d: 0.99 * v + 0.01 * d**2,
-    "yogi": lambda v, d: v - 0.01 * d**2 * torch.sign(v - d**2),
-    "adagrad": lambda v, d: v + d**2,
+    "adam": lambda v, d, beta2: beta2 * v + (1 - beta2) * d**2,
+    "yogi": lambda v, d, beta2: v - (1 - beta2) * d**2 * torch.sign(v - d**2),
+    "adagrad": lambda v, d, beta2: v + d**2,
 }
 
 
+@pytest.mark.parametrize("betas", [{}, {"beta1": 0.5}, {"beta1": 0.3, "beta2": 0.8}], ids=str)
 @pytest.mark.parametrize("name", SECOND)
-def test_fedopt(name: str) -> None:
+def test_fedopt(name: str, betas: dict[str, float]) -> None:
     """Algorithm 2: m and v without bias correction, v from τ²."""
-    eta, tau, beta1 = 0.05, 0.01, 0.0 if name == "adagrad" else 0.9
+    eta, tau = 0.05, 0.01
+    if name == "adagrad" and "beta2" in betas:
+        with pytest.raises(ConfigError, match=r"beta2 is 0\.8, but adagrad adds up all squares"):
+            fedopt(PROBLEM.bench, optimizer=name, **betas)  # type: ignore[arg-type]
+        return
+    beta1 = betas.get("beta1", 0.0 if name == "adagrad" else 0.9)
     x = PROBLEM.start()
     m, v = torch.zeros_like(x), torch.full_like(x, tau**2)
 
     def algorithm(bench: Bench) -> Algorithm:
-        return fedopt(bench, optimizer=name, learning_rate=eta, tau=tau)  # type: ignore[arg-type]
+        return fedopt(bench, optimizer=name, learning_rate=eta, tau=tau, **betas)  # type: ignore[arg-type]
 
     for report, found in PROBLEM.run(algorithm, rounds=5, cohort=3):
         asked = report.exchanges[0].cohort
         delta = by_rows({k: local_sgd(x, k, report.round) for k in asked}) - x
         m = beta1 * m + (1 - beta1) * delta
-        v = SECOND[name](v, delta)
+        v = SECOND[name](v, delta, betas.get("beta2", 0.99))
         x = x + eta * m / (v.sqrt() + tau)
         close(found, x, tolerance=1e-10)

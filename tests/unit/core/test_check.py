@@ -163,6 +163,36 @@ def test_a_bound_on_one_channel_is_none_on_another() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "lossy", [quantise(dtype="int8", channels=("metrics",)), clip(norm=1.0, channels=("metrics",))],
+    ids=lambda s: s.name,
+)  # fmt: skip
+def test_values_that_the_sender_goes_on_from_arrive_as_they_are(lossy: Stage) -> None:
+    keeping = replace(WORK, kept=("metrics",))
+    with pytest.raises(CompositionError) as caught:
+        check("fedavg", keeping, (lossy,), mean())
+    assert str(caught.value) == (
+        f"stage '{lossy.name}' changes the values of channel 'metrics', but client work 'train' "
+        "goes on from those that it had, so that client and server drift apart for good; leave "
+        "'metrics' out of its channels"
+    )
+    check("fedavg", keeping, (replace(lossy, channels=("update",)),), mean())
+    check("fedavg", keeping, (replace(MASKS, channels=("metrics",)),), mean())
+
+
+def test_a_bound_on_values_that_the_server_rescales_is_none() -> None:
+    rescaled = replace(WORK, rescaled=("update",))
+    with pytest.raises(CompositionError) as caught:
+        check("fedavg", rescaled, (clip(norm=1.0),), mean())
+    assert str(caught.value) == (
+        "stage 'clip' bounds channel 'update', but client work 'train' divides it by a number "
+        "that the server multiplies it with again, so that nothing bounds what is applied; leave "
+        "the stage out, or use 'fedavg'"
+    )
+    check("fedavg", rescaled, (top_k(fraction=0.5), quantise(dtype="int8")), mean())
+    check("fedavg", rescaled, (clip(norm=1.0, channels=("metrics",)),), mean())
+
+
 def test_an_algorithm_is_checked_when_it_is_built() -> None:
     built = Algorithm("fedavg", WORK, (by_examples(),), mean(), average())
     with pytest.raises(CompositionError, match="keep one"):

@@ -118,9 +118,9 @@ def test_bytes_are_those_of_all_channels() -> None:
 
 
 def test_with_tree_keeps_what_the_server_may_do() -> None:
-    channel = Channel({"a": torch.ones(1)}, "sum", weight="w", linf=1.0, l2=2.0)
+    channel = Channel({"a": torch.ones(1)}, "sum", weight="w", l2=2.0)
     other = channel.with_tree({"b": torch.zeros(1)})
-    assert (other.reduce, other.weight, other.linf, other.l2) == ("sum", "w", 1.0, 2.0)
+    assert (other.reduce, other.weight, other.l2) == ("sum", "w", 2.0)
     assert list(other.tree) == ["b"]
     assert list(channel.tree) == ["a"]
 

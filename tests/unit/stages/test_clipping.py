@@ -76,7 +76,7 @@ def test_zeros_and_an_empty_tree() -> None:
 
 def test_channels_share_one_norm() -> None:
     payload = {
-        "update": Channel({"a": torch.tensor([3.0])}, linf=9.0, weight="weight"),
+        "update": Channel({"a": torch.tensor([3.0])}, weight="weight"),
         "control": Channel({"a": torch.tensor([4.0])}, reduce="sum"),
         "metrics": Channel({"loss": torch.tensor(100.0)}),
     }

@@ -19,7 +19,7 @@ floats = st.floats(-1e3, 1e3, width=32)
 
 
 def _payload(tree: Tree) -> Payload:
-    return {"update": Channel(tree, weight="weight", linf=1.0, l2=1.0)}
+    return {"update": Channel(tree, weight="weight", l2=1.0)}
 
 
 def _sent(tree: Tree, memory: Tree, fraction: float) -> tuple[Tree, Tree]:
@@ -92,7 +92,7 @@ def test_inputs_are_not_changed() -> None:
     assert torch.equal(payload["update"].tree["a"], torch.ones(4))
     assert torch.equal(memory["a"], torch.full((4,), 0.5))
     assert encoded["metrics"] is payload["metrics"]
-    assert (encoded["update"].l2, encoded["update"].linf) == (None, None)
+    assert encoded["update"].l2 is None
 
 
 def test_a_memory_of_another_model_is_left_behind() -> None:
@@ -128,4 +128,5 @@ def test_facts() -> None:
     assert stage.packs
     assert stage.dense_floats
     assert stage.data_support
+    assert not stage.lossy
     assert stage.bound(1.0) is None
