@@ -21,7 +21,6 @@ __all__ = [
     "stack",
     "subtract",
     "unflatten",
-    "unstack",
     "zeros_like",
 ]
 
@@ -83,12 +82,6 @@ def nbytes(tree: Tree) -> int:
 def stack(trees: Sequence[Tree]) -> Tree:
     """Join K trees into one whose tensors have a leading dimension K."""
     return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
-
-
-def unstack(tree: Tree) -> list[Tree]:
-    """Split a stacked tree; the parts own their memory, so that one kept part frees the rest."""
-    size = next(iter(tree.values())).shape[0] if tree else 0
-    return [{name: value[k].clone() for name, value in tree.items()} for k in range(size)]
 
 
 def flatten(tree: Tree) -> Tensor:

@@ -32,7 +32,9 @@ def median() -> Aggregator:
 
     def combine(ordered: Tensor) -> Tensor:
         count = ordered.shape[0]
-        return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+        high = ordered[count // 2]
+        # Halved first: the sum of two large values is infinite.
+        return high if count % 2 else ordered[count // 2 - 1] / 2 + high / 2
 
     return _coordinatewise("median", combine)
 
@@ -52,7 +54,8 @@ def trimmed_mean(*, fraction: float) -> Aggregator:
         count = ordered.shape[0]
         # 0.29 · 100 is a little below 29 in floating point; one value always is left.
         drop = min(int(fraction * count + 1e-9), (count - 1) // 2)
-        return ordered[drop : count - drop].mean(dim=0)
+        # In float64, where the sum of large values does not overflow.
+        return ordered[drop : count - drop].mean(dim=0, dtype=torch.float64).to(ordered.dtype)
 
     return _coordinatewise("trimmed_mean", combine)
 

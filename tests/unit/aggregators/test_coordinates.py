@@ -148,6 +148,18 @@ def test_nothing_that_goes_in_is_changed(rule: Aggregator) -> None:
     torch.testing.assert_close(replies[1]["update"].tree, _reply(1)["update"].tree)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_values_do_not_overflow(dtype: torch.dtype) -> None:
+    top = torch.finfo(dtype).max
+    for rule in RULES[: 1 if dtype == torch.float64 else None]:
+        state = rule.init({"update": Channel({"a": torch.zeros(2, dtype=dtype)})})
+        for share in (0.90, 0.96):
+            value = torch.tensor([share, -share], dtype=dtype) * top
+            state = rule.add(state, {"update": Channel({"a": value})})
+        found = rule.finish(state)["update"].tree["a"]
+        torch.testing.assert_close(found / top, torch.tensor([0.93, -0.93], dtype=dtype))
+
+
 def test_half_precision() -> None:
     replies: list[Payload] = [
         {"update": Channel({"a": torch.tensor([x], dtype=torch.bfloat16)})} for x in (1, 2, 4, 8)
