@@ -12,7 +12,6 @@ SOURCES = modules()
 # Third-party objects whose attributes are not known before: a model's configuration, an enum of
 # PEFT's, a class of transformers by name, a dtype of torch by name.
 OTHERS = {
-    "getattr(base.backbone.config, 'max_position_embeddings', None)",
     "getattr(config, 'max_position_embeddings', None)",
     "getattr(torch, dtype)",
     "getattr(transformers, auto_class)",
@@ -68,7 +67,7 @@ def test_a_long_function_is_seen() -> None:
 
 
 def test_files_are_short(module: str) -> None:
-    assert len(SOURCES[module].splitlines()) < 220
+    assert len(SOURCES[module].splitlines()) < 200
 
 
 def test_no_reflection_on_our_own_objects(module: str) -> None:
