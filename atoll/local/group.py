@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import torch
 
-from atoll.adapters.site import Frame
+from atoll.adapters.site import Frame, fan
 from atoll.local.bench import Bench
 
 __all__ = ["group_size"]
 
-CPU_TOKENS = 512
-"""Token rows at which a CPU has no more overhead to save, measured in `benchmarks/overhead`."""
+CPU_VALUES = 512 * 384
+"""Values of one layer's input at which a CPU has no more overhead to save: about what its own cache
+holds. 512 tokens of MiniLM, 1,536 of a model a third as wide; measured in `benchmarks/overhead`."""
+CPU_TOKENS = 2048
 SAMPLE = 8
 SHARE = 0.5
 
@@ -28,8 +30,15 @@ def group_size(bench: Bench, *, clients: Sequence[str]) -> int:
     length = max(1, round(sum(map(len, rows)) / len(rows)))
     batch = bench.settings.per_device_train_batch_size
     fits = int(SHARE * _free_bytes(bench.device) / _bytes_per_client(bench, batch, length))
-    pays = CPU_TOKENS // (batch * length) if bench.device.type == "cpu" else fits
+    tokens = min(CPU_VALUES // _width(bench), CPU_TOKENS)
+    pays = tokens // (batch * length) if bench.device.type == "cpu" else fits
     return max(1, min(pays, fits, len(clients)))
+
+
+def _width(bench: Bench) -> int:
+    """Features of a token, as the narrowest adapted layer reads them."""
+    layers = [bench.model.model.get_submodule(site.module) for site in bench.model.sites]
+    return min((shape[0] for layer in layers if (shape := fan(layer))), default=384)
 
 
 def _bytes_per_client(bench: Bench, batch: int, length: int) -> int:

@@ -21,18 +21,28 @@ def _site(zoo: Zoo, *, batch: int = 1, longest: int = 8, clients: int = 100) -> 
     return site(zoo, train={"per_device_train_batch_size": batch}, rows=rows)
 
 
-def test_a_cpu_takes_about_512_token_rows(zoo: Zoo) -> None:
-    there = _site(zoo)
+@pytest.mark.parametrize(("width", "tokens"), [(32, 2048), (128, 1536), (384, 512), (1024, 192)])
+def test_a_cpu_takes_as_many_tokens_as_its_cache_holds(
+    width: int, tokens: int, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = _site(zoo, batch=4)
+    monkeypatch.setattr(group, "_width", lambda bench: width)
     rows = [len(x) for client in there.clients[:8] for x in there.bench.examples(client, "train")]
     size = group_size(there.bench, clients=there.clients)
-    assert 256 <= size * sum(rows) / len(rows) <= 640
+    assert 0.75 * tokens <= size * 4 * sum(rows) / len(rows) <= 1.25 * tokens
     assert size < 100
+
+
+def test_the_width_is_that_of_the_narrowest_adapted_layer(zoo: Zoo) -> None:
+    assert group._width(_site(zoo).bench) == 32
+    assert group._width(site(zoo, adapter={"target_modules": ("output.dense",)}).bench) == 32
+    assert group._width(site(zoo, "llama").bench) == 64
 
 
 def test_bigger_batches_and_longer_rows_make_smaller_groups(zoo: Zoo) -> None:
     sizes = [
         group_size(there.bench, clients=there.clients)
-        for there in (_site(zoo), _site(zoo, batch=4), _site(zoo, batch=4, longest=40))
+        for there in (_site(zoo, batch=4), _site(zoo, batch=8), _site(zoo, batch=8, longest=40))
     ]
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[-1] >= 1
