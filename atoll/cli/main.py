@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -21,23 +22,25 @@ from atoll.errors import AtollError
 
 __all__ = ["app", "guarded", "main", "silence"]
 
+CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="atoll",
     help="Federated foundation models: fine-tune over data that never leaves its owner.",
     epilog="Start with: atoll run quickstart. Exit codes: 0 done; 2 experiment file or command "
     "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 130 interrupted.",
-    no_args_is_help=True,
+    invoke_without_command=True,
+    context_settings=CONTEXT,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Plain help is there in half of the time.
     rich_markup_mode=None,
 )
-app.command()(run)
-app.command("eval")(evaluate)
-app.command()(predict)
-app.command()(recipes)
-app.command()(init)
-app.command()(schema)
+app.command("run", context_settings=CONTEXT)(run)
+app.command("eval", context_settings=CONTEXT)(evaluate)
+app.command("predict", context_settings=CONTEXT)(predict)
+app.command("recipes", context_settings=CONTEXT)(recipes)
+app.command("init", context_settings=CONTEXT)(init)
+app.command("schema", context_settings=CONTEXT)(schema)
 
 
 def _version(asked: bool) -> None:
@@ -48,6 +51,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
@@ -55,8 +59,9 @@ def _options(
         bool, typer.Option("--traceback", help="Show where in the code an error comes from.")
     ] = False,
 ) -> None:
-    # `main` reads --traceback itself: it must know even when parsing fails.
-    pass
+    # `guarded` takes --traceback away: it must know even when parsing fails.
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -67,7 +72,8 @@ def main() -> None:
 
 def guarded(arguments: list[str]) -> int:
     """Run a command and turn what goes wrong into a sentence and an exit code."""
-    if arguments[:1] == ["--traceback"]:
+    if "--traceback" in arguments:
+        arguments = [word for word in arguments if word != "--traceback"]
         return int(app(arguments, prog_name="atoll", standalone_mode=False) or 0)
     try:
         code = int(app(arguments, prog_name="atoll", standalone_mode=False) or 0)
@@ -78,7 +84,7 @@ def guarded(arguments: list[str]) -> int:
         return _fail(str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "atoll"
-        return _fail(f"{error.format_message()}\nSee `{command} --help`.", error.exit_code)
+        return _fail(f"{_once(error.format_message())}\nSee `{command} --help`.", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
@@ -89,6 +95,11 @@ def guarded(arguments: list[str]) -> int:
         what = f"{type(error).__name__}: {error}"
         again = "run `atoll --traceback ...` to see where, and please report it"
         return _fail(f"this should not have happened: {what}\n{again}", 1)
+
+
+def _once(message: str) -> str:
+    """Without a sentence said twice: click and typer both guess at what was meant."""
+    return " ".join(dict.fromkeys(re.split(r"(?<=[.?]) ", message)))
 
 
 def _fail(message: str, code: int) -> int:

@@ -27,11 +27,15 @@ CALLS = frozenset(
 
 @dataclass(frozen=True)
 class Call:
-    """`fedavg`, or `{name: fedprox, mu: 0.1}`; `path` is its key in the file."""
+    """`fedavg`, or `{name: fedprox, mu: 0.1}`.
+
+    path: its key in the file.   folder: where the file stands, and a user's own modules may.
+    """
 
     name: str
     arguments: Mapping[str, JsonValue] = field(default_factory=dict)
     path: str = field(default="", compare=False)
+    folder: str | None = field(default=None, compare=False)
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -59,13 +63,13 @@ def is_call(path: str) -> bool:
     return path in CALLS or (section == "federation.stages" and index.isdigit())
 
 
-def placed(value: T, path: str) -> T:
-    """The same value, with the path of every call in it."""
+def placed(value: T, path: str, context: Mapping[str, Any] | None = None) -> T:
+    """The same value, with the path of every call in it, and the folder of its file."""
     result: Any = value
     if isinstance(value, Call):
-        result = replace(value, path=path)
+        result = replace(value, path=path, folder=(context or {}).get("folder"))
     elif isinstance(value, tuple | list):
-        items = (placed(item, f"{path}.{i}") for i, item in enumerate(value))
+        items = (placed(item, f"{path}.{i}", context) for i, item in enumerate(value))
         result = type(value)(items)
     return result  # type: ignore[no-any-return]
 

@@ -45,6 +45,15 @@ def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
             f"data.packing is true, but model.task is {model.task}: only causal-lm packs rows; "
             "remove data.packing",
         )
+    for index, label in enumerate(data.labels or ()):
+        if not label:
+            yield Problem(f"data.labels.{index}", f"data.labels.{index} is empty; name the label")
+        elif data.labels and label in data.labels[:index]:
+            first = data.labels.index(label)
+            yield Problem(
+                f"data.labels.{index}",
+                f"data.labels.{index} is {label}, as data.labels.{first} is; name each label once",
+            )
 
 
 def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]:
@@ -53,6 +62,18 @@ def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]
         yield Problem(
             "adapter.r",
             "adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or adapter.method: none",
+        )
+    if adapter.method == "none" and model and model.task == "causal-lm":
+        yield Problem(
+            "adapter.method",
+            "adapter.method is none, but model.task is causal-lm, which has no head: nothing would "
+            "train; use lora, bitfit or full",
+        )
+    if adapter.method == "none" and adapter.head == "train" and adapter.train_head is False:
+        yield Problem(
+            "adapter.train_head",
+            "adapter.train_head is false, but adapter.head is train and adapter.method is none: "
+            "nothing would train; remove adapter.train_head, or solve the head (head: lda)",
         )
     solved = adapter.head in ("lda", "ridge", "means", "logistic")
     if solved and model and model.task != "classification":
@@ -105,8 +126,10 @@ def check_federation(federation: Federation, *, data: Data | None) -> Iterator[P
         )
     partition = data.partition if data else None
     total = partition.arguments.get("num_clients") if partition else None
-    if not isinstance(total, int):
+    # A number below 1 is refused by the partition itself.
+    if not isinstance(total, int) or total < 1:
         return
+    yield from _check_share(federation, total)
     if asked is not None and asked > total:
         yield Problem(
             "federation.clients_per_round",
@@ -118,6 +141,20 @@ def check_federation(federation: Federation, *, data: Data | None) -> Iterator[P
             "federation.min_clients",
             f"federation.min_clients is {needed}, but data.partition makes only {total} clients; "
             f"use at most {total}",
+        )
+
+
+def _check_share(federation: Federation, total: int) -> Iterator[Problem]:
+    share = federation.fraction_train
+    if share is None or federation.clients_per_round is not None:
+        return
+    needed, cohort = federation.min_clients, max(1, round(share * total))
+    if cohort < needed <= total:
+        yield Problem(
+            "federation.min_clients",
+            f"federation.min_clients is {needed}, but a round asks only {cohort} of {total} "
+            f"clients (federation.fraction_train {share:g}): no round would count; lower "
+            "min_clients",
         )
 
 

@@ -45,7 +45,7 @@ class Federation(BaseModel):
     @field_validator("algorithm", "stages", "aggregator", "server", "runtime")
     @classmethod
     def _placed(cls, value: C, info: ValidationInfo) -> C:
-        return placed(value, f"federation.{info.field_name}")
+        return placed(value, f"federation.{info.field_name}", info.context)
 
 
 class Evaluate(BaseModel):

@@ -56,9 +56,9 @@ def _own_file(name: str, *, package: ModuleType, call: Call, place: str) -> Func
 def _own(call: Call, *, place: str) -> Function:
     module_name, _, name = call.name.partition(":")
     # At the end of the path, so that a user's file never hides an installed module.
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.append(folder)
+    for folder in _folders(call):
+        if folder not in sys.path:
+            sys.path.append(folder)
     names = vars(_imported(module_name, call=call, place=place))
     if name in names and callable(names[name]):
         return _function(names[name])
@@ -78,8 +78,8 @@ def _imported(module_name: str, *, call: Call, place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise ConfigError(
-                f"{subject}: there is no module {error.name} in {Path.cwd()} or among the "
-                "installed packages"
+                f"{subject}: there is no module {error.name} in {' or '.join(_folders(call))} or "
+                "among the installed packages"
             ) from None
         raise ConfigError(
             f"{subject} needs the package {error.name}, which is not installed"
@@ -88,6 +88,11 @@ def _imported(module_name: str, *, call: Call, place: str) -> ModuleType:
         raise ConfigError(
             f"{subject}: importing {module_name} failed: {type(error).__name__}: {error}"
         ) from error
+
+
+def _folders(call: Call) -> list[str]:
+    """Where a user's own modules may stand: here, or beside the experiment file."""
+    return list(dict.fromkeys(filter(None, (str(Path.cwd()), call.folder))))
 
 
 def _listed(module: ModuleType) -> dict[str, Function]:

@@ -50,7 +50,7 @@ class Experiment(BaseModel):
         json_schema_extra={"maxProperties": 0},
     )
     report_to: Literal["none"] = Field("none", description="Tracker that is sent the metrics.")
-    seed: int = Field(0, ge=0, description="Seed of all training randomness.")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of all training randomness.")
     output_dir: str = Field(
         default_factory=lambda: "runs/experiment",
         min_length=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from atoll.config.call import Call, placed
 
@@ -95,8 +95,8 @@ class Data(BaseModel):
 
     @field_validator("partition")
     @classmethod
-    def _placed(cls, value: Call | None) -> Call | None:
-        return placed(value, "data.partition")
+    def _placed(cls, value: Call | None, info: ValidationInfo) -> Call | None:
+        return placed(value, "data.partition", info.context)
 
 
 class Adapter(BaseModel):

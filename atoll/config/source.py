@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from atoll.config.overrides import override
+from atoll.config.idle import idle, trains, without
+from atoll.config.overrides import COMMAND_LINE, override
 from atoll.config.schema import Experiment
 from atoll.config.words import shown
 from atoll.config.yaml_text import Source, parse, write
@@ -21,11 +22,12 @@ __all__ = ["Loaded", "dump", "load"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """An experiment, and where each of its values was given."""
+    """An experiment, and where each of its values was given; `notes`: what a user should know."""
 
     experiment: Experiment
     path: Path
     positions: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
         """`finetune.yaml:7`, `on the command line` or `default`, for a key as `train.max_steps`."""
@@ -45,12 +47,43 @@ def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Loaded:
     given = {key: value for key, value in source.tree.items() if value is not None}
     tree: JsonValue = {"model": {}, "data": {}, "output_dir": f"runs/{path.stem}", **given}
     try:
-        experiment = Experiment.model_validate_json(json.dumps(tree))
+        experiment = Experiment.model_validate_json(
+            # A user's own functions may stand beside the file.
+            json.dumps(tree), context={"folder": str(path.parent.resolve())}
+        )  # fmt: skip
     except ValidationError as error:
         raise ConfigError(_report(error, tree=tree, source=source)) from None
-    if source.problems:
-        raise ConfigError("\n".join(source.problems))
-    return Loaded(experiment, path, source.positions)
+    found = [*source.problems, *_refused(experiment, source)]
+    if found:
+        raise ConfigError("\n".join(found))
+    experiment, notes = _settled(experiment)
+    return Loaded(experiment, path, source.positions, notes)
+
+
+def _refused(experiment: Experiment, source: Source) -> Iterator[str]:
+    """Values that nothing reads.
+
+    One of the file stands where the command line made it idle: the file is a starting point.
+    """
+    order = list(source.positions)
+    unread = [one for one in idle(experiment) if one.key in order]
+    for one in sorted(unread, key=lambda one: order.index(one.key)):
+        place, cause = (source.positions.get(key) for key in (one.key, one.cause))
+        if cause != COMMAND_LINE or place == COMMAND_LINE:
+            yield f"{place}: {one.problem(experiment).sentence}"
+
+
+def _settled(experiment: Experiment) -> tuple[Experiment, tuple[str, ...]]:
+    """The experiment without values that nothing reads, and what a user should know of it."""
+    experiment = without(experiment, list(idle(experiment)))
+    federation = experiment.federation
+    if trains(experiment) or federation.num_rounds == 0:
+        return experiment, ()
+    settled = federation.model_copy(update={"num_rounds": 0})
+    return experiment.model_copy(update={"federation": settled}), (
+        "adapter.method is none and the head is solved from statistics: nothing trains in "
+        f"rounds, so that federation.num_rounds is 0 instead of {federation.num_rounds}",
+    )
 
 
 def dump(experiment: Experiment) -> str:
@@ -106,7 +139,11 @@ def _report(error: ValidationError, *, tree: JsonValue, source: Source) -> str:
 
 
 def _nearest_given(path: str, *, source: Source) -> str:
-    """The key itself, or the innermost section around it that has a position."""
+    """The key itself, or the first one below it, or the innermost section around it."""
+    # A section that only the command line has, as `trian.max_steps=1`, has no line of its own.
+    below = next((key for key in source.positions if key.startswith(f"{path}.")), None)
+    if path not in source.positions and below is not None:
+        return below
     while path and path not in source.positions:
         path = path.rpartition(".")[0]
     return path

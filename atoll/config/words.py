@@ -41,13 +41,19 @@ def expected(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if kind in ("integer", "number"):
         noun = "a whole number" if kind == "integer" else "a number"
-        bounds = [f"{words} {schema[key]:g}" for key, words in _BOUNDS.items() if key in schema]
+        bounds = [
+            f"{words} {_plain(schema[key])}" for key, words in _BOUNDS.items() if key in schema
+        ]
         return " ".join([noun, " and ".join(bounds)]).strip()
     if kind == "array" and "items" in schema:
         return f"a list (each item: {expected(schema['items'])})"
     if kind == "object" and "properties" in schema:
         return f"a section with {', '.join(schema['properties'])}"
     return _SIMPLE.get(str(kind), "another value")
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def choices(schema: Mapping[str, Any]) -> tuple[str, ...]:

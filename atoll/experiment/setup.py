@@ -71,6 +71,8 @@ def prepare(
     Raises:
         AtollError: for anything in the file, data or model that would not train.
     """
+    for text in loaded.notes:
+        note(text)
     data = load_data(loaded) if data is None else data
     if data.skipped:
         named = [f"{name} ({data.reasons.get(name, 'no rows')})" for name in data.skipped]

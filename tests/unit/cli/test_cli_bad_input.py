@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from atoll.cli.main import guarded
+from atoll.cli.run import located
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo
@@ -115,6 +116,15 @@ def test_bad_input_is_a_sentence_and_a_code(
     assert found.out == ""
     assert found.err == f"Error: {message}\n"
     assert not (here / "runs").exists()
+
+
+def test_a_folder_named_as_a_recipe_does_not_hide_it(here: Path) -> None:
+    for name in ("quickstart", "other"):
+        (here / name).mkdir()
+    with located("quickstart") as path:
+        assert path.name == "quickstart.yaml"
+    with located("other") as path:
+        assert path == Path("other")
 
 
 def test_all_problems_are_told_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,9 @@ def test_what_goes_wrong_becomes_a_sentence_and_a_code(
 
 def test_traceback_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
     _raising(monkeypatch, AtollError("a"))
-    with pytest.raises(AtollError):
-        front.guarded(["--traceback", "run"])
+    for words in (["--traceback", "run"], ["run", "f.yaml", "--traceback"]):
+        with pytest.raises(AtollError):
+            front.guarded(words)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +65,23 @@ def test_an_unknown_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     found = capsys.readouterr()
     assert found.out == ""
     assert "No such command 'trian'" in found.err
+    assert front.guarded(["rnu"]) == 2
+    near = "Error: No such command 'rnu'. Did you mean 'run'?\nSee `atoll --help`.\n"
+    assert capsys.readouterr().err == near
     assert found.err.endswith("See `atoll --help`.\n")
+
+
+def test_help_without_a_command_and_by_its_short_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts: list[str] = []
+    for words in ([], ["-h"], ["--help"]):
+        assert front.guarded(words) == 0
+        texts.append(capsys.readouterr().out)
+    assert len({text.strip() for text in texts}) == 1
+    assert texts[0].startswith("Usage: ")
+    assert front.guarded(["run", "-h"]) == 0
+    assert "FILE|RECIPE" in capsys.readouterr().out
 
 
 def test_a_full_disk_behind_stdout_is_code_6(

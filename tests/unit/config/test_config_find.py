@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 from pydantic import JsonValue
 
-from atoll.config import Call, resolve
+from atoll.config import Call, load, resolve
 from atoll.errors import ConfigError
 
 
@@ -108,3 +108,20 @@ def test_a_users_module_that_cannot_be_imported(folder: Path) -> None:
         "f.yaml:4: the signature of unread:f cannot be read (name 'Nope' is not defined); its "
         "annotations must be importable at run time"
     )
+
+
+def test_a_users_own_function_beside_the_experiment_file(folder: Path) -> None:
+    write(folder / "trial" / "beside.py", "def mine(*, x: int = 1): return x\n")
+    write(folder / "trial" / "json.py", "1 / 0")  # it hides no installed module
+    text = "model: {name_or_path: a}\ndata: {path: b}\nfederation: {algorithm: beside:mine}\n"
+    write(folder / "trial" / "e.yaml", text)
+    loaded = load("trial/e.yaml")
+    algorithm = loaded.experiment.federation.algorithm
+    assert resolve(algorithm, package="atoll", where=loaded.where)() == 1
+    assert sys.path[-2:] == [str(folder), str(folder / "trial")]
+    import json
+
+    assert json.loads("1") == 1
+    missing = load("trial/e.yaml", overrides=["federation.algorithm=beside_not:mine"])
+    with pytest.raises(ConfigError, match=f"in {folder} or {folder}/trial or among the inst"):
+        resolve(missing.experiment.federation.algorithm, package="atoll", where=loaded.where)

@@ -45,6 +45,21 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
             ],
         ),
         (
+            "  partition: {num_clients: 4}\nfederation:\n  fraction_train: 0.25\n  min_clients: 3",
+            [
+                "f.yaml:7: federation.min_clients is 3, but a round asks only 1 of 4 clients "
+                "(federation.fraction_train 0.25): no round would count; lower min_clients"
+            ],
+        ),
+        (
+            "adapter: {method: none, head: train, train_head: false}",
+            [
+                "f.yaml:4: adapter.train_head is false, but adapter.head is train and "
+                "adapter.method is none: nothing would train; remove adapter.train_head, or solve "
+                "the head (head: lda)"
+            ],
+        ),
+        (
             "train:\n  momentum: 0.9\n  warmup_steps: 3",
             [
                 "f.yaml:5: train.momentum is 0.9, but train.optimizer is adamw: only sgd uses it; "

@@ -51,6 +51,14 @@ def test_an_unknown_key(refusal: Refusal, text: str, message: str) -> None:
     assert refusal(text) == [message]
 
 
+def test_a_misspelt_section_on_the_command_line(refusal: Refusal) -> None:
+    assert refusal(MINIMAL, "trian.max_steps=1") == [
+        f'on the command line: unknown key "trian"; did you mean "train"? Valid keys: {KEYS}'
+    ]
+    (found,) = refusal(MINIMAL, "data.colums.text=a")
+    assert found.startswith('on the command line: unknown key "colums" in data; did you mean "col')
+
+
 def test_a_key_that_stands_twice(refusal: Refusal) -> None:
     assert refusal(f"{MINIMAL}seed: 1\nseed: 2\n") == [
         'f.yaml:5: "seed" stands twice, first at f.yaml:4; keep one'
@@ -61,7 +69,8 @@ def test_the_problems_of_a_file_come_together_in_its_order(refusal: Refusal) -> 
     text = f"seed: x\n{MINIMAL}adapter: {{r: 0}}\nseed: 1\nprivacy:\n  epsilon: 1\n  clip: 2\n"
     assert refusal(text, "train.x=1", "train.learning_rate=-1") == [
         'f.yaml:6: "seed" stands twice, first at f.yaml:1; keep one',
-        'f.yaml:1: seed is "x"; expected a whole number of at least 0',
+        'f.yaml:1: seed is "x"; expected a whole number of at least 0 and of at most '
+        "9223372036854775807",
         "f.yaml:5: adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or "
         "adapter.method: none",
         "f.yaml:8: privacy.epsilon is set, but privacy is not available in this version; remove it",

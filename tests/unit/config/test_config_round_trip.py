@@ -39,7 +39,8 @@ experiments = st.builds(
         path=words,
         columns=st.dictionaries(words, words, max_size=3),
         holdout=share,
-        labels=st.none() | st.lists(text | tricky, min_size=1, max_size=3).map(tuple),
+        labels=st.none()
+        | st.lists(text | tricky.filter(bool), min_size=1, max_size=3, unique=True).map(tuple),
     ),
     adapter=st.builds(
         Adapter,
@@ -62,7 +63,7 @@ experiments = st.builds(
         server=st.none() | calls,
     ),
     evaluate=st.builds(Evaluate, baselines=st.sampled_from([(), ("local",), ("pooled", "local")])),
-    seed=st.integers(min_value=0),
+    seed=st.integers(0, 2**63 - 1),
     output_dir=words,
 )
 

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import pytest
 
 Refusal = Callable[..., list[str]]
+SEED = "expected a whole number of at least 0 and of at most 9223372036854775807"
 MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("seed: x", 'seed is "x"; expected a whole number of at least 0'),
-        ("seed: true", "seed is true; expected a whole number of at least 0"),
-        ("seed: 1.5", "seed is 1.5; expected a whole number of at least 0"),
-        ("seed: -1", "seed is -1; expected a whole number of at least 0"),
+        ("seed: x", 'seed is "x"; ' + SEED),
+        ("seed: true", "seed is true; " + SEED),
+        ("seed: 1.5", "seed is 1.5; " + SEED),
+        ("seed: -1", "seed is -1; " + SEED),
+        (f"seed: {2**63}", f"seed is {2**63}; {SEED}"),
         ("output_dir: ''", 'output_dir is ""; expected text that is not empty'),
         ("output_dir: 3", "output_dir is 3; expected text: put it in quotes"),
         ("output_dir: [a]", 'output_dir is ["a"]; expected text'),
@@ -98,6 +100,13 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind(refusal: Refusal, line: str, message: str) -> None:
     assert refusal(f"{MINIMAL}{line}\n") == [f"f.yaml:4: {message}"]
+
+
+def test_labels_are_named_once(refusal: Refusal) -> None:
+    assert refusal(f"{MINIMAL}  labels: [a, b, a, '']\n") == [
+        "f.yaml:4: data.labels.2 is a, as data.labels.0 is; name each label once",
+        "f.yaml:4: data.labels.3 is empty; name the label",
+    ]
 
 
 def test_values_inside_data(refusal: Refusal) -> None:

@@ -1,0 +1,128 @@
+"""Values that another value keeps from being read: they would promise what is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel
+
+from atoll.config.checks import Problem
+from atoll.config.words import shown
+
+if TYPE_CHECKING:
+    from atoll.config.schema import Experiment
+
+__all__ = ["Idle", "idle", "trains", "without"]
+
+
+class Idle(NamedTuple):
+    """A key, the key whose value keeps it from being read, and who reads it."""
+
+    key: str
+    cause: str
+    reader: str
+
+    def problem(self, experiment: Experiment) -> Problem:
+        """What is wrong, in words."""
+        value, why = (_value(experiment, key) for key in (self.key, self.cause))
+        return Problem(
+            self.key,
+            f"{self.key} is {_said(value)}, but {self.cause} is {_said(why)}: {self.reader}; "
+            f"remove {self.key}",
+        )
+
+
+def trains(experiment: Experiment) -> bool:
+    """Whether a round has anything to train: an adapter, or a head by gradient."""
+    return experiment.adapter.method != "none" or _trains_head(experiment)
+
+
+def idle(experiment: Experiment) -> Iterator[Idle]:
+    """The keys whose values differ from the default and are not read, each once."""
+    told: set[str] = set()
+    for cause, reader, read, keys in _TABLE:
+        for key in keys if not read(experiment) else ():
+            if key not in told and _value(experiment, key) != _default(experiment, key):
+                told.add(key)
+                yield Idle(key, cause, reader)
+
+
+def without(experiment: Experiment, found: Iterable[Idle]) -> Experiment:
+    """The same experiment, with the defaults of keys that are not read."""
+    for one in found:
+        section, _, name = one.key.partition(".")
+        changed = _section(experiment, section).model_copy(
+            update={name: _default(experiment, one.key)}
+        )
+        experiment = experiment.model_copy(update={section: changed})
+    return experiment
+
+
+def _section(experiment: Experiment, name: str) -> BaseModel:
+    section: BaseModel = vars(experiment)[name]
+    return section
+
+
+def _value(experiment: Experiment, key: str) -> object:
+    section, _, name = key.partition(".")
+    return vars(_section(experiment, section))[name]
+
+
+def _default(experiment: Experiment, key: str) -> object:
+    section, _, name = key.partition(".")
+    return type(_section(experiment, section)).model_fields[name].default
+
+
+def _said(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else shown(value)
+
+
+def _classifies(experiment: Experiment) -> bool:
+    return experiment.model.task == "classification"
+
+
+def _trains_head(experiment: Experiment) -> bool:
+    given = experiment.adapter.train_head
+    trained = experiment.adapter.head == "train" if given is None else given
+    return trained and _classifies(experiment)
+
+
+# What keeps keys from being read, who reads them, whether they are read, and the keys.
+_TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
+    (
+        "model.task", "only a classification reads it", _classifies,
+        (
+            "model.pooling", "model.normalize", "adapter.head", "adapter.head_features",
+            "adapter.refit_every", "adapter.head_exchanges", "adapter.head_ridge",
+            "adapter.local_head", "adapter.train_head", "train.head_learning_rate",
+            "train.restricted", "train.logit_adjustment", "train.class_balance",
+        ),
+    ),
+    (
+        "model.task", "only causal-lm reads it", lambda e: not _classifies(e),
+        ("data.completion_only",),
+    ),
+    (
+        "adapter.head", "only a solved head reads it", lambda e: e.adapter.head != "train",
+        ("adapter.refit_every", "adapter.local_head"),
+    ),
+    (
+        "adapter.head", "only a logistic head reads it", lambda e: e.adapter.head == "logistic",
+        ("adapter.head_exchanges",),
+    ),
+    (
+        "adapter.head", "only a ridge head reads it", lambda e: e.adapter.head == "ridge",
+        ("adapter.head_ridge",),
+    ),
+    (
+        "adapter.head", "only a head that is trained in rounds has a learning rate", _trains_head,
+        ("train.head_learning_rate",),
+    ),
+    (
+        "train.optimizer", "only adamw reads it", lambda e: e.train.optimizer == "adamw",
+        ("train.adam_beta1", "train.adam_beta2", "train.adam_epsilon"),
+    ),
+)  # fmt: skip
