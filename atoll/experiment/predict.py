@@ -70,16 +70,16 @@ def _prompt(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
 @torch.inference_mode()
 def _greedy(run: TrainedRun, ids: Sequence[int], max_new_tokens: int) -> list[int]:
     """Token by token; the cache holds what was read, so that each step reads one token."""
-    bench, config = run.setup.bench, run.setup.base.backbone.config
-    limit = getattr(config, "max_position_embeddings", None)
+    bench, base = run.setup.bench, run.setup.base
+    limit = reads_at_most(base.backbone, base.tokenizer)
     if not ids:
         raise DataError("a prompt is empty; the model needs at least one token to go on from")
-    if limit is not None and len(ids) >= limit:
+    if len(ids) >= limit:
         raise DataError(f"a prompt has {len(ids)} tokens, but the model reads at most {limit}")
     values = {name: value.unsqueeze(0).to(bench.device) for name, value in run.values.items()}
-    ends, cache = _ends(run), DynamicCache(config=config)
+    ends, cache = _ends(run), DynamicCache(config=base.backbone.config)
     read, new = list(ids), list[int]()
-    while len(new) < max_new_tokens and (limit is None or len(ids) + len(new) < limit):
+    while len(new) < max_new_tokens and len(ids) + len(new) < limit:
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([read], device=bench.device),
             "past_key_values": cache,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from atoll.errors import ModelError
+from atoll.models.checks import check_causal, check_tokenizer
 from atoll.models.locate import Source, load_auto
 from atoll.models.pooling import (
     PooledClassifier,
@@ -19,6 +20,7 @@ from atoll.models.pooling import (
     output_layer,
     pooling_of,
 )
+from atoll.models.reach import reached
 
 __all__ = ["Base", "Head", "load_base"]
 
@@ -72,14 +74,18 @@ def load_base(
     """Load model and tokenizer: a classifier when there is a head, else a causal language model.
 
     Raises:
-        ModelError: when the model is not there, cannot be read, or has no such head.
+        ModelError: when the model is not there, cannot be read, has no such head or no tokenizer,
+            or is no causal language model.
     """
+    source = reached(source)
     tokenizer = load_auto("AutoTokenizer", source)
+    check_tokenizer(tokenizer, source)
     options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if attention is not None:
         options["attn_implementation"] = attention
     if head is None:
         model = load_auto("AutoModelForCausalLM", source, options=options)
+        check_causal(model, source)
         base = Base(model, model, "", tokenizer, source, "AutoModelForCausalLM", None)
         return _ready(base)
     pooling, normalize = pooling_of(source, head.pooling, head.normalize)

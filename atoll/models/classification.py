@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from atoll.errors import DataError
 from atoll.models.objective import Batch, Example, Objective, collate_text
 from atoll.tree import Tree
 
-__all__ = ["classification", "label_counts"]
+__all__ = ["classification", "label_counts", "label_of"]
 
 
 def classification(
@@ -40,7 +41,7 @@ def classification(
             return []
         tokens = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
         return [
-            Example(np.asarray(ids, dtype=np.int32), np.asarray([index[row["label"]]]))
+            Example(np.asarray(ids, dtype=np.int32), np.asarray([index[label_of(row)]]))
             if "label" in row
             else Example(np.asarray(ids, dtype=np.int32), np.asarray([-100]))
             for ids, row in zip(tokens["input_ids"], rows, strict=True)
@@ -71,6 +72,21 @@ def classification(
         scores=_scores,
         final=lambda mean: mean,
     )
+
+
+def label_of(row: Mapping[str, Any]) -> str:
+    """The one label of a row.
+
+    Raises:
+        DataError: for a list of labels.
+    """
+    label = row["label"]
+    if isinstance(label, list):
+        raise DataError(
+            f"a label is a list ({', '.join(map(str, label[:5]))}), and task classification gives "
+            "each row one class; write one name or whole number as the label of each row"
+        )
+    return str(label)
 
 
 def label_counts(examples: Sequence[Example], num_labels: int) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from atoll.errors import ModelError
@@ -60,7 +61,9 @@ def locate(
                 f"model folder {name_or_path} holds no config.json; "
                 "give the directory that save_pretrained wrote"
             )
-        return Source(str(path), str(path), revision, trust_remote_code)
+        # An adapter states its base, and is read from other folders than this one.
+        whole = str(path.absolute())
+        return Source(whole, whole, revision, trust_remote_code)
     if looks_local:
         raise ModelError(f"model folder {name_or_path} does not exist")
     return Source(name_or_path, name_or_path, revision, trust_remote_code)
@@ -74,23 +77,42 @@ def load_auto(auto_class: str, source: Source, *, options: dict[str, Any] | None
     """
     import transformers
 
+    auto = getattr(transformers, auto_class)
+    where = {
+        "revision": source.revision or "main",
+        "trust_remote_code": source.trust_remote_code,
+    }
+    options = options or {}
     with _quiet(transformers):
         try:
-            return getattr(transformers, auto_class).from_pretrained(
-                source.path,
-                revision=source.revision or "main",
-                trust_remote_code=source.trust_remote_code,
-                **(options or {}),
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            where = (
-                "check the folder" if source.folder else "check the name, the network and the login"
-            )
+            return auto.from_pretrained(source.path, **where, **options)
+        # A config.json of another shape than an object is a TypeError or AttributeError there.
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+                ImportError, SafetensorError) as error:  # fmt: skip
+            reason = _reason(error)
+            if "ignore_mismatched_sizes" in str(error):
+                asked = {**options, "ignore_mismatched_sizes": True, "output_loading_info": True}
+                _, found = auto.from_pretrained(source.path, **where, **asked)
+                reason = _misfit(found["mismatched_keys"])
+            check = "check its files" if source.folder else "check the name and the login"
             raise ModelError(
-                f"model {source.hub_id} cannot be loaded as {auto_class}: {first}; {where}, "
+                f"model {source.hub_id} cannot be loaded as {auto_class}: {reason}; {check}, "
                 "or use builtin:minilm, which needs no network"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    if not lines or isinstance(error, TypeError | AttributeError | LookupError):
+        return f"a file of it has another form than expected ({error!r})"
+    broken = isinstance(error, SafetensorError)
+    return f"its weights cannot be read ({lines[0]})" if broken else lines[0]
+
+
+def _misfit(mismatched: Iterable[Any]) -> str:
+    """Which weights are of another shape than config.json says, the first of them with both."""
+    name, stored, wanted = sorted(mismatched)[0]
+    return f"{name} is {tuple(stored)} among its weights, but {tuple(wanted)} by its config.json"
 
 
 def find_file(source: Source, name: str) -> Path | None:

@@ -20,11 +20,13 @@ class Example:
     """One encoded row: token ids, what is to be predicted, and positions where rows are packed.
 
     target: [1] for a label; [T] for tokens, with −100 where nothing is to be predicted.
+    rows: how many rows it holds; more than one where they are packed.
     """
 
     ids: np.ndarray
     target: np.ndarray
     positions: np.ndarray | None = None
+    rows: int = 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,7 +49,8 @@ class Batch:
 class Objective:
     """A task's functions.
 
-    encode: rows -> examples.          count: example -> how many predictions it holds.
+    encode: rows -> examples, without rows that hold no prediction.
+    count: example -> how many predictions it holds.
     collate: examples (None: a padding row) -> Batch of N rows.
     terms: a client's examples -> loss terms of that client (class weights, …), stacked later.
     losses: (logits, batch, terms [N, …]) -> the sum of losses of each row [N].

@@ -115,9 +115,22 @@ def test_truncation() -> None:
     example = _encode({"prompt": "abcd", "completion": "efgh"}, max_length=6)
     assert _text(example.ids) == "abcdef"
     assert _predicted(example) == "____ef"
-    objective = causal(letters(), max_length=3)
-    cut = objective.encode([{"prompt": "abcd", "completion": "ef"}])[0]
-    assert objective.count(cut) == 0
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_rows_with_nothing_to_predict_are_left_out(packing: bool) -> None:
+    objective = causal(letters(chat=True), max_length=12, packing=packing)
+    rows = [
+        {"prompt": "a prompt that fills the row", "completion": "ef"},
+        {"text": ""},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"text": "reef"},
+        {"prompt": "ab", "completion": "c"},
+    ]
+    found = objective.encode(rows)
+    assert sum(example.rows for example in found) == 2
+    assert all(objective.count(example) for example in found)
+    assert objective.encode(rows[:3]) == []
 
 
 def test_count_is_what_the_loss_counts() -> None:
@@ -210,15 +223,15 @@ def test_packing_keeps_every_row_whole(found: list[list[int]], room: int) -> Non
     assert len(lengths) == 1 or lengths[0] + lengths[1] > room
 
 
-def test_a_row_whose_completion_was_cut_away_trains_to_nothing(zoo: Zoo) -> None:
-    rows = {"ada": [{"prompt": "a" * 90, "completion": "b"}], "bob": [{"text": "reef tide"}]}
-    there = site(zoo, "gpt2", rows=rows, max_length=20, train={"optimizer": "sgd"})
+def test_a_row_whose_completion_was_cut_away_changes_no_training(zoo: Zoo) -> None:
+    kept, gone = {"text": "reef tide"}, {"prompt": "a" * 90, "completion": "b"}
+    there = site(zoo, "gpt2", rows={"ada": [kept], "bob": [kept, gone], "cy": [gone]},
+                 max_length=20, train={"optimizer": "sgd"})  # fmt: skip
     trained, failures = there.train(group_size=2)
-    assert not failures
-    one = trained["ada"]
-    assert one.loss == 0.0
-    assert all(torch.equal(one.end[name], one.start[name]) for name in one.end)
-    assert trained["bob"].loss > 0
+    assert [failure.message for failure in failures.values()] == ["it has no rows to train on"]
+    assert trained["bob"].loss == trained["ada"].loss > 0
+    assert trained["bob"].examples == 1
+    assert distance(trained["bob"].end, trained["ada"].end) == 0.0
 
 
 def test_perplexity() -> None:
