@@ -41,8 +41,9 @@ def predict(
 ) -> None:
     """Label new rows, or generate text for them.
 
-    RUN is a run directory. Rows have a `text` (for generated text also a `prompt` or `messages`);
-    each comes back as one line of JSON with what was predicted.
+    RUN is a run directory. Rows have a `text`; where text is generated, a `prompt`, an
+    `instruction` or `messages` do as well, and a `text` is asked as the rows of training were. Each
+    row comes back as one line of JSON with what was predicted.
 
     Without --text and --input rows are read from standard input: JSON objects, or plain texts where
     the first line is no object.
@@ -80,7 +81,7 @@ def _predictions(
 ) -> Iterator[dict[str, Any]]:
     from atoll.experiment.predict import classify, generate
 
-    if trained.setup.data.labels is None:
+    if trained.setup.base.head is None:
         texts = generate(trained, rows, max_new_tokens=max_new_tokens)
         yield from ({**row, "generated": made} for row, made in zip(rows, texts, strict=True))
         return

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "load_torch", "settle", "threads"]
+__all__ = ["INTERRUPTED", "interruptible", "load_torch", "settle", "threads"]
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -47,13 +49,20 @@ def settle() -> None:
 
 
 def load_torch() -> None:
-    """Import torch and all that stands on it; Ctrl-C ends the process at once.
+    """Import torch and all that stands on it.
 
     Torch runs C++ while it loads, which an exception from a signal would abort with a core dump.
     """
+    with interruptible():
+        import atoll.experiment.run  # noqa: F401
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends the process at once, where an exception would not be caught."""
     before = signal.signal(signal.SIGINT, _leave)
     try:
-        import atoll.experiment.run  # noqa: F401
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

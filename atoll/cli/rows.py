@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atoll.data.checks import problem
 from atoll.data.tables import Table, read_table
 from atoll.errors import DataError
 from atoll.experiment.load_run import TrainedRun
+from atoll.experiment.predict import PROMPTS
 
 __all__ = ["given_rows", "read_lines"]
 
@@ -34,8 +36,9 @@ def given_rows(texts: Sequence[str], source: str | None, trained: TrainedRun) ->
         table = read_table(Path(source))
     if not table.rows:
         raise DataError(f"{table.origin}: no rows; give at least one")
-    labelled = trained.setup.data.labels is not None
-    needs = ("text",) if labelled else ("messages", "prompt", "text")
+    # A run's own kind of prompt comes first where a row has several.
+    own = trained.kind.split("/")[0]
+    needs = ("text",) if trained.setup.base.head else tuple(dict.fromkeys((own, *PROMPTS)))
     rows = [_renamed(row, experiment.data.columns) for row in table.rows]
     for index, row in enumerate(rows):
         _check(row, needs, table.where(index))
@@ -73,9 +76,13 @@ def _object(line: str) -> Row | None:
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The columns that the run was trained with, under the names that tasks know."""
+    """The columns that the run was trained with, under the names that tasks know.
+
+    A column that is mapped to a name takes the place of one that had it.
+    """
     theirs = {column: ours for ours, column in columns.items() if column in row}
-    return {theirs.get(name, name): value for name, value in row.items()}
+    taken = set(theirs.values()) - theirs.keys()
+    return {theirs.get(name, name): value for name, value in row.items() if name not in taken}
 
 
 def _check(row: Row, needs: Sequence[str], where: str) -> None:
@@ -83,10 +90,7 @@ def _check(row: Row, needs: Sequence[str], where: str) -> None:
     if name is None:
         wanted = " or ".join(f"`{name}`" for name in needs)
         raise DataError(f"{where}: the row has no {wanted}; it has {', '.join(row) or 'nothing'}")
-    if name == "messages":
-        fine = isinstance(row[name], list) and all(isinstance(item, dict) for item in row[name])
-    else:
-        fine = isinstance(row[name], str)
-    if not fine:
-        what = "a list of messages" if name == "messages" else "text"
-        raise DataError(f"{where}: `{name}` is {json.dumps(row[name])[:60]}; expected {what}")
+    for column in (name, "input"):
+        fault = problem(column, row)
+        if fault is not None:
+            raise DataError(f"{where}: {fault}")

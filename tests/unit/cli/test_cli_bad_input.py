@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atoll.cli.main import guarded
+from atoll.cli.app import guarded
 from atoll.cli.run import located
 
 if TYPE_CHECKING:
@@ -116,6 +116,17 @@ def test_bad_input_is_a_sentence_and_a_code(
     assert found.out == ""
     assert found.err == f"Error: {message}\n"
     assert not (here / "runs").exists()
+
+
+def test_a_home_is_found_in_output_dir(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(here))
+    (here / "taken").write_text("")
+    assert guarded(["run", "good.yaml", "output_dir=~/taken"]) == 6
+    assert capsys.readouterr().err == (
+        f"Error: output_dir {here}/taken is a file; set output_dir to a directory\n"
+    )
 
 
 def test_a_folder_named_as_a_recipe_does_not_hide_it(here: Path) -> None:

@@ -58,3 +58,25 @@ def test_ctrl_c_while_torch_loads_ends_the_process_without_a_core_dump() -> None
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (130, "")
     assert found.stderr == "Error: interrupted\n"
+
+
+def test_ctrl_c_before_the_command_is_read_has_no_traceback() -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from atoll.cli.main import main\n"
+        "class Late:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'atoll.cli.app':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            time.sleep(5)\n"
+        "sys.meta_path.insert(0, Late())\n"
+        "main()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "Error: interrupted\n")
+
+
+def test_the_front_door_imports_nothing_that_takes_time() -> None:
+    code = "import sys, json, atoll.cli.main; print(json.dumps(sorted(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert not {"click", "typer", "rich", "atoll.cli.app"} & set(json.loads(found.stdout))

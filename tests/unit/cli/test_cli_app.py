@@ -7,7 +7,7 @@ import errno
 import pytest
 from click import UsageError
 
-from atoll.cli import main as front
+from atoll.cli import app as front
 from atoll.errors import AtollError, CompositionError, QuorumError
 
 
