@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from atoll.experiment.setup import Setup
 
 __all__ = ["loading_lines", "model_card"]
@@ -43,11 +45,14 @@ they were.
 ```python
 {loading_lines(setup)}
 ```
-"""
+{_tolerance(setup)}"""
 
 
 def loading_lines(setup: Setup) -> str:
-    """Plain transformers (and peft) lines that reproduce the trained model's logits."""
+    """Plain transformers (and peft) lines that reproduce the trained model's logits.
+
+    In bfloat16 only about, see the card.
+    """
     base, length = setup.base, setup.experiment.data.max_length
     start = f"""import torch
 from safetensors.torch import load_file
@@ -55,7 +60,9 @@ from transformers import {base.auto_class}, AutoTokenizer
 
 base = "{base.source.hub_id}"
 tokenizer = AutoTokenizer.from_pretrained(base{_source(setup)})
-model = {base.auto_class}.from_pretrained(base{_source(setup)}{_num_labels(setup)})
+model = {base.auto_class}.from_pretrained(
+    base{_source(setup)}, dtype={_dtype(setup)}{_num_labels(setup)}
+)
 {_padding(setup)}{_weights(setup)}
 model.eval()
 texts = ["a row of text"]
@@ -66,11 +73,20 @@ with torch.no_grad():
 """
     if base.auto_class != "AutoModel":
         return start + "    logits = model(**batch).logits"
+    lines = _pooled(setup)
+    return start + "\n".join(f"    {line}" for line in lines)
+
+
+def _pooled(setup: Setup) -> list[str]:
+    """From token vectors to logits, where the head is Atoll's own."""
+    base = setup.base
+    # Atoll pools in float32 or finer.
+    exact = ".float()" if _dtype(setup) == "torch.bfloat16" else ""
     pooled = "hidden[:, 0]"
     if base.pooling == "mean":
-        pooled = "(hidden * mask).sum(1) / mask.sum(1)"
+        pooled = "(hidden * mask).sum(1) / mask.sum(1).clamp(min=1)"
     lines = [
-        "hidden = model(**batch).last_hidden_state",
+        f"hidden = model(**batch).last_hidden_state{exact}",
         'mask = batch["attention_mask"].unsqueeze(-1)',
         f"features = {pooled}",
     ]
@@ -85,7 +101,24 @@ with torch.no_grad():
     lines += [
         'logits = features @ head["classifier.weight"].T + head["classifier.bias"]',
     ]
-    return start + "\n".join(f"    {line}" for line in lines)
+    return lines
+
+
+def _dtype(setup: Setup) -> str:
+    """What the model computes in: its own precision, or that of values that replace all of it."""
+    dtype = next(setup.base.backbone.parameters()).dtype
+    if setup.experiment.adapter.method == "full":
+        dtype = torch.promote_types(dtype, torch.float32)
+    return str(dtype)
+
+
+def _tolerance(setup: Setup) -> str:
+    if _dtype(setup) != "torch.bfloat16":
+        return ""
+    return """
+The base computes in bfloat16, which has three digits: these lines give the trained model's logits
+within 5 % of the largest.
+"""
 
 
 def _num_labels(setup: Setup) -> str:

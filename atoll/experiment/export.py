@@ -88,14 +88,18 @@ def adapter_config(setup: Setup) -> dict[str, Any]:
 
 def _facts(setup: Setup) -> dict[str, Any]:
     """What Atoll needs to use the adapter again, and a person to read the head."""
-    base = setup.base
+    base, named = setup.base, setup.experiment.model.name_or_path
+    first = setup.data.rows(setup.data.clients[0], "train")[0]
     return {
-        "base_model": setup.experiment.model.name_or_path,
+        # A folder's own path, which leads there from every other folder; builtin: has another path.
+        "base_model": base.source.hub_id if base.source.hub_id == base.source.path else named,
         "auto_class": base.auto_class,
         "method": setup.experiment.adapter.method,
         "pooling": base.pooling,
         "normalize": base.normalize,
-        "labels": list(setup.data.labels) if setup.data.labels else None,
+        # A language model does not read labels that stand beside its texts.
+        "labels": list(setup.data.labels) if setup.data.labels and base.head else None,
+        "chat": setup.data.kind == "messages" or isinstance(first.get("prompt"), list),
     }
 
 

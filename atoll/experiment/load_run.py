@@ -37,12 +37,17 @@ PEFT = "base_model.model."
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run directory, its model, and the values that were trained."""
+    """A run directory, its model, and the values that were trained.
+
+    kind: of the rows that it was trained on.
+    chat: whether those rows were chats.
+    """
 
     path: Path
     setup: Setup
     values: Tree
     kind: RowKind
+    chat: bool = False
 
     def rows(self, path: Path) -> list[Row]:
         """The rows of a file, under the names and of the kind that the run was trained on.
@@ -52,7 +57,8 @@ class TrainedRun:
         """
         columns = self.setup.experiment.data.columns
         rows, _ = canonical(read_table(path), columns=columns, expected=self.kind)
-        if self.setup.data.labels is not None:
+        if self.setup.base.head is not None:
+            assert self.setup.data.labels is not None, "a classifier has labels"
             check_known(self.setup.data.labels, labels_of(rows), where=str(path), given=False)
         return rows
 
@@ -68,18 +74,34 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     """
     record, facts = _finished(path)
     # Who trained it, and how, changes nothing of the model.
-    loaded = load(path / "experiment.yaml", overrides=["federation={}", "evaluate.baselines=[]"])
+    overrides = ["federation={}", "evaluate.baselines=[]"]
+    loaded = load(path / "experiment.yaml", overrides=overrides)
+    folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
+    if folder is not None:
+        overrides.append(f"model.name_or_path={json.dumps(folder)}")
+        loaded = load(path / "experiment.yaml", overrides=overrides)
     labels = facts["labels"]
     data = None if with_data else _stand_in(labels)
     setup = prepare(loaded, note=lambda text: None, data=data)
-    if list(setup.data.labels or ()) != list(labels or ()):
+    if labels is not None and list(setup.data.labels or ()) != labels:
         raise DataError(
             f"{loaded.experiment.data.path} no longer has the labels that {path} was trained on "
-            f"({len(labels or ())}, now {len(setup.data.labels or ())}); name other rows to "
+            f"({len(labels)}, now {len(setup.data.labels or ())}); name other rows to "
             "evaluate on, or run the experiment again"
         )
     _compare(setup, record, note=note, with_data=with_data)
-    return TrainedRun(path, setup, read_adapter(setup, path / "adapter"), record["data"]["kind"])
+    values, kind = read_adapter(setup, path / "adapter"), record["data"]["kind"]
+    return TrainedRun(path, setup, values, kind, bool(facts.get("chat", kind == "messages")))
+
+
+def _model_folder(named: str, recorded: str) -> str | None:
+    """Where the model's folder was, if the file's path is relative and leads nowhere else now.
+
+    Else a path that no folder has here would be taken for a name on the hub.
+    """
+    if not Path(recorded).is_absolute() or Path(named).expanduser().is_absolute():
+        return None
+    return None if Path(named).is_dir() and not Path(recorded).is_dir() else recorded
 
 
 def read_adapter(setup: Setup, folder: Path) -> Tree:

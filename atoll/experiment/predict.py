@@ -13,8 +13,13 @@ from atoll.adapters.site import Frame
 from atoll.errors import DataError
 from atoll.experiment.load_run import TrainedRun
 from atoll.local.infer import forward_batches
+from atoll.models.checks import reads_at_most
+from atoll.models.texts import prompt_of
 
-__all__ = ["Labelled", "classify", "generate"]
+__all__ = ["PROMPTS", "Labelled", "classify", "generate"]
+
+PROMPTS = ("messages", "prompt", "instruction", "text")
+"""Columns that a language model can be asked with."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +47,27 @@ def classify(run: TrainedRun, texts: Sequence[str]) -> list[Labelled]:
 def generate(
     run: TrainedRun, rows: Sequence[Mapping[str, Any]], *, max_new_tokens: int
 ) -> Iterator[str]:
-    """The most probable continuation of each row's `prompt`, `messages` or `text`."""
-    base = run.setup.base
+    """The most probable answer to each row, asked as the rows of the run's training were.
+
+    A row has what those rows have before the answer, another kind of prompt, or a `text`.
+    """
+    tokenizer = run.setup.base.tokenizer
     for row in rows:
-        ids = _prompt(base.tokenizer, row)
-        new = _greedy(run, ids, max_new_tokens)
-        yield base.tokenizer.decode(new, skip_special_tokens=True)
+        new = _greedy(run, prompt_of(tokenizer, _asked(run, row)), max_new_tokens)
+        yield tokenizer.decode(new, skip_special_tokens=True)
 
 
-def _prompt(tokenizer: Any, row: Mapping[str, Any]) -> list[int]:
-    """The ids of what is given, as training sees them before the completion."""
-    if "messages" in row:
-        if not tokenizer.chat_template:
-            raise DataError(
-                "rows hold messages, but the model's tokenizer has no chat template; give prompts"
-            )
-        ids: list[int] = tokenizer.apply_chat_template(
-            row["messages"], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return ids
-    ids = tokenizer(row["prompt"] if "prompt" in row else row["text"])["input_ids"]
-    # Some tokenizers end every text, but this one goes on.
-    ended = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
-    return ids[:-1] if ended else ids
+def _asked(run: TrainedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with its prompt alone; a bare text becomes what the run was trained to answer."""
+    own = run.kind.split("/")[0]
+    given = next(name for name in dict.fromkeys((own, *PROMPTS)) if row.get(name) is not None)
+    if given == "instruction":
+        return {name: row[name] for name in ("instruction", "input") if name in row}
+    if given != "text" or own == "text":
+        return {given: row[given]}
+    return (
+        {"messages": [{"role": "user", "content": row["text"]}]} if run.chat else {own: row["text"]}
+    )
 
 
 @torch.inference_mode()

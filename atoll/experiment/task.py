@@ -148,4 +148,5 @@ def note_left_out(
         note(f"{rows} of {client} {verbs[0]} nothing to predict and {verbs[1]} left out: {_EMPTY}")
     others = len(found) - _NAMED
     if others > 0:
-        note(f"rows of {others} more clients have nothing to predict and are left out")
+        clients = "client" if others == 1 else "clients"
+        note(f"rows of {others} more {clients} have nothing to predict and are left out")

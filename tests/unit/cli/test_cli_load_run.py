@@ -76,6 +76,29 @@ def test_no_row_is_needed_to_predict(run: Path, origin: Path, tmp_path: Path) ->
         load_run(run, note=_quiet, with_data=True)
 
 
+def test_a_relative_model_folder_is_found_from_elsewhere(
+    origin: Path, zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    shutil.copytree(zoo("bert"), home / "m" / "bert")
+    away.mkdir()
+    monkeypatch.chdir(home)
+    setup = prepare(load(origin / "e.yaml", overrides=["model.name_or_path=m/bert"]), note=_quiet)
+    run_experiment(setup, away / "run", Observer())
+    folder = str(home / "m" / "bert")
+    facts = json.loads((away / "run/adapter/atoll.json").read_text())
+    peft = json.loads((away / "run/adapter/adapter_config.json").read_text())
+    assert facts["base_model"] == peft["base_model_name_or_path"] == folder
+    assert f"base_model: {folder}\n" in (away / "run/adapter/README.md").read_text()
+    monkeypatch.chdir(away)
+    assert load_run(away / "run", note=_quiet).setup.base.source.path == folder
+    (home / "m").rename(away / "m")
+    assert load_run(away / "run", note=_quiet).setup.base.source.path == str(away / "m" / "bert")
+    (away / "m").rename(home / "elsewhere")
+    with pytest.raises(ModelError, match=f"model folder {folder} does not exist"):
+        load_run(away / "run", note=_quiet)
+
+
 def test_a_tensor_of_another_shape(run: Path) -> None:
     _rewrite(run, "classifier.weight", torch.zeros(2, 17))
     with pytest.raises(ModelError) as error:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
-from atoll.cli.rows import read_lines
+from atoll.cli.rows import given_rows, read_lines
 from atoll.errors import DataError
+from atoll.experiment.load_run import TrainedRun
+from tests.unit.experiment.scenes import scene
+
+if TYPE_CHECKING:
+    from tests.support.models import Zoo
 
 
 def test_plain_lines_are_texts_and_empty_ones_are_left_out() -> None:
@@ -42,3 +51,34 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 def test_no_lines_are_no_rows() -> None:
     assert read_lines(b"\n").rows == []
+
+
+def _given(trained: TrainedRun, folder: Path, row: dict[str, Any]) -> dict[str, Any]:
+    (folder / "new.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = given_rows([], str(folder / "new.jsonl"), trained)
+    return found
+
+
+def test_a_mapped_column_wins_over_one_that_has_its_name(tmp_path: Path, zoo: Zoo) -> None:
+    data = tmp_path / "data" / "ada"
+    data.mkdir(parents=True)
+    rows = [{"body": "reef", "text": 7, "label": label} for label in ("sea", "sky")]
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    setup = scene(tmp_path, zoo, data={"columns": {"text": "body"}})
+    trained = TrainedRun(tmp_path, setup, {}, "text/label")
+    assert _given(trained, tmp_path, {"text": "a", "body": "b"}) == {"text": "b"}
+    assert _given(trained, tmp_path, {"body": "b", "text": "a"}) == {"text": "b"}
+    assert _given(trained, tmp_path, {"text": "a"}) == {"text": "a"}
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"messages": []}, r"new\.jsonl:1: `messages` is list \[\], not a list of messages"),
+    ({"messages": [{"content": "a"}]}, "not a list of messages"),
+    ({"prompt": 3}, "`prompt` is int 3; write a text or a list of messages"),
+    ({"instruction": "a", "input": 3}, "`input` is int 3, not text"),
+    ({"other": "a"}, "the row has no `text` or `messages` or `prompt` or `instruction`"),
+])  # fmt: skip
+def test_rows_that_ask_nothing(tmp_path: Path, zoo: Zoo, row: dict[str, Any], message: str) -> None:
+    trained = TrainedRun(tmp_path, scene(tmp_path, zoo, "llama"), {}, "text")
+    with pytest.raises(DataError, match=message):
+        _given(trained, tmp_path, row)
