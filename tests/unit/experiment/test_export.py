@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,9 @@ def test_atoll_reads_its_own_export(name: str, tmp_path: Path, zoo: Zoo, bert: s
 
 
 def test_the_card_names_where_the_base_comes_from(tmp_path: Path, zoo: Zoo) -> None:
-    setup = scene(tmp_path, zoo, model={"revision": "v1.2", "pooling": "mean"})
+    setup = scene(tmp_path, zoo, model={"pooling": "mean"})
+    source = replace(setup.base.source, revision="v1.2")
+    setup = replace(setup, base=replace(setup.base, source=source))
     card = (exported(setup, setup.start.server, tmp_path) / "README.md").read_text()
     assert card.count('base, revision="v1.2"') == 2
     assert 'base, revision="v1.2", dtype=torch.float32' in card

@@ -45,7 +45,7 @@ def test_labels_that_are_no_classes(tmp_path: Path, zoo: Zoo) -> None:
 ])  # fmt: skip
 def test_lengths(tmp_path: Path, zoo: Zoo, kind: str, length: int, message: str) -> None:
     found = _refused(tmp_path, zoo, kind, labelled_rows(), data={"max_length": length})
-    assert found.startswith(f"data.max_length is {length}, but ")
+    assert f"data.max_length is {length}, but " in found
     assert message in found
 
 
