@@ -49,7 +49,9 @@ def _own(trained: TrainedRun) -> dict[str, Any]:
     from atoll.experiment.compare import compare
     from atoll.experiment.summary import summarize
 
-    comparison = compare(trained.setup, {"adapter": trained.values}, lambda *step: None)
+    comparison = compare(
+        trained.setup, {"adapter": trained.values}, rounds=0, step=lambda *step: None, note=note
+    )
     summary = summarize(trained.setup, comparison, lines=[], seconds=0.0)
     clients = {
         name: {key: client[key] for key in ("test", "federated")}

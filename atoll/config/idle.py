@@ -122,6 +122,13 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
         ("train.head_learning_rate",),
     ),
     (
+        "adapter.method", "only lora reads it", lambda e: e.adapter.method == "lora",
+        (
+            "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
+            "adapter.target_modules",
+        ),
+    ),
+    (
         "train.optimizer", "only adamw reads it", lambda e: e.train.optimizer == "adamw",
         ("train.adam_beta1", "train.adam_beta2", "train.adam_epsilon"),
     ),

@@ -67,8 +67,6 @@ class Experiment(BaseModel):
     @classmethod
     def _check_adapter(cls, adapter: Adapter, info: ValidationInfo) -> Adapter:
         model: Model | None = info.data.get("model")
-        if adapter.head is None and model and model.task == "classification":
-            adapter = adapter.model_copy(update={"head": "lda"})
         return _refuse(check_adapter(adapter, model=model), value=adapter)
 
     @field_validator("train")

@@ -116,8 +116,8 @@ class Adapter(BaseModel):
     )
     head: Literal["lda", "ridge", "means", "logistic", "train"] | None = Field(
         None,
-        description="Classifier: solved from statistics (lda, ridge, means, logistic) or trained "
-        "by gradient; null: lda for classification, else the model's own.",
+        description="Classifier: solved from statistics, or trained by gradient; null: lda for "
+        "classification (ridge under a head without a bias), else the model's own.",
     )
     head_features: int | None = Field(
         None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -30,11 +32,17 @@ def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply |
         if not left:
             raise
         if len(requests) == 1:
-            yield Failure(left[0].context.client, "error", f"{type(error).__name__}: {error}")
+            yield Failure(left[0].context.client, "error", _told(error))
             return
         half = (len(left) + 1) // 2
         for few in filter(None, (left[:half], left[half:])):
             yield from answers(client, few)
+
+
+def _told(error: Exception) -> str:
+    """The error, and the line that raised it: the traceback itself ends at the client."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
 
 def _out_of_memory(error: Exception) -> bool:

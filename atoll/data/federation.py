@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from atoll.data.agreement import check_labels
@@ -56,6 +56,16 @@ class FederatedData:
             )
         share = self._read(client)
         return list(share.train if split == "train" else share.test)
+
+    def without(self, clients: Collection[str], reason: str) -> FederatedData:
+        """The same data without some clients, which are skipped for a reason."""
+        return replace(
+            self,
+            clients=tuple(name for name in self.clients if name not in clients),
+            counts={name: count for name, count in self.counts.items() if name not in clients},
+            skipped=(*self.skipped, *clients),
+            reasons={**self.reasons, **dict.fromkeys(clients, reason)},
+        )
 
     def test(self) -> list[Row] | None:
         """The common test set, where there is one."""

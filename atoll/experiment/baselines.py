@@ -27,23 +27,23 @@ from atoll.tree import subtract
 __all__ = ["expected_passes", "local_models", "pooled_model"]
 
 
-def expected_passes(setup: Setup) -> float:
-    """How often the federated run trains on a row, on average."""
-    federation, settings = setup.experiment.federation, setup.experiment.train
+def expected_passes(setup: Setup, rounds: int) -> float:
+    """How often `rounds` rounds of the federated run train on a row, on average."""
+    settings = setup.experiment.train
     rate = setup.clients_per_round / len(setup.data.clients)
     if "train" not in setup.program.algorithms:
         return 0.0
     if settings.max_steps is None:
-        return federation.num_rounds * rate * settings.num_train_epochs
+        return rounds * rate * settings.num_train_epochs
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     # Packed rows are fewer than those of the data.
     counts = [len(setup.bench.examples(client, "train")) for client in setup.data.clients]
     # A pass over n rows is ceil(n / batch) steps, and the last of them may be smaller.
     seen = sum(settings.max_steps * n / -(-n // batch) for n in counts)
-    return federation.num_rounds * rate * seen / sum(counts)
+    return rounds * rate * seen / sum(counts)
 
 
-def local_models(setup: Setup) -> Iterator[tuple[str, State]]:
+def local_models(setup: Setup, rounds: int) -> Iterator[tuple[str, State]]:
     """Each client's own model, a few at a time; a client whose training fails is left out."""
     # All passes are one round, over which the learning rate runs its whole course.
     bench = replace(setup.bench, num_rounds=1)
@@ -54,10 +54,10 @@ def local_models(setup: Setup) -> Iterator[tuple[str, State]]:
     clients, size = setup.data.clients, max(setup.bench.group_size, 1)
     for start in range(0, len(clients), size):
         group = [_context(setup, "local", client) for client in clients[start : start + size]]
-        yield from _trained(setup, bench, heads, group)
+        yield from _trained(setup, bench, heads, group, rounds)
 
 
-def pooled_model(setup: Setup) -> State | None:
+def pooled_model(setup: Setup, rounds: int) -> State | None:
     """The model of one client that has everybody's training rows; None where training failed."""
     members = setup.data.clients
 
@@ -70,7 +70,7 @@ def pooled_model(setup: Setup) -> State | None:
         everyone = _of_members(setup.labelled, members)
         heads = head_methods(bench, setup.experiment.adapter, everyone)
     context = _context(setup, "pooled", "pool")
-    return dict(_trained(setup, bench, heads, [context])).get("pool")
+    return dict(_trained(setup, bench, heads, [context], rounds)).get("pool")
 
 
 def _trained(
@@ -78,11 +78,12 @@ def _trained(
     bench: Bench,
     heads: Heads,
     contexts: Sequence[Context],
+    rounds: int,
 ) -> Iterator[tuple[str, State]]:
     """The models of clients that train in one stack, each with its head solved from its rows."""
     start = setup.start.server
     states = {context.client: _solved(heads, start, context) for context in contexts}
-    rule = LocalRule(epochs=expected_passes(setup))
+    rule = LocalRule(epochs=expected_passes(setup, rounds))
     if rule.epochs:
         server = setup.program.algorithms["train"].server
         requests = [

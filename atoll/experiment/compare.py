@@ -45,20 +45,23 @@ class Comparison:
 def compare(
     setup: Setup,
     state: State,
+    *,
+    rounds: int,
     step: Callable[[str, int, int], None],
-    note: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None],
 ) -> Comparison:
     """Evaluate the federated model, and train and evaluate the baselines.
 
+    rounds: how many the federated model had; baselines take as many passes over a row.
     note: hears of models that could not be trained, and so are not measured.
     """
     wanted = setup.experiment.evaluate.baselines
     federated = _one_model(setup, model_values(state))
-    local = _local(setup, step, note) if "local" in wanted else None
+    local = _local(setup, rounds, step, note) if "local" in wanted else None
     pooled = None
     if "pooled" in wanted:
         step("pooled", 0, 1)
-        state_of_all = pooled_model(setup)
+        state_of_all = pooled_model(setup, rounds)
         step("pooled", 1, 1)
         if state_of_all is None:
             note("baseline pooled: its training failed, so it is left out")
@@ -83,20 +86,25 @@ def final_of(setup: Setup, score: Score) -> float | None:
     return setup.bench.objective.final(score.mean) if score.count else None
 
 
-def _local(setup: Setup, step: Callable[[str, int, int], None], note: Callable[[str], None]) -> Arm:
+def _local(
+    setup: Setup,
+    rounds: int,
+    step: Callable[[str, int, int], None],
+    note: Callable[[str], None],
+) -> Arm:
     """Each client's own model; `common` is the mean over clients of what it reaches there."""
     rows = setup.common_test() or setup.all_held_out()
     clients = setup.data.clients
     common: list[float | None] = []
     own: dict[str, Score] = {}
     step("local", 0, len(clients))
-    for done, (client, state) in enumerate(local_models(setup), start=1):
+    for done, (client, state) in enumerate(local_models(setup, rounds), start=1):
         values = model_values(state)
         own[client] = evaluate(setup.bench, values, setup.bench.examples(client, "test"))
         common.append(final_of(setup, evaluate(setup.bench, values, rows)))
         step("local", done, len(clients))
     failed = [client for client in clients if client not in own]
     if failed:
-        note(f"baseline local: {listed(failed)} left out of its mean, because training failed")
+        note(f"baseline local: {listed(failed)} left out of its mean, because they could not train")
     measured = [value for value in common if value is not None]
     return Arm(sum(measured) / len(measured) if measured else None, own)

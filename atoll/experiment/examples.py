@@ -19,13 +19,16 @@ def cached_examples(
 ) -> Callable[[str, str], Sequence[Example]]:
     """Encoded rows of a client; the least recently used leave when too many rows are held."""
     held: OrderedDict[tuple[str, str], list[Example]] = OrderedDict()
+    count = 0
 
     def examples(client: str, split: str) -> Sequence[Example]:
+        nonlocal count
         key = (client, split)
         if key not in held:
             held[key] = objective.encode(data.rows(client, "train" if split == "train" else "test"))
-            while len(held) > 1 and sum(map(len, held.values())) > CACHED_ROWS:
-                held.popitem(last=False)
+            count += len(held[key])
+            while len(held) > 1 and count > CACHED_ROWS:
+                count -= len(held.popitem(last=False)[1])
         held.move_to_end(key)
         return held[key]
 

@@ -10,7 +10,7 @@ from atoll.algorithms.heads.fed3r import fed3r
 from atoll.algorithms.heads.fedlda import fedlda
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import fedncm
-from atoll.config import Adapter, Loaded, resolve
+from atoll.config import Adapter, Call, Loaded, resolve
 from atoll.core import (
     Aggregator,
     Algorithm,
@@ -21,7 +21,7 @@ from atoll.core import (
     Stage,
     State,
 )
-from atoll.errors import ConfigError
+from atoll.errors import AtollError, ConfigError
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
@@ -93,7 +93,7 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
     """The algorithm that the file names, with the stages, aggregator and server that it names."""
     federation = loaded.experiment.federation
     factory = resolve(federation.algorithm, package="atoll.algorithms", where=loaded.where)
-    algorithm = cast(Algorithm, factory(bench))
+    algorithm = cast(Algorithm, _made(loaded, federation.algorithm, lambda: factory(bench)))
     stages: list[Stage] = [_part(loaded, call, "atoll.stages") for call in federation.stages]
     aggregator: Aggregator = algorithm.aggregator
     if federation.aggregator is not None:
@@ -130,6 +130,13 @@ def _with_prototypes(inner: Server) -> Server:
     return replace(inner, broadcast=broadcast)
 
 
-def _part(loaded: Loaded, call: Any, package: str) -> Any:
-    bound: Callable[[], Any] = resolve(call, package=package, where=loaded.where)
-    return bound()
+def _part(loaded: Loaded, call: Call, package: str) -> Any:
+    return _made(loaded, call, resolve(call, package=package, where=loaded.where))
+
+
+def _made(loaded: Loaded, call: Call, make: Callable[[], Any]) -> Any:
+    """What the file's function makes; an argument that it refuses is told with its place."""
+    try:
+        return make()
+    except AtollError as error:
+        raise type(error)(f"{loaded.where(call.path)}: {error}") from error

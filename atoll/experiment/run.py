@@ -55,7 +55,9 @@ def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[s
         spent = time.perf_counter() - started
         so_far = summarize(setup, unmeasured, lines=lines, seconds=spent)
         export_adapter(setup, state, run.adapter, so_far)
-        comparison = compare(setup, state, observer.step, observer.note)
+        comparison = compare(
+            setup, state, rounds=lines[-1].round, step=observer.step, note=observer.note
+        )
         seconds = time.perf_counter() - started
         summary = summarize(setup, comparison, lines=lines, seconds=seconds)
         for name, row in summary["per_client"].items():

@@ -63,8 +63,8 @@ def finished(path: Path, resolved: str) -> dict[str, Any] | None:
     Raises:
         RunError: when the directory belongs to another experiment, or cannot be read.
     """
-    _check_place(path)
     if not path.exists():
+        _check_place(path)
         return None
     if not path.is_dir():
         raise RunError(f"output_dir {path} is a file; set output_dir to a directory")

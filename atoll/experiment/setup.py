@@ -16,7 +16,7 @@ from atoll.experiment.checks import check_cohort, check_revision, cohort_size
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.placed import placed_errors
 from atoll.experiment.program import Heads, build_program, head_methods
-from atoll.experiment.task import base_of, note_left_out, objective_of, probe_batch
+from atoll.experiment.task import base_of, objective_of, predicting, probe_batch
 from atoll.experiment.words import counted, listed
 from atoll.local.bench import Bench
 from atoll.local.features import feature_cache
@@ -95,7 +95,8 @@ def _prepared(loaded: Loaded, data: FederatedData, note: Callable[[str], None]) 
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
     bench = _bench(experiment, base, built, objective, data)
     if base.head is None:
-        note_left_out(data, bench.examples, note=note)
+        data = predicting(data, bench.examples, note=note)
+        check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
     labelled = feature_cache(bench) if base.head else None

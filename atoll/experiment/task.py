@@ -14,7 +14,7 @@ from atoll.models.classification import classification, label_of
 from atoll.models.locate import locate
 from atoll.models.objective import Batch, Example, Objective
 
-__all__ = ["base_of", "note_left_out", "objective_of", "probe_batch"]
+__all__ = ["base_of", "objective_of", "predicting", "probe_batch"]
 
 # A label beside a text is not read by a language model.
 _WRITTEN = ("messages", "prompt/completion", "instruction/output", "text", "text/label")
@@ -127,20 +127,19 @@ def probe_batch(objective: Objective, data: FederatedData) -> Batch:
     raise DataError(f"no training row of any client has anything to predict: {_EMPTY}")
 
 
-def note_left_out(
+def predicting(
     data: FederatedData,
     examples: Callable[[str, str], Sequence[Example]],
     *,
     note: Callable[[str], None],
-) -> None:
-    """Say which clients have training rows with nothing to predict; such rows are not encoded.
+) -> FederatedData:
+    """The data without clients whose training rows all hold nothing to predict.
 
+    Says whose rows do; such rows are not encoded.
     examples: (client, "train") -> the client's encoded rows.
     """
-    missing = {
-        client: data.counts[client].train - sum(one.rows for one in examples(client, "train"))
-        for client in data.clients
-    }
+    usable = {client: sum(one.rows for one in examples(client, "train")) for client in data.clients}
+    missing = {client: data.counts[client].train - rows for client, rows in usable.items()}
     found = {client: number for client, number in missing.items() if number}
     for client, number in list(found.items())[:_NAMED]:
         rows = "1 row" if number == 1 else f"{number} rows"
@@ -150,3 +149,4 @@ def note_left_out(
     if others > 0:
         clients = "client" if others == 1 else "clients"
         note(f"rows of {others} more {clients} have nothing to predict and are left out")
+    return data.without([client for client, rows in usable.items() if not rows], _EMPTY)

@@ -57,7 +57,9 @@ def fedlogistic(bench: Bench, labelled: Labelled, *, penalty: float = 1e-5) -> A
         at = _joined(ahead(state), head, shapes).double()
         # Divided by the rows that answered: a client that missed the step is left out of the mean.
         gradient = found["gradient"].double() / found["count"].double() + penalty * at
-        new = at - torch.linalg.solve(_metric(state, shapes, penalty), gradient.T).T
+        step = torch.linalg.solve(_metric(state, shapes, penalty), gradient.T).T
+        # A class that nobody has rows of stays where the statistics put it.
+        new = torch.where(_present(state), at - step, at)
         pace = float(state["solver"]["pace"]) if _running(state) else 1.0
         following = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         old = _joined(state["head"], head, shapes).double()
@@ -71,6 +73,10 @@ def fedlogistic(bench: Bench, labelled: Labelled, *, penalty: float = 1e-5) -> A
     work = feature_work("fedlogistic", labelled, shape=shape, sums=sums)
     server = head_server("fedlogistic", solve=solve, sends_head=ahead)
     return Algorithm("fedlogistic", work, (), mean(), server, kind="exchange")
+
+
+def _present(state: State) -> Tensor:
+    return (state["statistics"]["count"] > 0).unsqueeze(1)
 
 
 def _metric(state: State, shapes: Shapes, penalty: float) -> Tensor:

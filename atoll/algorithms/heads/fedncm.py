@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from atoll.aggregators import mean
-from atoll.algorithms.heads.prototypes import SCALE, prototypes
+from atoll.algorithms.heads.prototypes import LOWEST, SCALE, prototypes
 from atoll.core import Algorithm, State
 from atoll.local.bench import Bench
 from atoll.local.statistics import Labelled, class_sums, head_server, head_shapes, head_tree
@@ -26,7 +26,9 @@ def fedncm(bench: Bench, labelled: Labelled, *, scale: float = SCALE) -> Algorit
 
     def solve(state: State, sums: Tree) -> State:
         weight = scale * class_means(sums["sum"][:, : shapes.width])
-        bias = weight.new_zeros(shapes.labels) if shapes.bias else None
+        bias = None
+        if shapes.bias:
+            bias = weight.new_zeros(shapes.labels).masked_fill(sums["count"] == 0, LOWEST)
         held = prototypes(head, sums, shapes)
         return {"head": head_tree(head, weight, bias), "prototypes": held}
 

@@ -29,7 +29,7 @@ MINIMAL = "model: {name_or_path: a}\ndata: {path: b}\n"
         (
             "adapter: {head_exchanges: 3}",
             [
-                "f.yaml:3: adapter.head_exchanges is 3, but adapter.head is lda: only a logistic "
+                "f.yaml:3: adapter.head_exchanges is 3, but adapter.head is null: only a logistic "
                 "head reads it; remove adapter.head_exchanges"
             ],
         ),
@@ -50,7 +50,7 @@ MINIMAL = "model: {name_or_path: a}\ndata: {path: b}\n"
         (
             "train: {head_learning_rate: 0.1}",
             [
-                "f.yaml:3: train.head_learning_rate is 0.1, but adapter.head is lda: only a head "
+                "f.yaml:3: train.head_learning_rate is 0.1, but adapter.head is null: only a head "
                 "that is trained in rounds has a learning rate; remove train.head_learning_rate"
             ],
         ),

@@ -45,21 +45,22 @@ def test_expected_passes(
     tmp_path: Path, zoo: Zoo,
 ) -> None:  # fmt: skip
     setup = scene(tmp_path, zoo, federation=federation, train=train)
-    assert expected_passes(setup) == pytest.approx(expected)
+    assert expected_passes(setup, setup.experiment.federation.num_rounds) == pytest.approx(expected)
 
 
 def test_a_solved_head_alone_needs_no_passes(tmp_path: Path, zoo: Zoo) -> None:
     sections = {"model": {"pooling": "mean"}, "adapter": {"method": "none", "head": "ridge"}}
-    assert expected_passes(scene(tmp_path, zoo, **sections)) == 0.0
+    assert expected_passes(scene(tmp_path, zoo, **sections), 3) == 0.0
 
 
 POOL = "everybody"
 
 
 def _arms(setup: Setup) -> dict[str, dict[str, torch.Tensor]]:
-    pooled = pooled_model(setup)
+    rounds = setup.experiment.federation.num_rounds
+    pooled = pooled_model(setup, rounds)
     assert pooled is not None
-    return {name: model_values(state) for name, state in local_models(setup)} | {
+    return {name: model_values(state) for name, state in local_models(setup, rounds)} | {
         POOL: model_values(pooled)
     }
 
@@ -115,7 +116,7 @@ def test_the_learning_rate_runs_its_whole_course(tmp_path: Path, zoo: Zoo) -> No
             },
         )  # fmt: skip
         # At a tiny rate gradients hardly change, so that the way is the sum of the rates.
-        state = dict(local_models(setup))["dee"]
+        state = dict(local_models(setup, 50))["dee"]
         start, end = model_values(setup.start.server), model_values(state)
         moved[kind] = sum(float((end[n] - start[n]).square().sum()) for n in start) ** 0.5
     assert moved["linear"] / moved["constant"] == pytest.approx(0.51, rel=1e-2)

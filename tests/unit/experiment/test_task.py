@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from atoll.config import load
 from atoll.errors import AtollError
-from atoll.experiment.task import note_left_out
+from atoll.experiment.baselines import expected_passes
+from atoll.experiment.setup import prepare
 from tests.support.federation import labelled_rows
 from tests.support.models import Zoo
 from tests.unit.experiment.scenes import scene, write_clients
@@ -62,9 +64,9 @@ def test_rows_that_are_left_out_are_told(tmp_path: Path, zoo: Zoo, packing: bool
     rows = {"ada": [DEAD, DEAD, LIVE, LIVE], "bob": [LIVE] * 3, "cy": [DEAD, LIVE],
             "dee": [DEAD] * 2, "eve": [DEAD, LIVE]}  # fmt: skip
     write_clients(tmp_path / "data", rows)
-    setup = scene(tmp_path, zoo, "llama", data={"packing": packing})
+    scene(tmp_path, zoo, "llama", data={"packing": packing})
     notes: list[str] = []
-    note_left_out(setup.data, setup.bench.examples, note=notes.append)
+    setup = prepare(load(tmp_path / "experiment.yaml"), note=notes.append)
     why = "a text is empty, a chat has no answer, or a prompt fills all of data.max_length"
     assert notes == [
         f"2 rows of ada have nothing to predict and are left out: {why}",
@@ -72,3 +74,7 @@ def test_rows_that_are_left_out_are_told(tmp_path: Path, zoo: Zoo, packing: bool
         f"2 rows of dee have nothing to predict and are left out: {why}",
         "rows of 1 more client have nothing to predict and are left out",
     ]
+    # A client with nothing to train on takes no place in a cohort.
+    assert setup.data.clients == ("ada", "bob", "cy", "eve")
+    assert setup.data.skipped == ("dee",)
+    assert expected_passes(setup, 4) == 4.0

@@ -443,3 +443,26 @@ def test_statistics_are_sums_of_the_declared_shapes() -> None:
 def test_a_triangle_unfolds() -> None:
     matrix = torch.tensor([[1.0, 2, 3], [2, 4, 5], [3, 5, 6]], dtype=torch.float64)
     assert torch.equal(symmetric(torch.tensor([1.0, 2, 3, 4, 5, 6]), 3), matrix)
+
+
+def test_a_class_without_rows_keeps_its_place_through_logistic_steps() -> None:
+    clients = split(X, Y, THREE, bias=True)
+    bench = head_bench(D, C + 1, bias=True, clients=clients)
+    start: State = {"adapter": {}, "head": {"classifier.weight": torch.zeros(C + 1, D),
+                                            "classifier.bias": torch.zeros(C + 1)}}  # fmt: skip
+    state = exchange(fedlda(bench, labelled(clients)), start, clients)
+    for _ in range(6):
+        state = exchange(fedlogistic(bench, labelled(clients)), state, clients)
+    assert not state["head"]["classifier.weight"][C].any()
+    assert float(state["head"]["classifier.bias"][C]) == -1e9
+    assert (X @ _weight(state).T + _bias(state)).argmax(1).max() < C
+
+
+def test_means_of_a_class_without_rows_are_never_predicted() -> None:
+    clients = split(X, Y, THREE, bias=True)
+    bench = head_bench(D, C + 1, bias=True, clients=clients)
+    start: State = {"adapter": {}, "head": {"classifier.weight": torch.zeros(C + 1, D),
+                                            "classifier.bias": torch.zeros(C + 1)}}  # fmt: skip
+    state = exchange(fedncm(bench, labelled(clients)), start, clients)
+    against = -X.sum(0, keepdims=True)
+    assert (against @ _weight(state).T + _bias(state)).argmax(1) < C
