@@ -14,8 +14,9 @@ __all__ = ["group_size"]
 
 CPU_VALUES = 512 * 384
 """Values of one layer's input at which a CPU has no more overhead to save: about what its own cache
-holds. 512 tokens of MiniLM, 1,536 of a model a third as wide; measured in `benchmarks/overhead`."""
-CPU_TOKENS = 2048
+holds: 512 tokens of MiniLM; measured in `benchmarks/overhead`."""
+CPU_TOKENS = 1280
+"""And no more than this, for the sake of memory: what all tokens leave is kept for backward."""
 SAMPLE = 8
 SHARE = 0.5
 

@@ -21,7 +21,7 @@ def _site(zoo: Zoo, *, batch: int = 1, longest: int = 8, clients: int = 100) -> 
     return site(zoo, train={"per_device_train_batch_size": batch}, rows=rows)
 
 
-@pytest.mark.parametrize(("width", "tokens"), [(32, 2048), (128, 1536), (384, 512), (1024, 192)])
+@pytest.mark.parametrize(("width", "tokens"), [(32, 1280), (128, 1280), (384, 512), (1024, 192)])
 def test_a_cpu_takes_as_many_tokens_as_its_cache_holds(
     width: int, tokens: int, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
