@@ -124,7 +124,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
     (
         "adapter.method", "only lora reads it", lambda e: e.adapter.method == "lora",
         (
-            "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
+            "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
             "adapter.target_modules",
         ),
     ),

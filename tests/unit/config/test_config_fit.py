@@ -105,11 +105,13 @@ def test_a_solved_head_needs_a_classification(refusal: Refusal, head: str) -> No
 
 
 def test_what_only_lora_reads_is_refused_elsewhere(refusal: Refusal) -> None:
-    (told,) = refusal(f"{MINIMAL}adapter: {{method: bitfit, r: 64}}\n")
-    assert told.startswith("f.yaml:4: adapter.r is 64, but adapter.method is bitfit: only lora")
+    (told,) = refusal(f"{MINIMAL}adapter: {{method: bitfit, lora_alpha: 64}}\n")
+    assert told.startswith(
+        "f.yaml:4: adapter.lora_alpha is 64, but adapter.method is bitfit: only lora"
+    )
 
 
 def test_what_the_command_line_made_idle_is_set_back(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
-    path.write_text(f"{MINIMAL}adapter: {{r: 64}}\n")
-    assert load(path, overrides=["adapter.method=bitfit"]).experiment.adapter.r == 8
+    path.write_text(f"{MINIMAL}adapter: {{lora_alpha: 64}}\n")
+    assert load(path, overrides=["adapter.method=bitfit"]).experiment.adapter.lora_alpha == 16

@@ -105,7 +105,7 @@ def test_a_section_without_values_keeps_its_defaults() -> None:
     assert experiment == read(MINIMAL)
 
 
-@pytest.mark.parametrize(("task", "head"), [("classification", "lda"), ("causal-lm", None)])
+@pytest.mark.parametrize(("task", "head"), [("classification", None), ("causal-lm", None)])
 def test_the_head_follows_the_task(task: str, head: str | None) -> None:
     assert read(MINIMAL, f"model.task={task}").adapter.head == head
 

@@ -138,4 +138,4 @@ def test_a_client_that_fails_alone_is_named(tmp_path: Path, zoo: Zoo) -> None:
     )  # fmt: skip
     notes: list[str] = []
     run_experiment(setup, tmp_path / "run", Observer(note=notes.append))
-    assert "baseline local: ada left out of its mean, because training failed" in notes
+    assert "baseline local: ada left out of its mean, because they could not train" in notes
