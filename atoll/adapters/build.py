@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from atoll.adapters.dense import bias_site, linear_site
-from atoll.adapters.lora import lora_scale, lora_site
+from atoll.adapters.lora import LoraScale, lora_site
 from atoll.adapters.site import Frame, Site, fan
 from atoll.adapters.stacked import StackedModel
 from atoll.adapters.targets import bias_modules, linear_targets
@@ -128,9 +128,7 @@ def _attach(
     heads: Sequence[str],
     leave_out: Collection[str] = (),
 ) -> StackedModel:
-    scale = lora_scale(
-        r=max(settings.r, 1), lora_alpha=settings.lora_alpha, use_rslora=settings.use_rslora
-    )
+    scale = LoraScale(settings.lora_alpha, settings.use_rslora)
     sites: list[Site] = []
     for name in targets:
         module = base.model.get_submodule(name)

@@ -16,19 +16,15 @@ from torch.nn.functional import pad
 from atoll.adapters.site import Frame, Site, split_clients
 from atoll.tree import Tree
 
-__all__ = ["LoraScale", "lora_scale", "lora_site", "pad_ranks"]
+__all__ = ["LoraScale", "lora_site", "pad_ranks"]
 
 A, B = "lora_A.weight", "lora_B.weight"
 
 
 @dataclass(frozen=True)
 class LoraScale:
-    """s of the equation above, which depends on the rank that a client has.
+    """s of the equation above, which depends on the rank that a client has."""
 
-    r: the rank that new values are drawn with.
-    """
-
-    r: int
     lora_alpha: float
     use_rslora: bool = False
 
@@ -36,11 +32,6 @@ class LoraScale:
         """α/rank, or α/√rank for rsLoRA; a rank of 0 adds nothing, whatever its scale."""
         rank = max(rank, 1)
         return self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
-
-
-def lora_scale(*, r: int, lora_alpha: float, use_rslora: bool) -> LoraScale:
-    """The scale of an adapter whose settings are these."""
-    return LoraScale(r, lora_alpha, use_rslora)
 
 
 def lora_site(

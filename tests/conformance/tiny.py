@@ -119,7 +119,7 @@ def make_bench(
 ) -> Bench:
     model = Model().to(dtype).requires_grad_(False).eval()
     sites = [
-        lora_site("hidden", (WIDTH, HIDDEN), r=2, scale=LoraScale(2, 4.0), dropout=dropout),
+        lora_site("hidden", (WIDTH, HIDDEN), r=2, scale=LoraScale(4.0), dropout=dropout),
         linear_site("classifier", model.classifier),
     ]
     return Bench(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from atoll import rng
-from atoll.adapters.lora import LoraScale, lora_scale, lora_site, pad_ranks
+from atoll.adapters.lora import LoraScale, lora_site, pad_ranks
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.tree import Tree
@@ -105,9 +105,7 @@ def test_names_and_shapes_are_pefts(zoo: Zoo, kind: str) -> None:
 def test_first_values_are_drawn_as_pefts() -> None:
     """A uniform within the same bounds, and with the same spread; B is zero."""
     d_in, d_out, r = 48, 20, 64
-    ours = lora_site("m", (d_in, d_out), r=r, scale=LoraScale(r, 1.0)).init(
-        rng.generator(0, "test")
-    )
+    ours = lora_site("m", (d_in, d_out), r=r, scale=LoraScale(1.0)).init(rng.generator(0, "test"))
     a, b = ours["m.lora_A.weight"], ours["m.lora_B.weight"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -150,16 +148,15 @@ def test_an_untrained_adapter_changes_nothing(zoo: Zoo) -> None:
 
 
 def test_scale() -> None:
-    for r in (4, 9):
-        assert lora_scale(r=r, lora_alpha=16, use_rslora=False).at(4) == 4.0
-        assert lora_scale(r=r, lora_alpha=16, use_rslora=True).at(4) == 8.0
-    assert lora_scale(r=1, lora_alpha=16, use_rslora=False).at(0) == 16.0
+    assert LoraScale(16, use_rslora=False).at(4) == 4.0
+    assert LoraScale(16, use_rslora=True).at(4) == 8.0
+    assert LoraScale(16, use_rslora=False).at(0) == 16.0
 
 
 def test_the_scale_is_that_of_the_rank_that_came() -> None:
     """Values of rank 2 in an adapter that was made with rank 8: α/2, for one client and for all."""
     model = _Plain(5, 7).requires_grad_(False)
-    stacked = StackedModel(model, [lora_site("layer", (5, 7), r=8, scale=LoraScale(8, 6.0))])
+    stacked = StackedModel(model, [lora_site("layer", (5, 7), r=8, scale=LoraScale(6.0))])
     draw = torch.Generator().manual_seed(0)
     a, b, x = (torch.randn(shape, generator=draw, dtype=torch.float64)
                for shape in ((2, 2, 5), (2, 7, 2), (2, 5)))  # fmt: skip
@@ -193,7 +190,7 @@ def test_different_ranks_in_one_stack(rslora: bool) -> None:
          "layer.lora_B.weight": torch.randn(7, r, generator=draw, dtype=torch.float64)}
         for r in ranks
     ]  # fmt: skip
-    adapted = lora_site("layer", width, r=5, scale=LoraScale(5, alpha, rslora))
+    adapted = lora_site("layer", width, r=5, scale=LoraScale(alpha, rslora))
     stacked_model = StackedModel(model, [adapted])
     padded, uneven = pad_ranks(trees)
     assert uneven == {"layer.lora_A.weight": ranks}
@@ -239,7 +236,7 @@ def _dropped(extents: tuple[tuple[int, int], ...], seeds: tuple[int, ...]) -> Te
     model = _Plain(width, width).requires_grad_(False)
     model.layer.weight.data.zero_()
     model.layer.bias.data.zero_()
-    drops = lora_site("layer", (width, width), r=width, scale=LoraScale(width, width), dropout=RATE)
+    drops = lora_site("layer", (width, width), r=width, scale=LoraScale(width), dropout=RATE)
     eye = torch.eye(width, dtype=torch.float64).expand(clients, width, width)
     rows, length = max(r for r, _ in extents), max(t for _, t in extents)
     x = torch.ones(clients * rows, length, width, dtype=torch.float64)
