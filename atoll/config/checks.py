@@ -148,7 +148,7 @@ def _check_share(federation: Federation, total: int) -> Iterator[Problem]:
     share = federation.fraction_train
     if share is None or federation.clients_per_round is not None:
         return
-    needed, cohort = federation.min_clients, max(1, round(share * total))
+    needed, cohort = federation.min_clients, federation.cohort(total)
     if cohort < needed <= total:
         yield Problem(
             "federation.min_clients",

@@ -42,6 +42,14 @@ class Federation(BaseModel):
         "memory", description="Where simulated clients keep their state between rounds."
     )
 
+    def cohort(self, population: int) -> int:
+        """How many of the clients a round asks."""
+        if self.clients_per_round is not None:
+            return self.clients_per_round
+        if self.fraction_train is not None:
+            return max(1, round(self.fraction_train * population))
+        return population
+
     @field_validator("algorithm", "stages", "aggregator", "server", "runtime")
     @classmethod
     def _placed(cls, value: C, info: ValidationInfo) -> C:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atoll.config import Experiment, Loaded
+from atoll.config import Loaded
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
 from atoll.experiment.words import counted
 
-__all__ = ["check_cohort", "check_revision", "cohort_size"]
-
-
-def cohort_size(experiment: Experiment, population: int) -> int:
-    """How many clients a round asks."""
-    federation = experiment.federation
-    if federation.clients_per_round is not None:
-        return federation.clients_per_round
-    if federation.fraction_train is not None:
-        return max(1, round(federation.fraction_train * population))
-    return population
+__all__ = ["check_cohort", "check_revision"]
 
 
 def check_cohort(loaded: Loaded, data: FederatedData) -> None:
@@ -36,7 +26,7 @@ def check_cohort(loaded: Loaded, data: FederatedData) -> None:
             f"{loaded.where('federation.clients_per_round')}: clients_per_round is {asked}, but "
             f"only {population} clients have rows; lower it"
         )
-    cohort = cohort_size(loaded.experiment, population)
+    cohort = federation.cohort(population)
     if federation.min_clients > cohort:
         share = federation.fraction_train
         why = "" if share is None else f" (fraction_train {share:g} of {population})"

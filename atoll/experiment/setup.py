@@ -12,7 +12,7 @@ from atoll.config import Experiment, Loaded, resolve
 from atoll.core import Position, Program, State
 from atoll.data import FederatedData, load
 from atoll.errors import ConfigError
-from atoll.experiment.checks import check_cohort, check_revision, cohort_size
+from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.placed import placed_errors
 from atoll.experiment.program import Heads, build_program, head_methods
@@ -54,7 +54,7 @@ class Setup:
     @property
     def clients_per_round(self) -> int:
         """The size of a cohort."""
-        return cohort_size(self.experiment, len(self.data.clients))
+        return self.experiment.federation.cohort(len(self.data.clients))
 
     def all_held_out(self) -> list[Example]:
         """All clients' held-out rows together."""
