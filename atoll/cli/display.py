@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from atoll.cli.output import bytes_text, counted, seconds_text
+from atoll.cli.output import bytes_text, seconds_text
+from atoll.experiment.words import counted
 
 if TYPE_CHECKING:
     from atoll.experiment.lines import RoundLine

@@ -15,7 +15,6 @@ __all__ = [
     "FormatOption",
     "bytes_text",
     "command_line",
-    "counted",
     "emit",
     "note",
     "seconds_text",
@@ -54,11 +53,6 @@ def note(text: str) -> None:
 def command_line(*words: str | Path) -> str:
     """Words as they can be pasted into a shell."""
     return shlex.join(map(str, words))
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 round`, `2 rounds`."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def bytes_text(count: float) -> str:

@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.cli.output import bytes_text, command_line, counted, seconds_text
+from atoll.cli.output import bytes_text, command_line, seconds_text
+from atoll.experiment.words import counted
 
 __all__ = ["show_arms", "show_run", "verdict"]
 

@@ -40,11 +40,10 @@ def classification(
         if not rows:
             return []
         tokens = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
+        known = [index[label_of(row)] if "label" in row else -100 for row in rows]
         return [
-            Example(np.asarray(ids, dtype=np.int32), np.asarray([index[label_of(row)]]))
-            if "label" in row
-            else Example(np.asarray(ids, dtype=np.int32), np.asarray([-100]))
-            for ids, row in zip(tokens["input_ids"], rows, strict=True)
+            Example(np.asarray(ids, dtype=np.int32), np.asarray([label]))
+            for ids, label in zip(tokens["input_ids"], known, strict=True)
         ]
 
     def terms(examples: Sequence[Example]) -> Tree:
@@ -54,10 +53,7 @@ def classification(
             held["bias"] = logit_adjustment * (counts / counts.sum()).log()
         elif restricted:
             held["bias"] = torch.where(counts > 0, 0.0, -torch.inf)
-        if class_balance:
-            present = (counts > 0).sum()
-            held["weight"] = torch.where(counts > 0, counts.sum() / (present * counts), 0.0)
-        return held
+        return held | ({"weight": _balance(counts)} if class_balance else {})
 
     return Objective(
         metric="accuracy",
@@ -87,6 +83,12 @@ def label_of(row: Mapping[str, Any]) -> str:
             "each row one class; write one name or whole number as the label of each row"
         )
     return str(label)
+
+
+def _balance(counts: Tensor) -> Tensor:
+    """A weight for each class with which all that have rows weigh the same."""
+    present = (counts > 0).sum()
+    return torch.where(counts > 0, counts.sum() / (present * counts), 0.0)
 
 
 def label_counts(examples: Sequence[Example], num_labels: int) -> Tensor:

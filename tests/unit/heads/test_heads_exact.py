@@ -445,11 +445,16 @@ def test_a_triangle_unfolds() -> None:
     assert torch.equal(symmetric(torch.tensor([1.0, 2, 3, 4, 5, 6]), 3), matrix)
 
 
-def test_a_class_without_rows_keeps_its_place_through_logistic_steps() -> None:
+def _with_an_absent_class() -> tuple[Rows, Bench, State]:
     clients = split(X, Y, THREE, bias=True)
     bench = head_bench(D, C + 1, bias=True, clients=clients)
     start: State = {"adapter": {}, "head": {"classifier.weight": torch.zeros(C + 1, D),
                                             "classifier.bias": torch.zeros(C + 1)}}  # fmt: skip
+    return clients, bench, start
+
+
+def test_a_class_without_rows_keeps_its_place_through_logistic_steps() -> None:
+    clients, bench, start = _with_an_absent_class()
     state = exchange(fedlda(bench, labelled(clients)), start, clients)
     for _ in range(6):
         state = exchange(fedlogistic(bench, labelled(clients)), state, clients)
@@ -459,10 +464,7 @@ def test_a_class_without_rows_keeps_its_place_through_logistic_steps() -> None:
 
 
 def test_means_of_a_class_without_rows_are_never_predicted() -> None:
-    clients = split(X, Y, THREE, bias=True)
-    bench = head_bench(D, C + 1, bias=True, clients=clients)
-    start: State = {"adapter": {}, "head": {"classifier.weight": torch.zeros(C + 1, D),
-                                            "classifier.bias": torch.zeros(C + 1)}}  # fmt: skip
+    clients, bench, start = _with_an_absent_class()
     state = exchange(fedncm(bench, labelled(clients)), start, clients)
     against = -X.sum(0, keepdims=True)
     assert (against @ _weight(state).T + _bias(state)).argmax(1) < C
