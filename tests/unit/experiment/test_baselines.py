@@ -12,6 +12,7 @@ import torch
 
 from atoll.core import Federation
 from atoll.experiment.baselines import expected_passes, local_models, pooled_model
+from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.round import federate
@@ -120,3 +121,20 @@ def test_the_learning_rate_runs_its_whole_course(tmp_path: Path, zoo: Zoo) -> No
         start, end = model_values(setup.start.server), model_values(state)
         moved[kind] = sum(float((end[n] - start[n]).square().sum()) for n in start) ** 0.5
     assert moved["linear"] / moved["constant"] == pytest.approx(0.51, rel=1e-2)
+
+
+def test_a_run_that_stopped_early_is_compared_with_as_many_passes(tmp_path: Path, zoo: Zoo) -> None:
+    """Its baselines are those of a run that was asked for the rounds that it had."""
+
+    def run(folder: Path, rounds: int, patience: int | None) -> dict[str, Any]:
+        setup = scene(
+            folder, zoo, model={"pooling": "mean"}, adapter={"head": "train", "r": 2},
+            federation={"num_rounds": rounds}, evaluate={"patience": patience},
+        )  # fmt: skip
+        return run_experiment(setup, folder / "run", Observer())
+
+    stopped = run(tmp_path / "stopped", 40, 2)
+    assert 0 < stopped["num_rounds"] < 40
+    asked = run(tmp_path / "asked", stopped["num_rounds"], None)
+    for key in ("final", "baselines", "own", "per_client"):
+        assert stopped[key] == asked[key]
