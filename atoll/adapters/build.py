@@ -14,7 +14,7 @@ from atoll.adapters.lora import LoraScale, lora_site
 from atoll.adapters.site import Frame, Site, fan
 from atoll.adapters.stacked import StackedModel
 from atoll.adapters.targets import bias_modules, linear_targets
-from atoll.config.sections import Adapter
+from atoll.config.adapter import Adapter
 from atoll.errors import ModelError
 from atoll.models.base import Base
 from atoll.models.objective import Batch

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from atoll.config.adapter import Adapter
 from atoll.config.federation import Federation
-from atoll.config.sections import Adapter, Data, Model, Train
+from atoll.config.sections import Data, Model, Train
 
 __all__ = [
     "Problem",

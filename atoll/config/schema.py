@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationInfo, field_validator
 
+from atoll.config.adapter import Adapter
 from atoll.config.checks import (
     Problem,
     Problems,
@@ -17,7 +18,7 @@ from atoll.config.checks import (
     check_train,
 )
 from atoll.config.federation import Evaluate, Federation
-from atoll.config.sections import SECTION, Adapter, Data, Model, Train
+from atoll.config.sections import SECTION, Data, Model, Train
 
 __all__ = ["Experiment"]
 

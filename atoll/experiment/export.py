@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from atoll.core import State
 from atoll.experiment.card import model_card
 from atoll.experiment.files import write_json, write_text, write_whole
+from atoll.experiment.peft_layout import adapter_config, peft_names
 from atoll.experiment.setup import Setup
 from atoll.tree import Tree
 
-__all__ = ["adapter_config", "export_adapter", "peft_names"]
+__all__ = ["export_adapter"]
 
 
 def export_adapter(setup: Setup, state: State, folder: Path, summary: dict[str, Any]) -> None:
@@ -44,45 +45,6 @@ def _random_layer(setup: Setup) -> Tree:
         name: value
         for name, value in setup.base.model.named_buffers()
         if name.startswith("random.") and not name.startswith(setup.base.prefix)
-    }
-
-
-def peft_names(tree: Tree) -> Tree:
-    """Names as `PeftModel.save_pretrained` writes them."""
-    return {f"base_model.model.{name}": value for name, value in tree.items()}
-
-
-def adapter_config(setup: Setup) -> dict[str, Any]:
-    """PEFT's own LoraConfig, written out; the head is saved where the Auto class has one."""
-    from peft import LoraConfig
-
-    settings, base = setup.experiment.adapter, setup.base
-    saved = None
-    if base.head and base.auto_class != "AutoModel":
-        drawn = sorted({name.rpartition(".")[0] for name in base.fresh})
-        saved = [base.head.split(".")[0], *drawn]
-    task = {
-        "AutoModelForCausalLM": "CAUSAL_LM",
-        "AutoModelForSequenceClassification": "SEQ_CLS",
-        "AutoModel": "FEATURE_EXTRACTION",
-    }[base.auto_class]
-    config = LoraConfig(
-        base_model_name_or_path=base.source.hub_id,
-        revision=base.source.revision,
-        task_type=task,
-        inference_mode=True,
-        r=settings.r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        use_rslora=settings.use_rslora,
-        target_modules=list(setup.built.targets),
-        modules_to_save=saved,
-        fan_in_fan_out=setup.built.transposed,
-    )
-    found = config.to_dict()
-    return {
-        key: sorted(value) if isinstance(value, set) else getattr(value, "value", value)
-        for key, value in found.items()
     }
 
 

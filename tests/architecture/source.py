@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "round",
         "runtimes algorithms recipes",
         "experiment",
+        "report worker",
         "cli",
         "__main__",
     )

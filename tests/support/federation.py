@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from atoll.adapters.build import Built, build_adapter
-from atoll.config.sections import Adapter, Train
+from atoll.config.adapter import Adapter
+from atoll.config.sections import Train
 from atoll.core import Channel, Context, Failure, Request
 from atoll.local.bench import Bench
 from atoll.local.train import LocalRule, Trained, train

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atoll.adapters.build import build_adapter
-from atoll.config.sections import Adapter
+from atoll.config.adapter import Adapter
 from atoll.errors import ModelError
 from atoll.models.base import Base
 from atoll.models.locate import Source
