@@ -32,6 +32,7 @@ from atoll.core import (
     Stage,
     Task,
     answers,
+    metrics_of,
     payload_nbytes,
     validate,
 )
@@ -102,7 +103,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
             failures.append(decoded)
             continue
         state = algorithm.aggregator.add(state, decoded)
-        clients[reply.client] = _numbers(decoded)
+        clients[reply.client] = metrics_of(decoded)
     _check_needs_all(algorithm, failures)
     aggregate = algorithm.aggregator.finish(state)
     for stage in reversed(algorithm.stages):
@@ -110,7 +111,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
             aggregate = stage.decode(task.context, aggregate, like)
     bytes_down = sum(payload_nbytes(task.broadcast(client)) for client in cohort)
     exchange = Exchange(
-        task.algorithm, algorithm.kind, cohort, tuple(failures), _numbers(aggregate),
+        task.algorithm, algorithm.kind, cohort, tuple(failures), metrics_of(aggregate),
         clients, bytes_up, bytes_down,
     )  # fmt: skip
     return aggregate, exchange
@@ -168,11 +169,6 @@ def _encode(stages: Sequence[Stage], request: Request, reply: Reply) -> Reply:
         payload, state[stage.name] = stage.encode(request.context, payload, before)
     return Reply(reply.client, payload, {part: tree for part, tree in state.items() if tree})
 
-
-def _numbers(payload: Payload) -> dict[str, float]:
-    if "metrics" not in payload:
-        return {}
-    return {name: float(value) for name, value in payload["metrics"].tree.items()}
 
 
 def _check_needs_all(algorithm: Algorithm, failures: Sequence[Failure]) -> None:

@@ -22,13 +22,14 @@ __all__ = ["Frame", "Site", "fan", "split_clients"]
 class Frame:
     """One forward pass of a stack.
 
-    extents: for each client its own (rows, length); the rest of [b, T] is padding.
+    extents: for each client its own (rows, length); the rest of [b, T] is padding. A length of
+        None means that nothing is padded.
     generators: one a client, for the adapter's dropout; None when nothing is dropped.
     ranks: one a client, by the name of the value whose first dimension was filled up with zeros.
     """
 
     clients: int
-    extents: tuple[tuple[int, int], ...] = ()
+    extents: tuple[tuple[int, int | None], ...] = ()
     generators: tuple[torch.Generator, ...] | None = None
     ranks: Mapping[str, Sequence[int]] = field(default_factory=dict)
 

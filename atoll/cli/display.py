@@ -66,7 +66,7 @@ class Display:
 
     def begin(self, setup: Setup) -> None:
         """Training starts; say what of."""
-        self._metric = setup.bench.objective.metric
+        self._metric = setup.bench.objective.metric.name
         self._num_rounds = setup.experiment.federation.num_rounds
         self._arms = len(setup.experiment.evaluate.baselines)
         rows = sum(count.train for count in setup.data.counts.values())

@@ -36,9 +36,10 @@ def evaluate(
     if output_format is Format.json:
         emit({"run": str(run), "data": None if data is None else str(data), **found})
     elif data is not None:
-        typer.echo(f"{found['metric']} {found['final']:.4f} on {found['rows']} rows of {data}")
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        typer.echo(f"{numbers} on {found['rows']} rows of {data}")
     else:
-        from atoll.cli.report import show_arms
+        from atoll.cli.summary_text import show_arms
 
         common = trained.setup.data.test() is not None
         show_arms(found, {"federated": found["final"]}, common_test=common)
@@ -70,9 +71,12 @@ def _on_file(trained: TrainedRun, path: Path) -> dict[str, Any]:
     bench = trained.setup.bench
     rows = trained.rows(path)
     found = score(bench, trained.values, bench.objective.encode(rows))
+    metric = bench.objective.metric
+    numbers = dict(metric.finals(found.sums, found.count)) if found.count else {metric.name: None}
     return {
         "task": trained.setup.experiment.model.task,
-        "metric": bench.objective.metric,
-        "final": bench.objective.final(found.mean),
+        "metric": metric.name,
+        "final": numbers[metric.name],
+        "metrics": numbers,
         "rows": len(rows),
     }

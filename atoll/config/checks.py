@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from atoll.config.adapter import Adapter
 from atoll.config.federation import Federation
 from atoll.config.sections import Data, Model, Train
+from atoll.config.tasks import TASKS
 
 __all__ = [
     "Problem",
@@ -40,7 +41,7 @@ class Problems(ValueError):
 
 def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
     """Options of one task are refused for another; no model means that it is wrong itself."""
-    if data.packing and model and model.task != "causal-lm":
+    if data.packing and model and not TASKS[model.task].generates:
         yield Problem(
             "data.packing",
             f"data.packing is true, but model.task is {model.task}: only causal-lm packs rows; "
@@ -64,11 +65,11 @@ def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]
             "adapter.r",
             "adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or adapter.method: none",
         )
-    if adapter.method == "none" and model and model.task == "causal-lm":
+    if adapter.method == "none" and model and not TASKS[model.task].head:
         yield Problem(
             "adapter.method",
-            "adapter.method is none, but model.task is causal-lm, which has no head: nothing would "
-            "train; use lora, bitfit or full",
+            f"adapter.method is none, but model.task is {model.task}, which has no head: nothing "
+            "would train; use lora, bitfit or full",
         )
     if adapter.method == "none" and adapter.head == "train" and adapter.train_head is False:
         yield Problem(
@@ -77,11 +78,11 @@ def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]
             "nothing would train; remove adapter.train_head, or solve the head (head: lda)",
         )
     solved = adapter.head in ("lda", "ridge", "means", "logistic")
-    if solved and model and model.task != "classification":
+    if solved and model and not TASKS[model.task].solved:
         yield Problem(
             "adapter.head",
-            f"adapter.head is {adapter.head}, but model.task is {model.task}: only the head of a "
-            "classification can be solved from statistics; remove adapter.head",
+            f"adapter.head is {adapter.head}, but model.task is {model.task}, which has no head "
+            "that can be solved from statistics; remove adapter.head",
         )
     if isinstance(adapter.target_modules, str):
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel
 
 from atoll.config.checks import Problem
+from atoll.config.tasks import TASKS, TaskFacts
 from atoll.config.words import shown
 
 if TYPE_CHECKING:
@@ -80,29 +81,39 @@ def _said(value: object) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
-def _classifies(experiment: Experiment) -> bool:
-    return experiment.model.task == "classification"
+def _facts(experiment: Experiment) -> TaskFacts:
+    return TASKS[experiment.model.task]
 
 
 def _trains_head(experiment: Experiment) -> bool:
     given = experiment.adapter.train_head
     trained = experiment.adapter.head == "train" if given is None else given
-    return trained and _classifies(experiment)
+    return trained and _facts(experiment).head
 
 
 # What keeps keys from being read, who reads them, whether they are read, and the keys.
 _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
     (
-        "model.task", "only a classification reads it", _classifies,
+        "model.task", "it has no tokens to pool", lambda e: _facts(e).pools,
+        ("model.pooling", "model.normalize"),
+    ),
+    (
+        "model.task", "it has no head that could be solved", lambda e: _facts(e).solved,
         (
-            "model.pooling", "model.normalize", "adapter.head", "adapter.head_features",
-            "adapter.refit_every", "adapter.head_exchanges", "adapter.head_ridge",
-            "adapter.local_head", "adapter.train_head", "train.head_learning_rate",
-            "train.restricted", "train.logit_adjustment", "train.class_balance",
+            "adapter.head_features", "adapter.refit_every", "adapter.head_exchanges",
+            "adapter.head_ridge", "adapter.local_head",
         ),
     ),
     (
-        "model.task", "only causal-lm reads it", lambda e: not _classifies(e),
+        "model.task", "it has no head", lambda e: _facts(e).head,
+        ("adapter.head", "adapter.train_head", "train.head_learning_rate"),
+    ),
+    (
+        "model.task", "its rows have no class", lambda e: _facts(e).classes,
+        ("train.restricted", "train.logit_adjustment", "train.class_balance"),
+    ),
+    (
+        "model.task", "only a language model that writes reads it", lambda e: _facts(e).generates,
         ("data.completion_only",),
     ),
     (

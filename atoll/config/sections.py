@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from atoll.config.call import Call, placed
+from atoll.config.tasks import TaskName
 
 __all__ = ["SECTION", "Data", "Model", "NonEmpty", "Train"]
 
@@ -33,7 +34,7 @@ class Model(BaseModel):
     name_or_path: NonEmpty = Field(
         description="Hub id, local directory, or builtin:minilm (works offline)."
     )
-    task: Literal["classification", "causal-lm"] = Field(
+    task: TaskName = Field(
         "classification", description="What the model learns to do."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(

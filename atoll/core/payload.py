@@ -10,7 +10,7 @@ import torch
 from atoll.errors import PayloadError
 from atoll.tree import Tree, all_finite, nbytes
 
-__all__ = ["Channel", "Payload", "payload_nbytes", "validate"]
+__all__ = ["Channel", "Payload", "metrics_of", "payload_nbytes", "validate"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ Payload = dict[str, Channel]
 def payload_nbytes(payload: Payload) -> int:
     """Bytes of the values that travel."""
     return sum(nbytes(channel.tree) for channel in payload.values())
+
+
+def metrics_of(payload: Payload) -> dict[str, float]:
+    """The numbers of channel `metrics`; those of a vector are name.0, name.1, …"""
+    numbers: dict[str, float] = {}
+    for name, value in payload["metrics"].tree.items() if "metrics" in payload else ():
+        keys = [name] if value.dim() == 0 else [f"{name}.{i}" for i in range(value.numel())]
+        numbers |= zip(keys, value.reshape(-1).tolist(), strict=True)
+    return numbers
 
 
 def validate(payload: Payload, like: Payload) -> None:

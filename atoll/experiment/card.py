@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from atoll.experiment.setup import Setup
+from atoll.experiment.tasks import task_of
+from atoll.experiment.tasks.text import model_dtype
 
 __all__ = ["loading_lines", "model_card"]
 
@@ -49,71 +51,31 @@ they were.
 
 
 def loading_lines(setup: Setup) -> str:
-    """Plain transformers (and peft) lines that reproduce the trained model's logits.
+    """Plain transformers (and peft) lines that reproduce the trained model's outputs.
 
     In bfloat16 only about, see the card.
     """
-    base, length = setup.base, setup.experiment.data.max_length
-    start = f"""import torch
+    base, usage = setup.base, task_of(setup.experiment).usage(setup.experiment, setup.base)
+    inputs = "\n".join(usage.inputs)
+    outputs = "\n".join(f"    {line}" for line in usage.outputs)
+    return f"""import torch
 from safetensors.torch import load_file
 from transformers import {base.auto_class}, AutoTokenizer
 
 base = "{base.source.hub_id}"
 tokenizer = AutoTokenizer.from_pretrained(base{_source(setup)})
 model = {base.auto_class}.from_pretrained(
-    base{_source(setup)}, dtype={_dtype(setup)}{_num_labels(setup)}
+    base{_source(setup)}, dtype={model_dtype(setup.experiment, base)}{_num_labels(setup)}
 )
 {_padding(setup)}{_weights(setup)}
 model.eval()
-texts = ["a row of text"]
-batch = tokenizer(
-    texts, padding=True, truncation=True, max_length={length}, return_tensors="pt"
-)
+{inputs}
 with torch.no_grad():
-"""
-    if base.auto_class != "AutoModel":
-        return start + "    logits = model(**batch).logits"
-    lines = _pooled(setup)
-    return start + "\n".join(f"    {line}" for line in lines)
-
-
-def _pooled(setup: Setup) -> list[str]:
-    """From token vectors to logits, where the head is Atoll's own."""
-    base = setup.base
-    # Atoll pools in float32 or finer.
-    exact = ".float()" if _dtype(setup) == "torch.bfloat16" else ""
-    pooled = "hidden[:, 0]"
-    if base.pooling == "mean":
-        pooled = "(hidden * mask).sum(1) / mask.sum(1).clamp(min=1)"
-    lines = [
-        f"hidden = model(**batch).last_hidden_state{exact}",
-        'mask = batch["attention_mask"].unsqueeze(-1)',
-        f"features = {pooled}",
-    ]
-    if base.normalize:
-        lines.append("features = torch.nn.functional.normalize(features, dim=-1)")
-    lines.append('head = load_file("head.safetensors")')
-    if setup.experiment.adapter.head_features is not None:
-        lines += [
-            'angles = features @ head["random.weight"].T + head["random.bias"]',
-            'features = (2 / len(head["random.bias"])) ** 0.5 * torch.cos(angles)',
-        ]
-    lines += [
-        'logits = features @ head["classifier.weight"].T + head["classifier.bias"]',
-    ]
-    return lines
-
-
-def _dtype(setup: Setup) -> str:
-    """What the model computes in: its own precision, or that of values that replace all of it."""
-    dtype = next(setup.base.backbone.parameters()).dtype
-    if setup.experiment.adapter.method == "full":
-        dtype = torch.promote_types(dtype, torch.float32)
-    return str(dtype)
+{outputs}"""
 
 
 def _tolerance(setup: Setup) -> str:
-    if _dtype(setup) != "torch.bfloat16":
+    if model_dtype(setup.experiment, setup.base) != torch.bfloat16:
         return ""
     return """
 The base computes in bfloat16, which has three digits: these lines give the trained model's logits

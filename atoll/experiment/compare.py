@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from atoll.core import State
 from atoll.experiment.baselines import local_models, pooled_model
 from atoll.experiment.setup import Setup
 from atoll.experiment.words import listed
 from atoll.local.bench import model_values
-from atoll.local.infer import Score, evaluate
+from atoll.local.infer import Rows, Score, measure
 from atoll.tree import Tree
 
-__all__ = ["Arm", "Comparison", "compare", "final_of"]
+__all__ = ["Arm", "Comparison", "compare", "final_of", "joined", "metrics_of_arm"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to a model: its metric on the common rows, and the scores on each client's own.
+    """One way to a model, measured.
 
-    common: None where there is no row to measure on.
+    common: scores of the common rows, for each of its models (local: one a client); empty where
+        there is no row to measure on.
+    own: the scores of each client's own held-out rows.
     """
 
-    common: float | None
-    own: Mapping[str, Score]
+    common: tuple[Rows, ...]
+    own: Mapping[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,40 @@ def compare(
 
 def _one_model(setup: Setup, values: Tree) -> Arm:
     own = {
-        client: evaluate(setup.bench, values, setup.bench.examples(client, "test"))
+        client: measure(setup.bench, values, setup.bench.examples(client, "test"))
         for client in setup.data.clients
     }
     rows = setup.common_test()
-    if rows is None:
-        total = Score(sum(s.total for s in own.values()), sum(s.count for s in own.values()))
-        return Arm(final_of(setup, total), own)
-    return Arm(final_of(setup, evaluate(setup.bench, values, rows)), own)
+    if rows is not None:
+        return Arm((measure(setup.bench, values, rows),), own)
+    measured = [found for found in own.values() if len(found.counts)]
+    return Arm((joined(measured),) if measured else (), own)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of several sets as one set."""
+    return Rows(
+        torch.cat([part.scores for part in parts]), torch.cat([part.counts for part in parts])
+    )
+
+
+def metrics_of_arm(setup: Setup, arm: Arm) -> dict[str, float] | None:
+    """The metrics on the common rows, the mean over an arm's models; None without such rows."""
+    metric = setup.bench.objective.metric
+    found = [
+        metric.finals(score.sums, score.count)
+        for rows in arm.common
+        if (score := rows.score(metric)).count
+    ]
+    if not found:
+        return None
+    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
 
 
 def final_of(setup: Setup, score: Score) -> float | None:
     """The metric that a score comes to; None where nothing was counted."""
-    return setup.bench.objective.final(score.mean) if score.count else None
+    metric = setup.bench.objective.metric
+    return metric.finals(score.sums, score.count)[metric.name] if score.count else None
 
 
 def _local(
@@ -95,16 +120,15 @@ def _local(
     """Each client's own model; `common` is the mean over clients of what it reaches there."""
     rows = setup.common_test() or setup.all_held_out()
     clients = setup.data.clients
-    common: list[float | None] = []
-    own: dict[str, Score] = {}
+    common: list[Rows] = []
+    own: dict[str, Rows] = {}
     step("local", 0, len(clients))
     for done, (client, state) in enumerate(local_models(setup, rounds), start=1):
         values = model_values(state)
-        own[client] = evaluate(setup.bench, values, setup.bench.examples(client, "test"))
-        common.append(final_of(setup, evaluate(setup.bench, values, rows)))
+        own[client] = measure(setup.bench, values, setup.bench.examples(client, "test"))
+        common.append(measure(setup.bench, values, rows))
         step("local", done, len(clients))
     failed = [client for client in clients if client not in own]
     if failed:
         note(f"baseline local: {listed(failed)} left out of its mean, because they could not train")
-    measured = [value for value in common if value is not None]
-    return Arm(sum(measured) / len(measured) if measured else None, own)
+    return Arm(tuple(common), own)

@@ -11,28 +11,32 @@ from atoll.models.objective import Example, Objective
 
 __all__ = ["cached_examples", "common_examples"]
 
-CACHED_ROWS = 200_000
+CACHED_BYTES = 2**31
 
 
 def cached_examples(
     objective: Objective, data: FederatedData
 ) -> Callable[[str, str], Sequence[Example]]:
-    """Encoded rows of a client; the least recently used leave when too many rows are held."""
+    """Encoded rows of a client; the least recently used leave when all take too many bytes."""
     held: OrderedDict[tuple[str, str], list[Example]] = OrderedDict()
-    count = 0
+    size = 0
 
     def examples(client: str, split: str) -> Sequence[Example]:
-        nonlocal count
+        nonlocal size
         key = (client, split)
         if key not in held:
             held[key] = objective.encode(data.rows(client, "train" if split == "train" else "test"))
-            count += len(held[key])
-            while len(held) > 1 and count > CACHED_ROWS:
-                count -= len(held.popitem(last=False)[1])
+            size += _nbytes(held[key])
+            while len(held) > 1 and size > CACHED_BYTES:
+                size -= _nbytes(held.popitem(last=False)[1])
         held.move_to_end(key)
         return held[key]
 
     return examples
+
+
+def _nbytes(examples: Sequence[Example]) -> int:
+    return sum(example.nbytes for example in examples)
 
 
 def common_examples(

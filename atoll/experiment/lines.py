@@ -9,7 +9,8 @@ from atoll.core import Report
 from atoll.experiment.compare import final_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
-from atoll.local.infer import Score, evaluate
+from atoll.local.evaluation import score_of
+from atoll.local.infer import evaluate
 
 __all__ = ["RoundLine", "public", "round_line"]
 
@@ -37,7 +38,7 @@ def round_line(setup: Setup, report: Report, seconds: float) -> RoundLine:
     own = None
     common = None
     if asked:
-        own = final_of(setup, Score(asked[0].metrics["total"], asked[0].metrics["count"]))
+        own = final_of(setup, score_of(asked[0].metrics))
         rows = setup.common_test()
         if rows is not None:
             values = model_values(report.position.server)
@@ -61,7 +62,7 @@ def public(setup: Setup, line: RoundLine) -> dict[str, Any]:
     return {
         "round": line.round,
         "loss": line.loss,
-        setup.bench.objective.metric: line.metric,
+        setup.bench.objective.metric.name: line.metric,
         "own": line.own,
         "bytes_up": line.bytes_up,
         "bytes_down": line.bytes_down,

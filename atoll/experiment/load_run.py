@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atoll.config import load
+from atoll.config import Experiment, load
 from atoll.data import ClientCount, FederatedData
 from atoll.data.federation import Common
 from atoll.data.labels import check_known, labels_of
@@ -26,6 +26,7 @@ from atoll.data.scan import Share
 from atoll.data.tables import Row, read_table
 from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.setup import Setup, prepare
+from atoll.experiment.tasks import task_of
 from atoll.local.bench import model_values
 from atoll.models.locate import fingerprint
 from atoll.tree import Tree
@@ -81,7 +82,7 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
         overrides.append(f"model.name_or_path={json.dumps(folder)}")
         loaded = load(path / "experiment.yaml", overrides=overrides)
     labels = facts["labels"]
-    data = None if with_data else _stand_in(labels)
+    data = None if with_data else _stand_in(loaded.experiment, labels)
     setup = prepare(loaded, note=lambda text: None, data=data)
     if labels is not None and list(setup.data.labels or ()) != labels:
         raise DataError(
@@ -148,10 +149,9 @@ def _json(path: Path, *, keys: set[str]) -> dict[str, Any]:
     return found
 
 
-def _stand_in(labels: list[str] | None) -> FederatedData:
+def _stand_in(experiment: Experiment, labels: list[str] | None) -> FederatedData:
     """A federation of one made-up row: enough to build the model without anyone's data."""
-    row = {"text": "a row", "label": labels[0]} if labels else {"text": "a row"}
-    kind: RowKind = "text/label" if labels else "text"
+    row, kind = task_of(experiment).row(labels)
     return FederatedData(
         clients=("nobody",),
         skipped=(),

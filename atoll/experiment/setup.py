@@ -9,14 +9,16 @@ import torch
 
 from atoll.adapters.build import Built, build_adapter
 from atoll.config import Experiment, Loaded, resolve
+from atoll.config.tasks import TASKS
 from atoll.core import Position, Program, State
 from atoll.data import FederatedData, load
 from atoll.errors import ConfigError
 from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.placed import placed_errors
+from atoll.experiment.predicting import predicting, probe_batch
 from atoll.experiment.program import Heads, build_program, head_methods
-from atoll.experiment.task import base_of, objective_of, predicting, probe_batch
+from atoll.experiment.tasks import task_of
 from atoll.experiment.words import counted, listed
 from atoll.local.bench import Bench
 from atoll.local.features import feature_cache
@@ -87,19 +89,20 @@ def _prepared(loaded: Loaded, data: FederatedData, note: Callable[[str], None]) 
     experiment = loaded.experiment
     check_cohort(loaded, data)
     check_revision(loaded)
-    base = base_of(experiment, data)
-    objective = objective_of(experiment, base, data)
+    task = task_of(experiment)
+    base = task.base(experiment, data)
+    objective = task.objective(experiment, base, data)
     built = build_adapter(base, experiment.adapter, probe_batch(objective, data))
     if built.dropped:
         note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
     bench = _bench(experiment, base, built, objective, data)
-    if base.head is None:
+    if objective.drops_rows:
         data = predicting(data, bench.examples, note=note)
         check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
-    labelled = feature_cache(bench) if base.head else None
+    labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads)
     state = _first_state(bench, experiment)
@@ -135,9 +138,7 @@ def _bench(
 ) -> Bench:
     device = _device(experiment.train.device)
     base.model.to(device)
-    solved = experiment.adapter.head not in ("train", None) or (
-        experiment.adapter.head is None and base.head is not None
-    )
+    solved = TASKS[experiment.model.task].solved and experiment.adapter.head != "train"
     train_head = experiment.adapter.train_head
     bench = Bench(
         model=built.model,

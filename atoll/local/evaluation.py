@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
 
 from atoll.aggregators import mean
 from atoll.core import (
@@ -18,18 +20,19 @@ from atoll.core import (
     State,
 )
 from atoll.local.bench import Bench, broadcast_values
-from atoll.local.infer import evaluate
+from atoll.local.infer import Score, evaluate
 from atoll.local.work import scalar
 from atoll.servers import average
 
-__all__ = ["evaluation"]
+__all__ = ["evaluation", "score_of"]
 
 
 def evaluation(bench: Bench) -> Algorithm:
     """Sums of scores and of what they count; a client without held-out rows answers with zeros."""
+    blank = (0.0,) * bench.objective.metric.width
 
     def template(broadcast: Payload) -> Payload:
-        return _channel(0.0, 0.0)
+        return _channel(torch.zeros(len(blank)), 0.0)
 
     def work(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
         for request in requests:
@@ -37,7 +40,7 @@ def evaluation(bench: Bench) -> Algorithm:
             score = evaluate(
                 bench, broadcast_values(request.payload), bench.examples(client, "test")
             )
-            yield Reply(client, _channel(score.total, score.count))
+            yield Reply(client, _channel(torch.tensor(score.sums or blank), score.count))
 
     def unchanged(context: Context, state: State, aggregate: Payload) -> State:
         return state
@@ -48,5 +51,11 @@ def evaluation(bench: Bench) -> Algorithm:
     return Algorithm("evaluation", client, (), mean(), server, kind="evaluation")
 
 
-def _channel(total: float, count: float) -> Payload:
-    return {"metrics": Channel({"total": scalar(total), "count": scalar(count)}, "sum")}
+def score_of(metrics: Mapping[str, float]) -> Score:
+    """The score that an evaluation's metrics hold."""
+    places = range(sum(name.startswith("sums.") for name in metrics))
+    return Score(tuple(metrics[f"sums.{place}"] for place in places), metrics["count"])
+
+
+def _channel(sums: torch.Tensor, count: float) -> Payload:
+    return {"metrics": Channel({"sums": sums, "count": scalar(count)}, "sum")}

@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from atoll.adapters.site import Frame, fan
 from atoll.local.bench import Bench
+from atoll.models.objective import Example
 
 __all__ = ["group_size"]
 
@@ -18,6 +20,8 @@ holds: 512 tokens of MiniLM; measured in `benchmarks/overhead`."""
 CPU_TOKENS = 1280
 """And no more than this, for the sake of memory: what all tokens leave is kept for backward."""
 SAMPLE = 8
+PROBED = 16
+"""Tokens of a text that are run to see what one costs."""
 SHARE = 0.5
 
 
@@ -28,11 +32,13 @@ def group_size(bench: Bench, *, clients: Sequence[str]) -> int:
     ]
     if not rows:
         return 1
-    length = max(1, round(sum(map(len, rows)) / len(rows)))
-    batch = bench.settings.per_device_train_batch_size
-    fits = int(SHARE * _free_bytes(bench.device) / _bytes_per_client(bench, batch, length))
-    tokens = min(CPU_VALUES // _width(bench), CPU_TOKENS)
-    pays = tokens // (batch * length) if bench.device.type == "cpu" else fits
+    saved, tokens, buffers = _one_row(bench, rows[0].cut(PROBED))
+    # Text grows with its length; images and the like are all of one size.
+    longer = sum(map(len, rows)) / len(rows) / max(len(rows[0].cut(PROBED)), 1) or 1.0
+    batch = bench.settings.per_device_train_batch_size * longer
+    fits = int(SHARE * _free_bytes(bench.device) / max(saved * batch + buffers, 1))
+    most = min(CPU_VALUES // _width(bench), CPU_TOKENS)
+    pays = int(most // (batch * tokens)) if bench.device.type == "cpu" else fits
     return max(1, min(pays, fits, len(clients)))
 
 
@@ -42,9 +48,9 @@ def _width(bench: Bench) -> int:
     return min((shape[0] for layer in layers if (shape := fan(layer))), default=384)
 
 
-def _bytes_per_client(bench: Bench, batch: int, length: int) -> int:
-    """Activations kept for one client's backward, measured on one row, and its five buffers."""
-    saved = 0
+def _one_row(bench: Bench, example: Example) -> tuple[int, int, int]:
+    """Of one row: bytes kept for its backward, and its tokens; and a client's buffers in bytes."""
+    saved, tokens = 0, 1
 
     def count(value: torch.Tensor) -> torch.Tensor:
         nonlocal saved
@@ -52,17 +58,27 @@ def _bytes_per_client(bench: Bench, batch: int, length: int) -> int:
             saved += value.numel() * value.element_size()
         return value
 
+    def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tokens
+        tokens = max(tokens, args[0].numel() // args[0].shape[-1])
+
+    layers = [bench.model.model.get_submodule(site.module) for site in bench.model.sites]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     first = next(iter(bench.model.model.parameters()))
     values = {
         name: value.to(first).unsqueeze(0).requires_grad_()
         for name, value in bench.model.init(0).items()
     }
-    row = bench.objective.collate([None])
-    inputs = {name: value.expand(1, 16).to(bench.device) for name, value in row.inputs.items()}
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-        bench.model.forward(values, inputs, Frame(1, ((1, 16),)))
+    batch = bench.objective.collate([example]).to(bench.device)
+    extents = ((batch.views, batch.length),)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+            bench.model.forward(values, batch.inputs, Frame(1, extents))
+    finally:
+        for hook in hooks:
+            hook.remove()
     buffers = 5 * sum(value.numel() * value.element_size() for value in values.values())
-    return max(1, saved * batch * length // 16 + buffers)
+    return saved, tokens, buffers
 
 
 def _free_bytes(device: torch.device) -> int:

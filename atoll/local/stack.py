@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class Stack:
         if active != self.active:
             self._narrow(active)
         size = self.bench.settings.per_device_train_batch_size
-        chosen = [[job.examples[row] for row in job.steps[number]] for job in self.jobs[:active]]
+        chosen = [self._drawn(job, number) for job in self.jobs[:active]]
         counts = [sum(map(self.bench.objective.count, rows)) for rows in chosen]
         for micro in range(0, max(map(len, chosen)), size):
             rows = [examples[micro : micro + size] for examples in chosen]
@@ -92,6 +92,18 @@ class Stack:
             else:
                 self.grads[:active] += torch.cat(flat, dim=1)
         self._update(number)
+
+    def _drawn(self, job: Job, number: int) -> list[Example]:
+        """The rows of one client's step, made anew where the task draws them."""
+        rows, redraw = job.steps[number], self.bench.objective.redraw
+        if redraw is None:
+            return [job.examples[row] for row in rows]
+        c = job.request.context
+        place = (c.run, c.round, c.client, number)
+        return [
+            redraw(job.examples[row], rng.numpy_generator(c.seed, "redraw", *place, i))
+            for i, row in enumerate(rows)
+        ]
 
     def _narrow(self, active: int) -> None:
         """Leaves that share memory with the first `active` rows of the buffers."""
@@ -117,8 +129,15 @@ class Stack:
     ) -> Tensor:
         bench, width = self.bench, max(map(len, rows))
         padded = [[*own, *[None] * (width - len(own))] for own in rows]
-        batch = bench.objective.collate([row for own in padded for row in own]).to(bench.device)
-        extents = tuple((len(own), max(map(len, own), default=0)) for own in rows)
+        collated = bench.objective.collate([row for own in padded for row in own])
+        batch = replace(collated.to(bench.device), clients=self.active)
+        extents = tuple(
+            (
+                len(own) * batch.views,
+                None if batch.length is None else max(map(len, own), default=0),
+            )
+            for own in rows
+        )
         ranks = {name: own[: self.active] for name, own in self.ranks.items()}
         frame = Frame(self.active, extents, generators, ranks)
         held = {name: value[: self.active] for name, value in self.held.items()}

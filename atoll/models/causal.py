@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from atoll.models.objective import Batch, Example, Objective, collate_text
-from atoll.models.texts import IGNORED, example_of
-from atoll.tree import Tree
+from atoll.models.collate import IGNORED, collate_text
+from atoll.models.metrics import perplexity, token_losses
+from atoll.models.objective import Example, Objective, no_terms
+from atoll.models.texts import example_of
 
 __all__ = ["causal", "pack"]
 
@@ -36,35 +33,26 @@ def causal(
 
     def encode(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
         examples = (example_of(tokenizer, row, completion_only=completion_only) for row in rows)
-        cut = (_cut(example, max_length) for example in examples)
+        cut = (example.cut(max_length) for example in examples)
         # A row without a prediction has no loss, and would count as a row with a loss of zero.
         kept = [example for example in cut if _predictions(example)]
         return pack(kept, max_length) if packing else kept
 
-    def no_terms(examples: Sequence[Example]) -> Tree:
-        return {}
-
     return Objective(
-        metric="perplexity",
-        higher_is_better=False,
+        metric=perplexity(),
         encode=encode,
         count=_predictions,
         collate=functools.partial(
             collate_text, pad_token_id=tokenizer.pad_token_id, token_targets=True
         ),
         terms=no_terms,
-        losses=_losses,
-        scores=lambda logits, batch: _losses(logits, batch, {}),
-        final=lambda mean: math.exp(min(mean, 700.0)),
+        losses=lambda logits, batch, terms: token_losses(logits, batch),
+        drops_rows=True,
     )
 
 
 def _predictions(example: Example) -> int:
     return int((example.target[1:] != IGNORED).sum())
-
-
-def _cut(example: Example, max_length: int) -> Example:
-    return Example(example.ids[:max_length], example.target[:max_length])
 
 
 def pack(examples: Sequence[Example], max_length: int) -> list[Example]:
@@ -92,11 +80,3 @@ def _join(rows: Sequence[Example]) -> Example:
         np.concatenate([np.arange(len(row)) for row in rows]),
         rows=len(rows),
     )
-
-
-def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
-    target = batch.target[:, 1:]
-    # In bfloat16 a sum of losses has three digits.
-    exact = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
-    losses = cross_entropy(exact.transpose(1, 2), target, reduction="none", ignore_index=IGNORED)
-    return losses.sum(1)

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from atoll.errors import DataError
-from atoll.models.objective import Batch, Example, Objective, collate_text
+from atoll.models.collate import IGNORED, collate_text
+from atoll.models.metrics import accuracy
+from atoll.models.objective import Batch, Example, Objective
 from atoll.tree import Tree
 
 __all__ = ["classification", "label_counts", "label_of"]
@@ -40,7 +42,7 @@ def classification(
         if not rows:
             return []
         tokens = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
-        known = [index[label_of(row)] if "label" in row else -100 for row in rows]
+        known = [index[label_of(row)] if "label" in row else IGNORED for row in rows]
         return [
             Example(np.asarray(ids, dtype=np.int32), np.asarray([label]))
             for ids, label in zip(tokens["input_ids"], known, strict=True)
@@ -56,8 +58,7 @@ def classification(
         return held | ({"weight": _balance(counts)} if class_balance else {})
 
     return Objective(
-        metric="accuracy",
-        higher_is_better=True,
+        metric=accuracy(len(labels)),
         encode=encode,
         count=lambda example: 1,
         collate=functools.partial(
@@ -65,8 +66,6 @@ def classification(
         ),
         terms=terms,
         losses=_losses,
-        scores=_scores,
-        final=lambda mean: mean,
     )
 
 
@@ -102,13 +101,9 @@ def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
     if "bias" in terms:
         # A padding row has no class of its own; without this its gradient would be NaN, not zero.
         bias = terms["bias"].to(logits.dtype)
-        logits = logits + torch.where(target.unsqueeze(1) == -100, 0.0, bias)
-    losses = cross_entropy(logits, target, reduction="none", ignore_index=-100)
+        logits = logits + torch.where(target.unsqueeze(1) == IGNORED, 0.0, bias)
+    losses = cross_entropy(logits, target, reduction="none", ignore_index=IGNORED)
     if "weight" in terms:
         chosen = terms["weight"].gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
         losses = losses * chosen.to(losses.dtype)
     return losses
-
-
-def _scores(logits: Tensor, batch: Batch) -> Tensor:
-    return (logits.argmax(-1) == batch.target[:, 0]).float()

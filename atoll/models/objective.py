@@ -1,9 +1,9 @@
-"""What a task asks of a model: rows to examples to batches, logits to losses and scores."""
+"""What a task asks of a model: rows to examples to batches, outputs to losses and scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atoll.tree import Tree
 
-__all__ = ["Batch", "Example", "Objective", "collate_text"]
+__all__ = ["Batch", "Example", "Metric", "Objective", "column_sums", "no_terms", "unsettled"]
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,81 @@ class Example:
 
     target: [1] for a label; [T] for tokens, with −100 where nothing is to be predicted.
     rows: how many rows it holds; more than one where they are packed.
+    pixels: an image [C, H, W], beside or instead of token ids.
+    pair: the other half of a row of two (a positive, a rejected answer).
+    known: what the base model says of it, where a task compares with that.
     """
 
     ids: np.ndarray
     target: np.ndarray
     positions: np.ndarray | None = None
     rows: int = 1
+    pixels: np.ndarray | None = None
+    pair: Example | None = None
+    known: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Its length in a batch: rows of one batch are padded to the longest."""
+        return max(len(self.ids), 0 if self.pair is None else len(self.pair))
+
+    def cut(self, length: int) -> Example:
+        """The first tokens of it."""
+        token_targets = len(self.target) == len(self.ids)
+        return replace(
+            self,
+            ids=self.ids[:length],
+            target=self.target[:length] if token_targets else self.target,
+            positions=None if self.positions is None else self.positions[:length],
+            pair=None if self.pair is None else self.pair.cut(length),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        own = (self.ids, self.target, self.positions, self.pixels, self.known)
+        size = sum(array.nbytes for array in own if array is not None)
+        return size + (0 if self.pair is None else self.pair.nbytes)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs and targets, padded on the right; target −100 is not counted."""
+    """Model inputs and targets, padded on the right; target −100 is not counted.
+
+    length: tokens that rows are padded to; None where nothing is padded.
+    views: rows that the model's modules see for each row of the batch (two for a pair).
+    clients: how many clients' rows stand one after another, the same number of each.
+    """
 
     inputs: Mapping[str, Tensor]
     target: Tensor
+    length: int | None = None
+    views: int = 1
+    clients: int = 1
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in self.inputs.items()}
-        return Batch(moved, self.target.to(device))
+        return replace(self, inputs=moved, target=self.target.to(device))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How good outputs are: evidence of each row, scores of a set of rows, sums, numbers.
+
+    evidence: (outputs, batch) -> [N, E], what is kept of each row.
+    settle: [n, E] of a whole set -> its rows' scores [n, S] (a search ranks rows of the set).
+    total: scores [n, S] -> sums [M]; those of two sets add up to those of both.
+    finals: (sums [M], count) -> numbers by name, with `name` first.
+    width: M.
+    """
+
+    name: str
+    higher_is_better: bool
+    evidence: Callable[[Tensor, Batch], Tensor]
+    finals: Callable[[Sequence[float], float], Mapping[str, float]]
+    settle: Callable[[Tensor], Tensor]
+    total: Callable[[Tensor], Tensor]
+    width: int
 
 
 @dataclass(frozen=True)
@@ -53,45 +106,31 @@ class Objective:
     count: example -> how many predictions it holds.
     collate: examples (None: a padding row) -> Batch of N rows.
     terms: a client's examples -> loss terms of that client (class weights, …), stacked later.
-    losses: (logits, batch, terms [N, …]) -> the sum of losses of each row [N].
-    scores: (logits, batch) -> the sum of scores of each row [N], for the metric.
-    final: mean score -> the metric.
+    losses: (outputs, batch, terms [N, …]) -> the sum of losses of each row [N].
+    redraw: makes an example anew for one step of training (masked tokens); None: as it is.
+    drops_rows: whether `encode` leaves rows out.
     """
 
-    metric: str
-    higher_is_better: bool
+    metric: Metric
     encode: Callable[[Sequence[Mapping[str, Any]]], list[Example]]
     count: Callable[[Example], int]
     collate: Callable[[Sequence[Example | None]], Batch]
     terms: Callable[[Sequence[Example]], Tree]
     losses: Callable[[Tensor, Batch, Tree], Tensor]
-    scores: Callable[[Tensor, Batch], Tensor]
-    final: Callable[[float], float]
+    redraw: Callable[[Example, np.random.Generator], Example] | None = None
+    drops_rows: bool = False
 
 
-def collate_text(
-    examples: Sequence[Example | None], *, pad_token_id: int, token_targets: bool
-) -> Batch:
-    """Pad token ids to the longest example; a padding row attends to its first position only."""
-    real = [example for example in examples if example is not None]
-    length = max((len(example) for example in real), default=1)
-    ids = np.full((len(examples), length), pad_token_id, dtype=np.int64)
-    mask = np.zeros((len(examples), length), dtype=np.int64)
-    target = np.full((len(examples), length if token_targets else 1), -100, dtype=np.int64)
-    positions = np.zeros((len(examples), length), dtype=np.int64)
-    mask[:, 0] = 1
-    packed = any(example.positions is not None for example in real)
-    for row, example in enumerate(examples):
-        if example is None:
-            continue
-        ids[row, : len(example)] = example.ids
-        mask[row, : len(example)] = 1
-        target[row, : len(example.target)] = example.target
-        if example.positions is not None:
-            positions[row, : len(example)] = example.positions
-    inputs = {"input_ids": torch.from_numpy(ids)}
-    # A model that gets positions and no mask keeps packed rows apart; a padding token then is a
-    # row of its own, because its position is 0.
-    key, value = ("position_ids", positions) if packed else ("attention_mask", mask)
-    inputs[key] = torch.from_numpy(value)
-    return Batch(inputs, torch.from_numpy(target))
+def unsettled(evidence: Tensor) -> Tensor:
+    """Evidence that is a row's scores already."""
+    return evidence
+
+
+def column_sums(scores: Tensor) -> Tensor:
+    """Scores that add up as they are."""
+    return scores.double().sum(0)
+
+
+def no_terms(examples: Sequence[Example]) -> Tree:
+    """A loss that knows nothing of its client."""
+    return {}

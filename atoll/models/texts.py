@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from atoll.errors import DataError
+from atoll.models.collate import IGNORED
 from atoll.models.objective import Example
 
-__all__ = ["IGNORED", "example_of", "prompt_of"]
-
-IGNORED = -100
+__all__ = ["example_of", "prompt_of"]
 
 Row = Mapping[str, Any]
 Message = Mapping[str, Any]

@@ -19,7 +19,14 @@ from atoll.config import Train
 from atoll.core import Algorithm, Context, Federation, Position, Program, Report
 from atoll.local.batches import plan_steps
 from atoll.local.bench import Bench
-from atoll.models.objective import Batch, Example, Objective
+from atoll.models.objective import (
+    Batch,
+    Example,
+    Metric,
+    Objective,
+    column_sums,
+    unsettled,
+)
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
@@ -74,15 +81,20 @@ def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
 
 
 OBJECTIVE = Objective(
-    metric="loss",
-    higher_is_better=False,
+    metric=Metric(
+        "loss",
+        False,
+        evidence=lambda logits, batch: _losses(logits, batch, {}).unsqueeze(1),
+        finals=lambda sums, count: {"loss": sums[0] / count},
+        settle=unsettled,
+        total=column_sums,
+        width=1,
+    ),
     encode=lambda rows: [],
     count=lambda example: 1,
     collate=_collate,
     terms=lambda examples: {},
     losses=_losses,
-    scores=lambda logits, batch: _losses(logits, batch, {}),
-    final=lambda mean: mean,
 )
 
 

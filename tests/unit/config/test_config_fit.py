@@ -99,8 +99,8 @@ def test_values_that_do_not_fit_each_other(
 def test_a_solved_head_needs_a_classification(refusal: Refusal, head: str) -> None:
     text = f"{MINIMAL}adapter: {{head: {head}}}\n"
     assert refusal(text, "model.task=causal-lm") == [
-        f"f.yaml:4: adapter.head is {head}, but model.task is causal-lm: only the head of a "
-        "classification can be solved from statistics; remove adapter.head"
+        f"f.yaml:4: adapter.head is {head}, but model.task is causal-lm, which has no head "
+        "that can be solved from statistics; remove adapter.head"
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from atoll.experiment.compare import Arm, Comparison
 from atoll.experiment.lines import RoundLine
@@ -16,7 +17,7 @@ from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.run_dir import finished
 from atoll.experiment.setup import Setup
 from atoll.experiment.summary import summarize
-from atoll.local.infer import Score
+from atoll.local.infer import Rows
 from tests.support.models import Zoo
 from tests.unit.experiment.scenes import scene
 
@@ -37,25 +38,39 @@ LINES = [
 ]
 
 
-def comparison(own: Mapping[str, Score], **arms: Arm) -> Comparison:
-    return Comparison(Arm(0.75, own), **arms)
+def answers(right: int, rows: int) -> Rows:
+    """Scores of a classification (predicted, given): so many right ones, then wrong ones."""
+    found = [[0, 0]] * right + [[1, 0]] * (rows - right)
+    return Rows(torch.tensor(found).view(-1, 2), torch.ones(rows))
+
+
+def comparison(own: Mapping[str, Rows], **arms: Arm) -> Comparison:
+    return Comparison(Arm((answers(3, 4),), own), **arms)
 
 
 def test_accuracy(tmp_path: Path, zoo: Zoo) -> None:
     setup = scene(tmp_path, zoo, model={"pooling": "mean"}, adapter={"r": 2, "head": "ridge"})
-    # Right answers of rows: 3 of 4, 0 of 1, none held out, 5 of 5, and 1 of 2.
-    own = {"ada": Score(3, 4), "bob": Score(0, 1), "cy": Score(), "dee": Score(5, 5),
-           "eve": Score(1, 2)}  # fmt: skip
-    local = Arm(0.4, {"ada": Score(4, 4), "dee": Score(0, 5)})
+    own = {"ada": answers(3, 4), "bob": answers(0, 1), "cy": answers(0, 0),
+           "dee": answers(5, 5), "eve": answers(1, 2)}  # fmt: skip
+    # One local model a client: 0.25 and 0.5 on the common rows.
+    local = Arm((answers(1, 4), answers(2, 4)), {"ada": answers(4, 4), "dee": answers(0, 5)})
     found = summarize(setup, comparison(own, local=local), lines=LINES, seconds=1.23456)
     assert found["task"] == "classification"
     assert found["metric"] == "accuracy"
     assert found["final"] == 0.75
-    assert found["baselines"] == {"local": 0.4, "pooled": None}
+    assert found["baselines"] == {"local": 0.375, "pooled": None}
+    # Three rows of a class and one that is taken for another, whose F1 is 0.
+    assert found["metrics"]["federated"] == {"accuracy": 0.75, "macro_f1": 3 / 7}
+    assert found["higher_is_better"] is True
     spread = math.sqrt(sum((x - 0.5625) ** 2 for x in (0.75, 0.0, 1.0, 0.5)) / 4)
     assert found["own"] == {
-        "federated": {"mean": 9 / 12, "worst": 0.0, "spread": pytest.approx(spread)},
-        "local": {"mean": 4 / 9, "worst": 0.0, "spread": 0.5},
+        "federated": {
+            "mean": 9 / 12,
+            "worst": 0.0,
+            "worst_decile": 0.0,
+            "spread": pytest.approx(spread),
+        },
+        "local": {"mean": 4 / 9, "worst": 0.0, "worst_decile": 0.0, "spread": 0.5},
         "pooled": None,
     }
     assert (found["num_rounds"], found["exchanges"]) == (2, 3)
@@ -64,7 +79,17 @@ def test_accuracy(tmp_path: Path, zoo: Zoo) -> None:
     assert (found["epsilon"], found["delta"]) == (None, None)
     clients = found["per_client"]
     assert list(clients) == ["ada", "bob", "cy", "dee", "eve"]
-    assert clients["ada"] == {"train": 7, "test": 2, "federated": 0.75, "local": 1.0}
+    assert clients["ada"] == {
+        "train": 7,
+        "test": 2,
+        "federated": 0.75,
+        "local": 1.0,
+        "gain": -0.25,
+        "gain_interval": clients["ada"]["gain_interval"],
+    }
+    low, high = clients["ada"]["gain_interval"]
+    assert low == -0.75 <= high == 0.0, "of four rows, none to three of the drawn ones are wrong"
+    assert clients["dee"]["gain_interval"] == (1.0, 1.0)
     assert clients["cy"] == {"train": 11, "test": 2, "federated": None, "local": None}
     assert clients["eve"]["local"] is None
 
@@ -72,13 +97,20 @@ def test_accuracy(tmp_path: Path, zoo: Zoo) -> None:
 def test_perplexity(tmp_path: Path, zoo: Zoo) -> None:
     """Scores are negative log-likelihoods of tokens; the worst client has the largest one."""
     setup = scene(tmp_path, zoo, "gpt2")
-    own = {"ada": Score(10.0, 10), "bob": Score(90.0, 30)}
-    found = summarize(setup, comparison(own), lines=[], seconds=0.0)
+
+    def told(loss: float, tokens: int) -> Rows:
+        return Rows(torch.tensor([[loss, 0, 0, 1]]), torch.tensor([tokens]))
+
+    own = {"ada": told(10.0, 10), "bob": told(90.0, 30)}
+    found = summarize(setup, Comparison(Arm((), own)), lines=[], seconds=0.0)
     assert found["metric"] == "perplexity"
+    assert found["final"] is None
+    assert found["higher_is_better"] is False
     values = [math.e, math.e**3]
     assert found["own"]["federated"] == {
         "mean": pytest.approx(math.exp(100 / 40)),
         "worst": pytest.approx(values[1]),
+        "worst_decile": pytest.approx(values[1]),
         "spread": pytest.approx((values[1] - values[0]) / 2),
     }
     assert found["num_rounds"] == 0
@@ -86,8 +118,8 @@ def test_perplexity(tmp_path: Path, zoo: Zoo) -> None:
 
 def test_no_client_has_held_out_rows(tmp_path: Path, zoo: Zoo) -> None:
     setup = scene(tmp_path, zoo)
-    found = summarize(setup, comparison({"ada": Score()}), lines=[], seconds=0.0)
-    assert found["own"]["federated"] == {"mean": None, "worst": None, "spread": None}
+    found = summarize(setup, comparison({"ada": answers(0, 0)}), lines=[], seconds=0.0)
+    assert found["own"]["federated"] == dict.fromkeys(("mean", "worst", "worst_decile", "spread"))
 
 
 # BERT of the zoo: 2 layers of width 32, 4 labels; query and value are 32 to 32.
@@ -153,6 +185,6 @@ def test_bytes_of_a_round_are_those_of_its_tensors(
     lines = [json.loads(text) for text in (folder / "rounds.jsonl").read_text().splitlines()]
     # Round 1: two clients send LoRA (2 layers, r 2) and three numbers; five are evaluated.
     adapter, head = 2 * 2 * (32 + 32) * 4, (4 * 32 + 4) * 4
-    assert lines[1]["bytes_up"] == 2 * (adapter + 3 * 4) + 5 * 2 * 4
+    assert lines[1]["bytes_up"] == 2 * (adapter + 3 * 4) + 5 * (1 + 1 + 3 * 4) * 4
     sent = lines[1]["bytes_down"]
     assert sent >= (2 + 5) * (adapter + head)

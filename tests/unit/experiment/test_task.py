@@ -31,7 +31,7 @@ def test_labels_that_are_no_classes(tmp_path: Path, zoo: Zoo) -> None:
     decimal = {"ada": [{"text": "a", "label": 0.5}, {"text": "b", "label": 1.25}]}
     message = _refused(tmp_path / "decimal", zoo, "bert", decimal)
     assert "labels are decimal numbers" in message
-    assert message.endswith("write class names or whole numbers")
+    assert message.endswith("write class names or whole numbers, or set model.task to regression")
     several = {"ada": [{"text": "a", "label": ["sea", "sky"]}, {"text": "b", "label": ["sea"]}]}
     message = _refused(tmp_path / "several", zoo, "bert", several)
     assert message.startswith("a label is a list (sea, sky), and task classification gives each")

@@ -84,5 +84,7 @@ def test_the_estimate_is_near_what_training_holds(zoo: Zoo) -> None:
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(keep(x)) or x, lambda x: x):
         there.bench.model.forward(values, batch.inputs, Frame(1))
-    estimate = group._bytes_per_client(there.bench, 4, length)
+    saved, tokens, buffers = group._one_row(there.bench, max(examples, key=len))
+    assert tokens == length
+    estimate = saved * 4 + buffers
     assert 0.7 < estimate / (sum(held.values()) + 5 * sum(v.nbytes for v in values.values())) < 4

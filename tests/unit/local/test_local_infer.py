@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from atoll.core import Channel, Context
-from atoll.local.evaluation import evaluation
+from atoll.core import Channel, Context, metrics_of
+from atoll.local.evaluation import evaluation, score_of
 from atoll.local.infer import Score, evaluate, features, forward_batches
 from atoll.models.pooling import last_token
 from tests.support.federation import Site, labelled_rows, site, stir, text_rows
@@ -64,7 +64,7 @@ def test_accuracy_against_a_plain_loop(zoo: Zoo) -> None:
         pooled = hidden.last_hidden_state[0].mean(0)
         logits = values["classifier.weight"] @ pooled + values["classifier.bias"]
         right += int(logits.argmax()) == int(example.target[0])
-    assert score == Score(float(right), 9.0)
+    assert (score.sums[0], score.count) == (float(right), 9.0)
     assert 0 < right < 9, "the case is degenerate"
 
 
@@ -83,8 +83,8 @@ def test_perplexity_is_hugging_faces_loss(zoo: Zoo, kind: str) -> None:
         total += model(input_ids=ids, labels=labels).loss.item() * predicted
         count += predicted
     assert score.count == count
-    assert score.mean == pytest.approx(total / count, rel=1e-6)
-    perplexity = there.bench.objective.final(score.mean)
+    assert score.sums[0] / score.count == pytest.approx(total / count, rel=1e-6)
+    perplexity = there.bench.objective.metric.finals(score.sums, score.count)["perplexity"]
     assert perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
@@ -96,14 +96,15 @@ def test_dropout_is_off(zoo: Zoo) -> None:
     assert torch.equal(first, again)
 
 
-def test_no_rows_score_nothing() -> None:
-    assert math.isnan(Score().mean)
-    assert Score(3.0, 4.0).mean == 0.75
+def test_scores_add_up_and_nothing_adds_nothing() -> None:
+    score = Score((3.0, 1.0), 4.0)
+    assert score + Score((1.0, 1.0), 2.0) == Score((4.0, 2.0), 6.0)
+    assert score + Score() == Score() + score == score
 
 
 def test_no_examples_score_nothing(zoo: Zoo) -> None:
     there = _site(zoo)
-    assert evaluate(there.bench, there.values, []) == Score(0.0, 0.0)
+    assert evaluate(there.bench, there.values, []) == Score()
 
 
 def test_inference_mode_does_not_leak_to_the_caller(zoo: Zoo) -> None:
@@ -136,10 +137,12 @@ def test_evaluation_answers_with_sums(zoo: Zoo) -> None:
         expected = evaluate(there.bench, there.values, there.bench.examples(client, "test"))
         tree = reply.payload["metrics"].tree
         assert reply.payload["metrics"].reduce == "sum"
-        assert (float(tree["total"]), float(tree["count"])) == (expected.total, ROWS[client])
+        assert tuple(tree["sums"].tolist()) == expected.sums
+        assert float(tree["count"]) == ROWS[client]
+        assert score_of(metrics_of(reply.payload)) == expected
     state = {"adapter": dict(there.values)}
     context = Context(0, "run", 1, 1, ("ada",), 2)
-    total = {"metrics": Channel({"total": torch.tensor(1.0), "count": torch.tensor(2.0)}, "sum")}
+    total = {"metrics": Channel({"sums": torch.ones(13), "count": torch.tensor(2.0)}, "sum")}
     assert algorithm.server.apply(context, state, total) is state
 
 

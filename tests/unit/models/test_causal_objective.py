@@ -156,7 +156,9 @@ def test_the_loss_of_one_row_is_hugging_faces(zoo: Zoo, kind: str) -> None:
         count = there.bench.objective.count(example)
         assert losses[0].item() / count == pytest.approx(expected, rel=1e-5)
         assert losses[1].item() == 0.0
-        assert there.bench.objective.scores(logits, batch)[0].item() == losses[0].item()
+        evidence = there.bench.objective.metric.evidence(logits, batch)
+        assert evidence[0, 0].item() == losses[0].item()
+        assert evidence[1].tolist() == [0.0] * 4
 
 
 def _losses_and_gradients(
@@ -235,11 +237,32 @@ def test_a_row_whose_completion_was_cut_away_changes_no_training(zoo: Zoo) -> No
 
 
 def test_perplexity() -> None:
-    objective = causal(letters(), max_length=9)
-    assert objective.final(2.0) == pytest.approx(math.exp(2.0))
-    assert objective.final(1e6) == pytest.approx(math.exp(700.0))
-    assert objective.metric == "perplexity"
-    assert not objective.higher_is_better
+    metric = causal(letters(), max_length=9).metric
+    assert metric.finals([6.0, 2, 0, 1], 3.0)["perplexity"] == pytest.approx(math.exp(2.0))
+    assert metric.finals([3e6, 0, 0, 1], 3.0)["perplexity"] == pytest.approx(math.exp(700.0))
+    assert metric.name == "perplexity"
+    assert not metric.higher_is_better
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_an_exact_match_is_what_greedy_decoding_writes(zoo: Zoo, kind: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(zoo(kind)).eval()
+    objective = site(zoo, kind, dtype="float32").bench.objective
+    start = torch.tensor([[5, 9, 7]])
+    with torch.no_grad():
+        ids = model.generate(start, max_new_tokens=4, do_sample=False, eos_token_id=None)[0]
+    other = ids.clone()
+    other[-1] = (other[-1] + 1) % 10
+    for written, right in ((ids, 4), (other, 3)):
+        target = written.numpy().copy()
+        target[:3] = -100
+        batch = objective.collate([Example(written.numpy(), target), None])
+        with torch.no_grad():
+            logits = model(**batch.inputs).logits
+        sums = objective.metric.total(objective.metric.evidence(logits, batch)).tolist()
+        found = objective.metric.finals(sums, 4.0)
+        assert found["token_accuracy"] == right / 4
+        assert found["exact_match"] == float(right == 4)
 
 
 def test_alpaca_rows_predict_the_output_after_the_published_prompt(zoo: Zoo) -> None:

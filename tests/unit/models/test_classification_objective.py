@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 
 from atoll.models.classification import classification, label_counts
@@ -151,11 +152,30 @@ def test_collation_pads_on_the_right() -> None:
     assert batch.target.tolist() == [[2], [-100], [0]]
 
 
-def test_scores_count_what_is_right() -> None:
-    objective = _objective()
+def test_the_metric_is_scikit_learns() -> None:
+    metric = _objective().metric
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 4, generator=draw)
+    logits[:, 3] -= 9  # a class that is never predicted
+    target = torch.randint(0, 3, (40, 1), generator=draw)  # nor ever right
+    scores = metric.settle(metric.evidence(logits, Batch({}, target)))
+    sums = metric.total(scores)
+    assert len(sums) == metric.width
+    found, given = logits.argmax(1), target[:, 0]
+    expected = {
+        "accuracy": accuracy_score(given, found),
+        "macro_f1": f1_score(given, found, average="macro"),
+    }
+    assert dict(metric.finals(sums.tolist(), 40.0)) == pytest.approx(expected)
+    halves = metric.total(scores[:15]) + metric.total(scores[15:])
+    assert torch.equal(halves, sums), "sums of two sets do not add up"
+    assert (metric.name, metric.higher_is_better) == ("accuracy", True)
+
+
+def test_padding_rows_are_not_scored() -> None:
+    metric = _objective().metric
     batch = Batch({}, torch.tensor([[1], [2], [-100]]))
     logits = torch.tensor([[0.0, 1, 0, 0], [5, 0, 1, 0], [9, 0, 0, 0]])
-    assert objective.scores(logits, batch).tolist() == [1.0, 0.0, 0.0]
-    assert objective.final(0.25) == 0.25
-    assert objective.metric == "accuracy"
-    assert objective.higher_is_better
+    sums = metric.total(metric.evidence(logits, batch))
+    assert sums[0] == 1.0
+    assert sums[1:5].tolist() == [0.0, 1.0, 1.0, 0.0]

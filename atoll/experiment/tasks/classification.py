@@ -1,0 +1,74 @@
+"""Classification: one label a row of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from atoll.config import Experiment
+from atoll.data import FederatedData, Row, RowKind
+from atoll.experiment.tasks.kind import Task, check_length, labels_of, source_of, usual_kind
+from atoll.experiment.tasks.text import text_usage
+from atoll.models.base import Base, Head, load_base
+from atoll.models.classification import classification, label_of
+from atoll.models.objective import Batch, Objective
+
+__all__ = ["CLASSIFICATION", "most_probable", "text_head"]
+
+
+def _base(experiment: Experiment, data: FederatedData) -> Base:
+    usual_kind(experiment, data, ("text/label",))
+    labels = labels_of(experiment, data)
+    for client in data.clients[:1]:
+        for row in data.rows(client, "train"):
+            label_of(row)
+    return text_head(experiment, len(labels))
+
+
+def text_head(experiment: Experiment, num_labels: int) -> Base:
+    """The model with a head of so many outputs on its pooled features."""
+    model, adapter = experiment.model, experiment.adapter
+    head = Head(
+        num_labels=num_labels,
+        pooling=model.pooling,
+        normalize=model.normalize,
+        # A solved head needs features that mean something before any training.
+        otherwise=None if adapter.head == "train" else "mean",
+        random_features=adapter.head_features,
+        seed=experiment.seed,
+    )
+    return load_base(
+        source_of(experiment), dtype=model.dtype, head=head, attention=model.attn_implementation
+    )
+
+
+def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objective:
+    check_length(experiment.data.max_length, base)
+    train = experiment.train
+    return classification(
+        base.tokenizer,
+        labels=labels_of(experiment, data),
+        max_length=experiment.data.max_length,
+        restricted=train.restricted,
+        logit_adjustment=train.logit_adjustment,
+        class_balance=train.class_balance,
+    )
+
+
+def _row(labels: Sequence[str] | None) -> tuple[Row, RowKind]:
+    assert labels, "a classifier has labels"
+    return {"text": "a row", "label": labels[0]}, "text/label"
+
+
+def most_probable(logits: Tensor, batch: Batch, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The label of each row, and the probability of every label."""
+    best = logits.argmax(-1).tolist()
+    return [
+        {"prediction": labels[place], "probabilities": dict(zip(labels, share, strict=True))}
+        for place, share in zip(best, logits.double().softmax(-1).tolist(), strict=True)
+    ]
+
+
+CLASSIFICATION = Task(_base, _objective, _row, text_usage, ("text",), most_probable)

@@ -1,0 +1,94 @@
+"""A task as a record of functions, and checks that several tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from atoll.config import Experiment
+from atoll.data import FederatedData, Row, RowKind
+from atoll.errors import DataError, ModelError
+from atoll.models.base import Base
+from atoll.models.checks import reads_at_most
+from atoll.models.locate import Source, locate
+from atoll.models.objective import Batch, Objective
+
+__all__ = ["EMPTY", "Task", "Usage", "check_length", "labels_of", "source_of", "usual_kind"]
+
+EMPTY = "a text is empty, a chat has no answer, or a prompt fills all of data.max_length"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task asks of rows and model.
+
+    base: loads the model, with a head for the data's labels; a DataError for rows of another kind.
+    objective: the task's functions on rows and outputs.
+    row: a made-up row with one of the given labels, to build the model without anyone's data.
+    usage: lines of plain Python from a loaded `model` to its outputs, for the card.
+    asks: columns of which a row to predict for has one.
+    read: (outputs of N rows, their batch, label names) -> what is said of each row; None for models
+        that write text instead.
+    """
+
+    base: Callable[[Experiment, FederatedData], Base]
+    objective: Callable[[Experiment, Base, FederatedData], Objective]
+    row: Callable[[Sequence[str] | None], tuple[Row, RowKind]]
+    usage: Callable[[Experiment, Base], Usage]
+    asks: tuple[str, ...]
+    read: Callable[[Tensor, Batch, Sequence[str]], list[dict[str, Any]]] | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """inputs: lines that make the model's inputs.   outputs: lines that compute with them."""
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+def source_of(experiment: Experiment) -> Source:
+    """Where the model that the file names stands."""
+    model = experiment.model
+    return locate(
+        model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+
+
+def usual_kind(experiment: Experiment, data: FederatedData, kinds: Sequence[RowKind]) -> None:
+    """Refuse rows of a kind that the task does not read."""
+    if data.kind not in kinds:
+        words = " or ".join(kind.replace("/", " and ") for kind in kinds)
+        raise DataError(
+            f"task {experiment.model.task} needs rows of {words}; {experiment.data.path} has "
+            f"{data.kind} rows. Map the columns with data.columns, or set model.task"
+        )
+
+
+def labels_of(experiment: Experiment, data: FederatedData) -> tuple[str, ...]:
+    """The label names; a DataError where labels are decimal numbers."""
+    if data.labels is None:
+        raise DataError(
+            f"{experiment.data.path}: labels are decimal numbers, and task "
+            f"{experiment.model.task} tells classes apart; write class names or whole numbers, or "
+            "set model.task to regression"
+        )
+    return data.labels
+
+
+def check_length(length: int, base: Base) -> None:
+    """Refuse a data.max_length that is more than the model reads or less than a row needs."""
+    limit, model = reads_at_most(base.backbone, base.tokenizer), base.source.hub_id
+    if length > limit:
+        raise ModelError(
+            f"data.max_length is {length}, but {model} takes at most {limit} tokens; lower it"
+        )
+    special = base.tokenizer.num_special_tokens_to_add()
+    if length <= special:
+        raise ModelError(
+            f"data.max_length is {length}, but the tokenizer of {model} adds {special} special "
+            f"tokens to each row; set at least {special + 1}, better as long as the rows are"
+        )
