@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
+    from tests.support.gallery import Gallery
     from tests.support.models import Zoo
 
 
@@ -20,3 +21,11 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     from tests.support.models import Zoo
 
     return Zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    """Folders of tiny models that see, each made when it is first asked for."""
+    from tests.support.gallery import Gallery
+
+    return Gallery(tmp_path_factory.mktemp("gallery"))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import nn
 
-from atoll.adapters.dense import bias_site, linear_site
-from atoll.adapters.lora import LoraScale, lora_site
-from atoll.adapters.site import Frame, Site, fan
+from atoll.adapters.bottleneck import bottleneck_plan
+from atoll.adapters.dense import linear_site
+from atoll.adapters.ia3 import ia3_plan
+from atoll.adapters.lora import lora_plan
+from atoll.adapters.peft_tuner import first_line, tuner_plan
+from atoll.adapters.plan import PeftFile, Plan, Planner
+from atoll.adapters.probe import Found, batch_norm, head_layers, try_out
 from atoll.adapters.stacked import StackedModel
-from atoll.adapters.targets import bias_modules, linear_targets
+from atoll.adapters.whole import bitfit_plan, full_plan, head_plan, layers_plan
 from atoll.config.adapter import Adapter
 from atoll.errors import ModelError
 from atoll.models.base import Base
@@ -21,9 +23,18 @@ from atoll.models.objective import Batch
 
 __all__ = ["Built", "build_adapter"]
 
+_PLANNERS: Mapping[str, Planner] = {
+    "bitfit": bitfit_plan,
+    "bottleneck": bottleneck_plan,
+    "full": full_plan,
+    "ia3": ia3_plan,
+    "layers": layers_plan,
+    "lora": lora_plan,
+    "none": head_plan,
+}
+"""Any other method is one of PEFT's."""
+
 _NOTHING = {
-    "lora": "adapter.target_modules names only the head '{head}', which trains whole and not by "
-    "LoRA; name other layers, or set adapter.method to none",
     "bitfit": "adapter.method is bitfit, but no module of the model has a bias; use lora",
     "none": "adapter.method is none, and the model has no head that could train; use lora",
 }
@@ -35,15 +46,15 @@ class Built:
 
     targets: adapted modules, as the backbone names them.
     alone: why clients cannot share a forward pass (None: they can).
-    transposed: whether the targets store their weights as GPT-2 does.
-    dropped: targets of `all-linear`, or modules of a full model, that no gradient reaches.
+    peft: how PEFT writes the adapter; None where it has no such type.
+    dropped: modules that a rule found and no gradient reaches.
     """
 
     model: StackedModel
     targets: tuple[str, ...]
     dropped: tuple[str, ...]
     alone: str | None
-    transposed: bool = False
+    peft: PeftFile | None = None
 
 
 def build_adapter(base: Base, settings: Adapter, probe: Batch) -> Built:
@@ -51,132 +62,100 @@ def build_adapter(base: Base, settings: Adapter, probe: Batch) -> Built:
 
     Raises:
         ModelError: when nothing matches, or nothing of the adapter can train.
+        ConfigError: when PEFT refuses its settings.
     """
-    heads = _heads(base)
-    whole = settings.method == "full"
-    targets = _targets(base, settings, heads)
-    if not whole and not targets and (settings.method != "none" or not heads):
-        raise ModelError(_NOTHING[settings.method].format(head=base.head))
-    model = _attach(base, settings, targets, heads)
-    alone = "a full model trains one client at a time" if whole else _batch_norm(base.model)
-    reached, shared = _probe(model, probe, clients=1 if alone else 2)
-    if whole:
-        idle = sorted(model.init(0).keys() - reached)
-        dropped = sorted({name.rpartition(".")[0] for name in idle})
-    else:
-        dropped = idle = _idle_targets(base, settings, targets, reached)
-    if idle:
+    planner, heads = _PLANNERS.get(settings.method, tuner_plan), head_layers(base)
+    idle: set[str] = set()
+    while True:
+        plan = planner(base, settings, heads, idle)
+        _check_something(base, settings, plan, heads)
+        model = _attach(base, plan, heads)
+        alone = plan.alone or batch_norm(base.model)
+        found = _tried(model, settings, plan, probe, clients=1 if alone else 2)
+        left_out = _unreached(plan, found)
+        if not left_out:
+            break
         model.close()
-        targets = [name for name in targets if name not in idle]
-        model = _attach(base, settings, targets, heads, leave_out=idle if whole else ())
-    if not shared:
+        if plan.named is not None:
+            raise ModelError(
+                f"{plan.named} names {left_out[0].removeprefix(base.prefix)}, which no gradient "
+                "reaches with this task and pooling; leave it out"
+            )
+        idle.update(left_out)
+    if found.idle:
+        raise ModelError(
+            f"no gradient reaches {found.idle[0]} with this task and pooling, so that it would "
+            f"never train; use another adapter.method than {settings.method}"
+        )
+    if not found.shared:
         alone = "a module of the model does not see one row for each row of the batch"
     strip = len(base.prefix)
     return Built(
         model,
-        tuple(name[strip:] for name in targets),
-        tuple(name[strip:] for name in dropped),
+        tuple(name[strip:] for name in plan.targets),
+        tuple(name[strip:] for name in _left_out(base, idle, found)),
         alone,
-        any(isinstance(base.model.get_submodule(name), Conv1D) for name in targets),
+        plan.peft,
     )
 
 
-def _idle_targets(
-    base: Base, settings: Adapter, targets: Sequence[str], reached: set[str]
-) -> list[str]:
-    """Targets that no gradient reaches: `all-linear` does without them, a name may not."""
-    idle = [name for name in targets if not any(key.startswith(f"{name}.") for key in reached)]
-    if idle and settings.target_modules != "all-linear" and settings.method == "lora":
-        raise ModelError(
-            f"adapter.target_modules names {idle[0].removeprefix(base.prefix)}, which no gradient "
-            "reaches with this task and pooling; leave it out"
-        )
-    return idle
-
-
-def _heads(base: Base) -> list[str]:
-    """Linear layers that train whole: the model's head, and layers that its checkpoint lacked."""
-    if base.head is None:
-        return []
-    top, drawn = base.head.split(".")[0], {name.rpartition(".")[0] for name in base.fresh}
-    return [
-        name
-        for name, module in base.model.named_modules()
-        if isinstance(module, nn.Linear) and (name.split(".")[0] == top or name in drawn)
-    ]
-
-
-def _targets(base: Base, settings: Adapter, heads: Sequence[str]) -> list[str]:
-    output = base.backbone.get_output_embeddings() if base.head is None else None  # type: ignore[operator]
-    leave_out = [name for name, module in base.model.named_modules() if module is output]
-    if settings.method == "bitfit":
-        return bias_modules(base.model, leave_out=[*heads, *leave_out])
-    if settings.method != "lora":
-        return []
-    inside = base.backbone
-    wanted = settings.target_modules
-    found = linear_targets(
-        inside, wanted if isinstance(wanted, str) else list(wanted), leave_out=[*heads, *leave_out]
-    )
-    return [base.prefix + name for name in found if base.prefix + name not in heads]
-
-
-def _attach(
-    base: Base,
-    settings: Adapter,
-    targets: Sequence[str],
-    heads: Sequence[str],
-    leave_out: Collection[str] = (),
-) -> StackedModel:
-    scale = LoraScale(settings.lora_alpha, settings.use_rslora)
-    sites: list[Site] = []
-    for name in targets:
-        module = base.model.get_submodule(name)
-        if settings.method == "bitfit":
-            sites.append(bias_site(name, module))
-            continue
-        shape = fan(module)
-        assert shape is not None, f"{name} is not linear"
-        sites.append(
-            lora_site(name, shape, r=settings.r, scale=scale, dropout=settings.lora_dropout)
-        )
+def _attach(base: Base, plan: Plan, heads: Sequence[str]) -> StackedModel:
+    sites = [*plan.sites]
     for name in heads:
         layer = base.model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         sites.append(linear_site(name, layer, last=name == base.head))
-    drops = settings.method == "lora" and settings.lora_dropout > 0
-    whole = settings.method == "full"
-    return StackedModel(base.model, sites, whole=whole, drops=drops, leave_out=leave_out)
+    return StackedModel(plan.model, sites, own=plan.own, drops=plan.drops)
 
 
-def _batch_norm(model: nn.Module) -> str | None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            return f"{name} normalises over the batch, which clients must not share"
-    return None
+def _check_something(base: Base, settings: Adapter, plan: Plan, heads: Sequence[str]) -> None:
+    """Refuse an adapter without a part."""
+    if plan.targets or (plan.own is not None and plan.own.names and plan.by_value):
+        return
+    if settings.method == "none" and heads:
+        return
+    method, head = settings.method, f"only the head '{base.head}', which trains whole, or "
+    key = "adapter.target_modules" if method in _PLANNERS else "adapter.config.target_modules"
+    raise ModelError(
+        _NOTHING.get(
+            method,
+            f"{key} names {head if heads else ''}modules that no gradient reaches, and nothing for "
+            f"{method} to train; name other layers, or use another adapter.method",
+        )
+    )
 
 
-def _probe(model: StackedModel, batch: Batch, *, clients: int) -> tuple[set[str], bool]:
-    """Values that a gradient reaches, and whether all sites see whole rows of the batch."""
-    rows = batch.target.shape[0]
-    seen: list[bool] = []
-
-    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0].shape[0] == rows)
-
-    layers = [model.model.get_submodule(site.module) for site in model.sites]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+def _tried(
+    model: StackedModel, settings: Adapter, plan: Plan, probe: Batch, *, clients: int
+) -> Found:
     try:
-        # As in training: float32, or finer where the model is.
-        dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
-        values = {
-            name: value.to(dtype).unsqueeze(0).repeat(clients, *[1] * value.dim()).requires_grad_()
-            for name, value in model.init(0).items()
-        }
-        extents = ((rows // clients, batch.target.shape[1]),) * clients
-        logits = model.forward(values, batch.inputs, Frame(clients, extents))
-        torch.autograd.backward(logits.to(dtype).square().sum())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name for name, value in values.items() if value.grad is not None}, all(seen)
+        return try_out(model, probe, clients=clients)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if settings.method in _PLANNERS:
+            raise
+        dtype = str(next(plan.model.parameters()).dtype).removeprefix("torch.")
+        raise ModelError(
+            f"adapter.method is {settings.method}, which PEFT could not run on this model in "
+            f"{dtype}: {first_line(error)}; change adapter.config or model.dtype"
+        ) from error
+
+
+def _unreached(plan: Plan, found: Found) -> list[str]:
+    """Targets, or single values, that no gradient reaches."""
+    if plan.by_value:
+        assert plan.own is not None, "only a model's own parameters are left out one by one"
+        return [name for name in plan.own.names if name in found.idle]
+    return [name for name in plan.targets if _owns(name, found.idle)
+            and not _owns(name, found.reached)]  # fmt: skip
+
+
+def _owns(module: str, names: Collection[str]) -> bool:
+    """Whether one of the values is the module's; some of PEFT's are of no module."""
+    return any(name.startswith(f"{module}.") for name in names)
+
+
+def _left_out(base: Base, idle: Collection[str], found: Found) -> list[str]:
+    """The modules of idle targets and idle values that do not train in the end."""
+    modules = {name for name, _ in base.model.named_modules()}
+    there = {name if name in modules else name.rpartition(".")[0] for name in idle}
+    return sorted(name for name in there if not _owns(name, found.reached))

@@ -1,14 +1,17 @@
-"""Values that replace a module's own, one set a client: heads (`modules_to_save`) and biases."""
+"""Values that replace a module's own, one set a client: heads, biases, and whole layers."""
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from atoll.adapters.site import Frame, Site, split_clients
 from atoll.tree import Tree
 
-__all__ = ["bias_site", "linear_site", "precise"]
+__all__ = ["bias_site", "linear_site", "norm_site", "precise"]
 
 
 def precise(value: Tensor) -> Tensor:
@@ -16,19 +19,23 @@ def precise(value: Tensor) -> Tensor:
     return value.detach().clone().to(torch.promote_types(value.dtype, torch.float32))
 
 
-def linear_site(name: str, module: nn.Linear, *, last: bool = True) -> Site:
-    """A whole linear layer a client. Values that are not stacked serve every client.
+def linear_site(name: str, module: nn.Module, *, last: bool = True) -> Site:
+    """A whole linear layer a client, GPT-2's transposed one included.
+
+    Values that are not stacked serve every client.
 
     last: the layer gives the logits, which keep the values' precision; what follows any other
         layer computes in the model's.
     """
     names = [f"{name}.{key}" for key, _ in module.named_parameters()]
+    transposed = isinstance(module, Conv1D)
 
     def init(generator: torch.Generator) -> Tree:
         return {f"{name}.{key}": precise(value) for key, value in module.named_parameters()}
 
     def apply(x: Tensor, out: Tensor, values: Tree, frame: Frame) -> Tensor:
-        weight = values[names[0]].expand(frame.clients, -1, -1).transpose(1, 2)
+        weight = values[names[0]].expand(frame.clients, -1, -1)
+        weight = weight if transposed else weight.transpose(1, 2)
         x = split_clients(x.to(weight.dtype), frame.clients)
         if len(names) == 1:
             found = torch.bmm(x, weight)
@@ -37,6 +44,64 @@ def linear_site(name: str, module: nn.Linear, *, last: bool = True) -> Site:
         return found.view_as(out) if last else found.view_as(out).to(out.dtype)
 
     return Site(name, init, apply)
+
+
+def norm_site(name: str, module: nn.Module) -> Site | None:
+    """A normalisation with its scale (and shift) a client; None for any other module.
+
+    It must be w·n(x) + b, or (1 + w)·n(x) as Gemma has it: tried on numbers, because every family
+    has a class of its own.
+    """
+    own = dict(module.named_parameters())
+    weight = own.get("weight")
+    if own.keys() - {"weight", "bias"} or weight is None or weight.dim() != 1:
+        return None
+    unit = _unit(module)
+    if unit is None:
+        return None
+    plain, lifted = unit
+
+    def init(generator: torch.Generator) -> Tree:
+        return {f"{name}.{key}": precise(value) for key, value in own.items()}
+
+    def apply(x: Tensor, out: Tensor, values: Tree, frame: Frame) -> Tensor:
+        scale = values[f"{name}.weight"].unsqueeze(1)
+        normal = split_clients(plain.to(x.device)(x).to(scale.dtype), frame.clients)
+        found = normal * (1 + scale if lifted else scale)
+        if "bias" in own:
+            found = found + values[f"{name}.bias"].unsqueeze(1)
+        return found.view_as(out).to(out.dtype)
+
+    return Site(name, init, apply)
+
+
+def _unit(module: nn.Module) -> tuple[nn.Module, bool] | None:
+    """The module with a scale that does nothing, and whether that scale is 0 (Gemma) and not 1."""
+    weight = module.get_parameter("weight")
+    plain = copy.deepcopy(module).requires_grad_(False)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, weight.numel(), generator=draw).to(weight)
+    biased = plain._parameters.get("bias") is not None
+    if biased:
+        plain.get_parameter("bias").zero_()
+    try:
+        at_two, at_one, at_zero = (_scaled(plain, to, x) for to in (2.0, 1.0, 0.0))
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    lifted = bool(at_zero.any())
+    normal = at_zero if lifted else at_one
+    if not torch.allclose(at_two, (3 if lifted else 2) * normal, rtol=1e-2):
+        return None
+    plain.get_parameter("weight").fill_(0.0 if lifted else 1.0)
+    return plain, lifted
+
+
+def _scaled(module: nn.Module, to: float, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        module.get_parameter("weight").fill_(to)
+        found = module(x)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def bias_site(name: str, module: nn.Module) -> Site:

@@ -6,17 +6,22 @@ h = W0·x + s·B_k·A_k·x with s = α/r, or α/√r for rsLoRA. Names and shape
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from atoll.adapters.plan import PeftFile, Plan, first_names, named_by
 from atoll.adapters.site import Frame, Site, split_clients
+from atoll.adapters.targets import in_layers, linear_fans, linear_targets, spared, transposed
+from atoll.config.adapter import Adapter
+from atoll.models.base import Base
 from atoll.tree import Tree
 
-__all__ = ["LoraScale", "lora_site", "pad_ranks"]
+__all__ = ["LoraScale", "lora_plan", "lora_site", "pad_ranks"]
 
 A, B = "lora_A.weight", "lora_B.weight"
 
@@ -92,3 +97,42 @@ def pad_ranks(trees: Sequence[Tree]) -> tuple[list[Tree], dict[str, tuple[int, .
             tree[name_a] = pad(tree[name_a], (0, 0, 0, widest - r))
             tree[name_b] = pad(tree[name_b], (0, widest - r))
     return padded, uneven
+
+
+def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collection[str]) -> Plan:
+    """LoRA on the linear layers that the settings name, but not on heads.
+
+    Raises:
+        ModelError: when nothing matches.
+    """
+    rule = settings.target_modules or "all-linear"
+    inside = linear_targets(base.backbone, rule, leave_out=spared(base, heads))
+    if settings.layers_to_transform is not None:
+        inside = in_layers(inside, settings.layers_to_transform, settings.layers_pattern)
+    fans = linear_fans(base, inside, leave_out=[*heads, *idle])
+    scale, targets = LoraScale(settings.lora_alpha, settings.use_rslora), list(fans)
+    sites = [
+        lora_site(name, shape, r=settings.r, scale=scale, dropout=settings.lora_dropout)
+        for name, shape in fans.items()
+    ]
+
+    def config() -> Any:
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=settings.r,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            use_rslora=settings.use_rslora,
+            target_modules=first_names(targets, base.prefix),
+            fan_in_fan_out=transposed(base, targets),
+        )
+
+    return Plan(
+        base.model,
+        targets,
+        sites,
+        drops=settings.lora_dropout > 0,
+        named=named_by(rule),
+        peft=PeftFile(config),
+    )

@@ -40,11 +40,13 @@ class Site:
 
     init: generator -> the first values (no K), under their full names.
     apply: (input, output, values [K, …], frame) -> the adapted output.
+    before: (input, values [K, …], frame) -> what the module reads instead.
     """
 
     module: str
     init: Callable[[torch.Generator], Tree]
-    apply: Callable[[Tensor, Tensor, Tree, Frame], Tensor]
+    apply: Callable[[Tensor, Tensor, Tree, Frame], Tensor] | None = None
+    before: Callable[[Tensor, Tree, Frame], Tensor] | None = None
 
 
 def fan(module: nn.Module) -> tuple[int, int] | None:

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from atoll import rng
-from atoll.adapters.dense import precise
 from atoll.adapters.site import Frame, Site
 from atoll.tree import Tree
 
-__all__ = ["StackedModel"]
+__all__ = ["Own", "StackedModel"]
+
+
+@dataclass(frozen=True)
+class Own:
+    """Parameters of a model itself that train, one client at a time.
+
+    names: of the values -> of the parameters.
+    init: seed -> the first values.
+    readers: the modules that compute with them, each at its turn in a forward pass.
+    casts: whether the rest of the model takes the precision of the values.
+    noisy: modules that draw dropout while they train.
+    """
+
+    names: Mapping[str, str]
+    init: Callable[[int], Tree]
+    readers: frozenset[str]
+    casts: bool = False
+    noisy: tuple[nn.Module, ...] = ()
 
 
 class StackedModel:
     """Runs one model with the values of a stack of clients.
 
-    model: maps keyword inputs to logits; frozen, in eval mode, except for a full model.
+    model: maps keyword inputs to logits; frozen, in eval mode, except for what draws dropout.
     sites: the adapted modules; their hooks stay until `close`.
-    whole: train the model's own parameters (one client at a time) beside the sites; the model
-        then computes in the precision of the values, whatever its own is.
+    own: what of the model itself trains beside the sites.
     drops: whether training draws dropout; then a Frame must bring generators.
-    leave_out: parameters that stay as they are when the whole model trains.
     """
 
     def __init__(
@@ -33,30 +49,30 @@ class StackedModel:
         model: nn.Module,
         sites: Sequence[Site],
         *,
-        whole: bool = False,
+        own: Own | None = None,
         drops: bool = False,
-        leave_out: Collection[str] = (),
     ) -> None:
         self.model = model
         self.sites = tuple(sites)
-        self.whole = whole
-        self.drops = drops or whole
-        at_sites = tuple(f"{site.module}." for site in self.sites)
-        self._owned = tuple(
-            name
-            for name, _ in model.named_parameters()
-            if whole and name not in leave_out and not (at_sites and name.startswith(at_sites))
-        )
+        self.own = own
+        self.drops = drops or (own is not None and bool(own.noisy))
         self._values: Tree = {}
         self._frame: Frame | None = None
         self._hooks = [
-            model.get_submodule(site.module).register_forward_hook(self._hook(site.apply))
+            hook
             for site in self.sites
+            for hook in self._hooked(site, model.get_submodule(site.module))
         ]
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """Names of the modules in which something trains."""
+        readers = frozenset[str]() if self.own is None else self.own.readers
+        return readers | {site.module for site in self.sites}
 
     def init(self, seed: int) -> Tree:
         """The first values of everything that can train, without a client dimension."""
-        values = {name: precise(self.model.get_parameter(name)) for name in self._owned}
+        values = {} if self.own is None else dict(self.own.init(seed))
         for site in self.sites:
             values |= site.init(rng.generator(seed, "adapter", site.module))
         return values
@@ -65,23 +81,24 @@ class StackedModel:
         """Logits [K·b, …] under values [K, …] (or [1, …], which serve every client)."""
         self._values, self._frame = values, frame
         try:
-            if not self.whole:
+            if self.own is None:
                 return self._logits(self.model(**inputs))
-            assert frame.clients == 1, "a whole model trains one client at a time"
-            own = {name: values[name][0] for name in self._owned}
-            own = self._rest(next(iter(values.values())).dtype) | own
-            with _own_dropout(self.model, frame):
+            assert frame.clients == 1, "a model's own parameters train one client at a time"
+            own = {parameter: values[name][0] for name, parameter in self.own.names.items()}
+            if self.own.casts:
+                own = self._rest(own, next(iter(values.values())).dtype) | own
+            with _own_dropout(self.own.noisy, frame):
                 return self._logits(functional_call(self.model, own, (), dict(inputs)))
         finally:
             self._values, self._frame = {}, None
 
-    def _rest(self, dtype: torch.dtype) -> Tree:
+    def _rest(self, own: Tree, dtype: torch.dtype) -> Tree:
         """What does not train, where its precision is another: one forward has one precision."""
         named = (*self.model.named_parameters(), *self.model.named_buffers())
         return {
             name: value.to(dtype)
             for name, value in named
-            if value.is_floating_point() and value.dtype != dtype and name not in self._owned
+            if value.is_floating_point() and value.dtype != dtype and name not in own
         }
 
     def close(self) -> None:
@@ -93,27 +110,38 @@ class StackedModel:
     def _logits(output: object) -> Tensor:
         return output if isinstance(output, Tensor) else output.logits  # type: ignore[attr-defined]
 
-    def _hook(
-        self, apply: Callable[[Tensor, Tensor, Tree, Frame], Tensor]
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-            if self._frame is None:
-                return None
-            return apply(args[0], out, self._values, self._frame)
+    def _hooked(self, site: Site, module: nn.Module) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        apply, before = site.apply, site.before
+        if before is not None:
 
-        return hook
+            def ahead(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+                if self._frame is None:
+                    return None
+                return before(args[0], self._values, self._frame), *args[1:]
+
+            yield module.register_forward_pre_hook(ahead)
+        if apply is not None:
+
+            def after(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+                if self._frame is None:
+                    return None
+                return apply(args[0], out, self._values, self._frame)
+
+            yield module.register_forward_hook(after)
 
 
 @contextmanager
-def _own_dropout(model: nn.Module, frame: Frame) -> Iterator[None]:
-    """The model's own dropout reads the global generator; lend it the client's."""
+def _own_dropout(modules: Sequence[nn.Module], frame: Frame) -> Iterator[None]:
+    """A model's own dropout reads the global generator; lend it the client's."""
     if frame.generators is None:
         yield
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(frame.generators[0].initial_seed())
-        model.train()
+        for module in modules:
+            module.training = True
         try:
             yield
         finally:
-            model.eval()
+            for module in modules:
+                module.training = False

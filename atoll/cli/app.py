@@ -12,10 +12,16 @@ import click
 import typer
 
 from atoll import __version__
+from atoll.cli.chat import chat
+from atoll.cli.data import data
+from atoll.cli.doctor import doctor
 from atoll.cli.evaluate import evaluate
+from atoll.cli.export import export
+from atoll.cli.plan import plan
 from atoll.cli.predict import predict
 from atoll.cli.process import INTERRUPTED
 from atoll.cli.recipes import init, recipes
+from atoll.cli.report import report
 from atoll.cli.run import run
 from atoll.cli.schema import schema
 from atoll.errors import AtollError
@@ -36,11 +42,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run", context_settings=CONTEXT)(run)
+app.command("plan", context_settings=CONTEXT)(plan)
 app.command("eval", context_settings=CONTEXT)(evaluate)
 app.command("predict", context_settings=CONTEXT)(predict)
+app.command("chat", context_settings=CONTEXT)(chat)
+app.command("report", context_settings=CONTEXT)(report)
+app.command("export", context_settings=CONTEXT)(export)
 app.command("recipes", context_settings=CONTEXT)(recipes)
 app.command("init", context_settings=CONTEXT)(init)
 app.command("schema", context_settings=CONTEXT)(schema)
+app.command("doctor", context_settings=CONTEXT)(doctor)
+app.add_typer(data, name="data")
 
 
 def _version(asked: bool) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from atoll.cli.output import bytes_text, seconds_text
 from atoll.experiment.words import counted
+from atoll.report.words import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from atoll.experiment.lines import RoundLine
@@ -74,6 +74,11 @@ class Display:
             f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
             f"{counted(self._num_rounds, 'round')} of {setup.clients_per_round} clients"
         )
+
+    def resumed(self, lines: Sequence[RoundLine]) -> None:
+        """Rounds that an earlier process did."""
+        self._seconds = [line.seconds for line in lines if line.round > 0]
+        self._bytes = sum(line.bytes_up + line.bytes_down for line in lines)
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -13,11 +13,9 @@ import typer
 __all__ = [
     "Format",
     "FormatOption",
-    "bytes_text",
     "command_line",
     "emit",
     "note",
-    "seconds_text",
 ]
 
 
@@ -53,21 +51,3 @@ def note(text: str) -> None:
 def command_line(*words: str | Path) -> str:
     """Words as they can be pasted into a shell."""
     return shlex.join(map(str, words))
-
-
-def bytes_text(count: float) -> str:
-    """`980 B`, `3.1 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def seconds_text(seconds: float) -> str:
-    """`4.2 s`, `3:07`, `1:02:03`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

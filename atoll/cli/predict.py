@@ -31,7 +31,7 @@ def predict(
     top: Annotated[
         int,
         typer.Option(
-            min=1, show_default=False, help="How many labels to show the probability of; default 3."
+            min=1, show_default=False, help="How many guesses to show the probability of; default 3."
         ),
     ] = 3,
     max_new_tokens: Annotated[
@@ -39,11 +39,13 @@ def predict(
     ] = 64,
     output_format: FormatOption = Format.text,
 ) -> None:
-    """Label new rows, or generate text for them.
+    """Label new rows, tag or fill in their words, or generate text for them.
 
     RUN is a run directory. Rows have a `text`; where text is generated, a `prompt`, an
-    `instruction` or `messages` do as well, and a `text` is asked as the rows of training were. Each
-    row comes back as one line of JSON with what was predicted.
+    `instruction` or `messages` do as well, and a `text` is asked as the rows of training were.
+    Words are tagged from `tokens`, or a `text` split at white space; an `image` is a path that
+    starts from the file of rows; vectors are made of a `text`, an `image`, or both. Each row comes
+    back as one line of JSON with what was predicted.
 
     Without --text and --input rows are read from standard input: JSON objects, or plain texts where
     the first line is no object.
@@ -79,12 +81,19 @@ def _write(
 def _predictions(
     trained: TrainedRun, rows: list[dict[str, Any]], *, top: int, max_new_tokens: int
 ) -> Iterator[dict[str, Any]]:
-    from atoll.experiment.predict import classify, generate
+    from atoll.experiment.predict import generate
+    from atoll.experiment.readings import readings
+    from atoll.experiment.tasks import task_of
 
-    if trained.setup.base.head is None:
+    if task_of(trained.setup.experiment).read is None:
         texts = generate(trained, rows, max_new_tokens=max_new_tokens)
         yield from ({**row, "generated": made} for row, made in zip(rows, texts, strict=True))
         return
-    for row, found in zip(rows, classify(trained, [row["text"] for row in rows]), strict=True):
-        ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
-        yield {**row, "prediction": found.label, "probabilities": dict(ranked)}
+    for row, found in zip(rows, readings(trained, rows, top=top), strict=True):
+        # Pixels and bytes have no place in JSON.
+        written = {name: value for name, value in row.items() if name != "image" or _is_text(value)}
+        yield {**written, **found}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from atoll.data.checks import problem
+from atoll.data.images import placed_image
 from atoll.data.tables import Table, read_table
 from atoll.errors import DataError
 from atoll.experiment.load_run import TrainedRun
-from atoll.experiment.predict import PROMPTS
+from atoll.experiment.tasks import task_of
 
 __all__ = ["given_rows", "read_lines"]
 
@@ -36,13 +37,23 @@ def given_rows(texts: Sequence[str], source: str | None, trained: TrainedRun) ->
         table = read_table(Path(source))
     if not table.rows:
         raise DataError(f"{table.origin}: no rows; give at least one")
-    # A run's own kind of prompt comes first where a row has several.
-    own = trained.kind.split("/")[0]
-    needs = ("text",) if trained.setup.base.head else tuple(dict.fromkeys((own, *PROMPTS)))
+    # A run's own kind of row comes first where a row has several.
+    own, asks = trained.kind.split("/")[0], task_of(experiment).asks
+    needs = sorted(asks, key=lambda name: name != own)
     rows = [_renamed(row, experiment.data.columns) for row in table.rows]
     for index, row in enumerate(rows):
         _check(row, needs, table.where(index))
-    return rows
+    if trained.setup.base.processor is None:
+        return rows
+    return [_with_image(row, table, index) for index, row in enumerate(rows)]
+
+
+def _with_image(row: Row, table: Table, index: int) -> Row:
+    """The row with its image where it is kept; a relative path is meant from the rows' file."""
+    try:
+        return placed_image(row, table.folder)
+    except DataError as error:
+        raise DataError(f"{table.where(index)}: {error}") from error
 
 
 def read_lines(content: bytes) -> Table:

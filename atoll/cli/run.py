@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.resources import as_file
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +16,11 @@ import typer
 from atoll.cli.output import Format, FormatOption, emit, note
 from atoll.cli.packaged import find_recipe
 from atoll.cli.process import load_torch
-from atoll.errors import ConfigError
+from atoll.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from atoll.config import Loaded
+    from atoll.experiment.standing import Standing
 
 __all__ = ["located", "run"]
 
@@ -27,6 +30,10 @@ def run(
     values: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", hidden=True)
     ] = None,
+    fork: Annotated[
+        bool,
+        typer.Option("--fork", help="Start anew, beside the run in output_dir, from its model."),
+    ] = False,
     output_format: FormatOption = Format.text,
 ) -> None:
     """Train, compare, and write a run directory.
@@ -36,27 +43,29 @@ def run(
 
     Relative paths, in the file too, start from the folder in which the command is typed.
 
-    A finished run that is started again shows its result and changes nothing.
+    A run that was stopped, however it was, goes on after its last finished round when the same
+    command is given again. A finished run shows its result and changes nothing; with a larger
+    federation.num_rounds it goes on.
     """
-    from atoll.config import dump, load
+    from atoll.config import load
 
     with located(experiment) as path:
         loaded = load(path, overrides=values or [])
     # A wrong file is told at once; torch takes seconds.
     load_torch()
-    from atoll.experiment.run_dir import finished
-
-    folder = Path(loaded.experiment.output_dir).expanduser()
-    summary = finished(folder, dump(loaded.experiment))
-    again = summary is not None
-    if summary is None:
-        summary = _run(loaded, folder)
+    place = _place(loaded, fork=fork)
+    again = place.standing.state == "finished"
+    folder = place.folder
+    if again:
+        note(f"This run is finished; its result stands in {folder}. Set output_dir to run it anew, "
+             "or a larger federation.num_rounds to go on.")  # fmt: skip
+        summary = place.standing.summary or {}
     else:
-        note(f"This run is finished; its result stands in {folder}. Set output_dir to run it anew.")
+        summary = _run(place)
     if output_format is Format.json:
         emit({"run": str(folder), "already_finished": again, **summary})
         return
-    from atoll.cli.report import show_run
+    from atoll.cli.summary_text import show_run
 
     data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
     show_run(summary, folder, common_test=data["test"] is not None)
@@ -84,15 +93,68 @@ def located(name: str) -> Iterator[Path]:
         yield packaged
 
 
-def _run(loaded: Loaded, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a run is to be written, what stands there, and the run that it is a fork of."""
+
+    loaded: Loaded
+    folder: Path
+    standing: Standing
+    origin: Path | None = None
+
+
+def _place(loaded: Loaded, *, fork: bool) -> _Place:
+    """The run directory; a fork's is the first free one, or its own where it goes on.
+
+    Raises:
+        RunError: when the directory holds another experiment, or nothing that could be forked.
+    """
+    from atoll.config import dump
+    from atoll.experiment.standing import standing
+
+    folder = Path(loaded.experiment.output_dir).expanduser()
+    found = standing(folder, dump(loaded.experiment))
+    if not fork:
+        if found.state == "other":
+            raise RunError(
+                f"{folder} holds a run of another experiment ({found.changes}); set output_dir to "
+                "a new directory, or add --fork to start anew from its last checkpoint"
+            )
+        return _Place(loaded, folder, found)
+    if found.state == "new":
+        raise RunError(f"--fork starts from the run in {folder}, but there is none; leave it out")
+    for number in itertools.count(2):
+        beside = folder.with_name(f"{folder.name}-{number}")
+        changed = loaded.experiment.model_copy(update={"output_dir": str(beside)})
+        found = standing(beside, dump(changed))
+        if found.state != "other":
+            break
+    return _Place(replace(loaded, experiment=changed), beside, found, folder)
+
+
+def _run(place: _Place) -> dict[str, Any]:
     from rich.console import Console
 
     from atoll.cli.display import Display
+    from atoll.experiment.resume import forked
     from atoll.experiment.run import Observer, run_experiment
     from atoll.experiment.setup import prepare
+    from atoll.report.write import try_report
 
+    standing = place.standing
     with Display(Console(stderr=True)) as display:
-        setup = prepare(loaded, note=display.note)
+        setup = prepare(place.loaded, note=display.note, machine=standing.machine)
+        if place.origin is not None:
+            setup = forked(setup, place.origin, display.note)
+        if standing.changes:
+            display.note(f"more rounds than before: {standing.changes}")
         display.begin(setup)
-        watch = Observer(display.note, display.step, display.round)
-        return run_experiment(setup, folder, watch)
+        watch = Observer(display.note, display.step, display.resumed, display.round)
+        try:
+            summary = run_experiment(setup, place.folder, watch)
+            try_report(place.folder, note=display.note)
+            return summary
+        except KeyboardInterrupt:
+            display.note(f"stopped; {place.folder} keeps all finished rounds: the same command "
+                         "goes on after them")  # fmt: skip
+            raise

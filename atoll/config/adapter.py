@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue, field_validator
 
+from atoll.config.peft_methods import REFUSED, PeftMethod
 from atoll.config.sections import SECTION, NonEmpty
 
 __all__ = ["Adapter"]
+
+Method = Literal["lora", "ia3", "bottleneck", "layers", "bitfit", "full", "none"]
+Names = Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+Index = Annotated[int, Field(ge=0)]
+Indices = Annotated[tuple[Index, ...], Field(min_length=1)]
 
 
 class Adapter(BaseModel):
@@ -16,20 +23,51 @@ class Adapter(BaseModel):
 
     model_config = SECTION
 
-    method: Literal["lora", "bitfit", "full", "none"] = Field(
-        "lora", description="Trained part of the model; none: the head alone."
+    method: Method | PeftMethod = Field(
+        "lora",
+        description="Trained part of the model; layers: its last blocks; none: the head alone; "
+        "from adamss on: adapters of PEFT, one client at a time.",
     )
     r: int = Field(8, ge=0, description="Rank of LoRA.")
     lora_alpha: float = Field(16, gt=0, description="LoRA is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before LoRA.")
     use_rslora: bool = Field(False, description="Scale LoRA by lora_alpha / sqrt(r) instead.")
-    target_modules: NonEmpty | Annotated[tuple[NonEmpty, ...], Field(min_length=1)] = Field(
-        "all-linear", description="all-linear, a list of module names, or one regular expression."
+    target_modules: NonEmpty | Names | None = Field(
+        None,
+        description="all-linear, a list of module names, or one regular expression; null: "
+        "all-linear for lora, PEFT's usual ones for ia3, as placement says for bottleneck.",
+    )
+    layers_to_transform: Index | Indices | None = Field(
+        None, description="Numbers of the layers that LoRA adapts, from 0; null: all."
+    )
+    layers_pattern: NonEmpty | Names | None = Field(
+        None, description="Names of the lists that layers_to_transform counts in; null: any."
+    )
+    feedforward_modules: NonEmpty | Names | None = Field(
+        None,
+        description="Targets of ia3 that are scaled at their input, as target_modules names them; "
+        "null: PEFT's usual ones.",
+    )
+    placement: Literal["pfeiffer", "houlsby"] = Field(
+        "pfeiffer",
+        description="Where bottleneck adapters stand: after the feed-forward part of each block, "
+        "or (houlsby) after its attention too.",
+    )
+    reduction_factor: int = Field(
+        16, ge=1, description="A bottleneck is this many times narrower than the model."
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        "relu", description="Activation inside a bottleneck."
+    )
+    num_layers: int = Field(2, ge=1, description="How many of the last blocks layers trains.")
+    config: Mapping[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Settings of an adapter of PEFT under PEFT's names, as {r: 256}.",
     )
     head: Literal["lda", "ridge", "means", "logistic", "train"] | None = Field(
         None,
-        description="Classifier: solved from statistics, or trained by gradient; null: lda for "
-        "classification (ridge under a head without a bias), else the model's own.",
+        description="Head: solved from statistics, or trained; null: lda for classes (ridge where "
+        "it has no bias), ridge for numbers and several labels, else train.",
     )
     head_features: int | None = Field(
         None,
@@ -52,3 +90,10 @@ class Adapter(BaseModel):
     train_head: bool | None = Field(
         None, description="Train the head by gradient in rounds; null: only where head is train."
     )
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _trains_here(cls, value: object) -> object:
+        if isinstance(value, str) and value in REFUSED:
+            raise ValueError(REFUSED[value])
+        return value

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from atoll.config.adapter import Adapter
 from atoll.config.federation import Federation
 from atoll.config.sections import Data, Model, Train
 from atoll.config.tasks import TASKS
@@ -16,7 +14,6 @@ from atoll.config.tasks import TASKS
 __all__ = [
     "Problem",
     "Problems",
-    "check_adapter",
     "check_data",
     "check_federation",
     "check_later",
@@ -41,7 +38,8 @@ class Problems(ValueError):
 
 def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
     """Options of one task are refused for another; no model means that it is wrong itself."""
-    if data.packing and model and not TASKS[model.task].generates:
+    packs = model is None or (TASKS[model.task].generates and not TASKS[model.task].prefers)
+    if data.packing and model and not packs:
         yield Problem(
             "data.packing",
             f"data.packing is true, but model.task is {model.task}: only causal-lm packs rows; "
@@ -58,43 +56,6 @@ def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
             )
 
 
-def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]:
-    """Rank, targets and head."""
-    if adapter.method == "lora" and adapter.r == 0:
-        yield Problem(
-            "adapter.r",
-            "adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or adapter.method: none",
-        )
-    if adapter.method == "none" and model and not TASKS[model.task].head:
-        yield Problem(
-            "adapter.method",
-            f"adapter.method is none, but model.task is {model.task}, which has no head: nothing "
-            "would train; use lora, bitfit or full",
-        )
-    if adapter.method == "none" and adapter.head == "train" and adapter.train_head is False:
-        yield Problem(
-            "adapter.train_head",
-            "adapter.train_head is false, but adapter.head is train and adapter.method is none: "
-            "nothing would train; remove adapter.train_head, or solve the head (head: lda)",
-        )
-    solved = adapter.head in ("lda", "ridge", "means", "logistic")
-    if solved and model and not TASKS[model.task].solved:
-        yield Problem(
-            "adapter.head",
-            f"adapter.head is {adapter.head}, but model.task is {model.task}, which has no head "
-            "that can be solved from statistics; remove adapter.head",
-        )
-    if isinstance(adapter.target_modules, str):
-        try:
-            re.compile(adapter.target_modules)
-        except re.error as error:
-            yield Problem(
-                "adapter.target_modules",
-                f'adapter.target_modules is "{adapter.target_modules}": not a regular expression '
-                f"({error}); use all-linear, a list of module names, or a regular expression",
-            )
-
-
 def check_train(train: Train) -> Iterator[Problem]:
     """Options that the chosen optimiser or schedule would ignore."""
     if train.momentum and train.optimizer != "sgd":
@@ -102,6 +63,19 @@ def check_train(train: Train) -> Iterator[Problem]:
             "train.momentum",
             f"train.momentum is {train.momentum:g}, but train.optimizer is {train.optimizer}: only "
             "sgd uses it; remove it, or use optimizer: sgd",
+        )
+    weights = train.class_weights if isinstance(train.class_weights, Mapping) else {}
+    for label, weight in weights.items():
+        if weight <= 0:
+            yield Problem(
+                f"train.class_weights.{label}",
+                f"train.class_weights.{label} is {weight:g}; a weight is greater than 0",
+            )
+    if train.class_balance and train.class_weights not in (None, "balanced-per-client"):
+        yield Problem(
+            "train.class_balance",
+            "train.class_balance is true, but train.class_weights weighs classes in another way; "
+            "remove train.class_balance",
         )
     if train.warmup_steps and train.lr_scheduler_type == "constant":
         yield Problem(

@@ -38,9 +38,6 @@ class Federation(BaseModel):
     )
     server: Call | None = Field(None, description="Server optimiser; null: as the algorithm does.")
     runtime: Call = Field(Call("inprocess"), description="Where the clients run.")
-    client_state: Literal["memory", "disk"] = Field(
-        "memory", description="Where simulated clients keep their state between rounds."
-    )
 
     def cohort(self, population: int) -> int:
         """How many of the clients a round asks."""
@@ -68,4 +65,8 @@ class Evaluate(BaseModel):
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Evaluations without progress after which the run stops; null: never."
+    )
+    load_best: bool = Field(
+        False,
+        description="End with the model that was best on the clients' held-out rows, not the last.",
     )

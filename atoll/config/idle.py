@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel
 
 from atoll.config.checks import Problem
+from atoll.config.peft_methods import PEFT_METHODS
 from atoll.config.tasks import TASKS, TaskFacts
 from atoll.config.words import shown
 
@@ -72,7 +73,8 @@ def _value(experiment: Experiment, key: str) -> object:
 
 def _default(experiment: Experiment, key: str) -> object:
     section, _, name = key.partition(".")
-    return type(_section(experiment, section)).model_fields[name].default
+    field = type(_section(experiment, section)).model_fields[name]
+    return field.get_default(call_default_factory=True)
 
 
 def _said(value: object) -> str:
@@ -87,15 +89,20 @@ def _facts(experiment: Experiment) -> TaskFacts:
 
 def _trains_head(experiment: Experiment) -> bool:
     given = experiment.adapter.train_head
-    trained = experiment.adapter.head == "train" if given is None else given
-    return trained and _facts(experiment).head
+    facts = _facts(experiment)
+    trained = experiment.adapter.head == "train" or not facts.solved if given is None else given
+    return trained and facts.head
+
+
+def _by(*methods: str) -> Callable[[Experiment], bool]:
+    return lambda experiment: experiment.adapter.method in methods
 
 
 # What keeps keys from being read, who reads them, whether they are read, and the keys.
 _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
     (
         "model.task", "it has no tokens to pool", lambda e: _facts(e).pools,
-        ("model.pooling", "model.normalize"),
+        ("model.pooling", "model.normalize", "adapter.head_features"),
     ),
     (
         "model.task", "it has no head that could be solved", lambda e: _facts(e).solved,
@@ -110,11 +117,30 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
     ),
     (
         "model.task", "its rows have no class", lambda e: _facts(e).classes,
-        ("train.restricted", "train.logit_adjustment", "train.class_balance"),
+        ("train.restricted", "train.logit_adjustment", "adapter.local_head"),
     ),
     (
-        "model.task", "only a language model that writes reads it", lambda e: _facts(e).generates,
+        "model.task", "its rows have no class", lambda e: _facts(e).weighs,
+        ("train.class_weights", "train.class_balance"),
+    ),
+    ("model.task", "its labels are numbers", lambda e: not _facts(e).numbers, ("data.labels",)),
+    ("model.task", "it masks no tokens", lambda e: _facts(e).masks, ("data.mlm_probability",)),
+    (
+        "model.task", "its rows have no text", lambda e: _facts(e).texts,
+        ("data.max_length", "data.truncation"),
+    ),
+    (
+        "model.task", "only causal-lm reads it",
+        lambda e: _facts(e).generates and not _facts(e).prefers,
         ("data.completion_only",),
+    ),
+    (
+        "model.task", "only embedding reads it", lambda e: _facts(e).contrasts,
+        ("train.temperature", "train.learn_temperature", "train.symmetric"),
+    ),
+    (
+        "model.task", "only preference reads it", lambda e: _facts(e).prefers,
+        ("train.dpo_beta", "train.dpo_label_smoothing"),
     ),
     (
         "adapter.head", "only a solved head reads it", lambda e: e.adapter.head != "train",
@@ -133,11 +159,25 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
         ("train.head_learning_rate",),
     ),
     (
-        "adapter.method", "only lora reads it", lambda e: e.adapter.method == "lora",
+        "adapter.method", "only lora reads it", _by("lora"),
         (
-            "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
-            "adapter.target_modules",
+            "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
+            "adapter.layers_to_transform", "adapter.layers_pattern",
         ),
+    ),
+    (
+        "adapter.method", "only lora, ia3 and bottleneck read it", _by("lora", "ia3", "bottleneck"),
+        ("adapter.target_modules",),
+    ),
+    ("adapter.method", "only ia3 reads it", _by("ia3"), ("adapter.feedforward_modules",)),
+    (
+        "adapter.method", "only bottleneck reads it", _by("bottleneck"),
+        ("adapter.placement", "adapter.reduction_factor", "adapter.activation"),
+    ),
+    ("adapter.method", "only layers reads it", _by("layers"), ("adapter.num_layers",)),
+    (
+        "adapter.method", "only an adapter of PEFT's reads it", _by(*PEFT_METHODS),
+        ("adapter.config",),
     ),
     (
         "train.optimizer", "only adamw reads it", lambda e: e.train.optimizer == "adamw",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationInfo, field_validator
 
 from atoll.config.adapter import Adapter
+from atoll.config.adapter_checks import check_adapter
 from atoll.config.checks import (
     Problem,
     Problems,
-    check_adapter,
     check_data,
     check_federation,
     check_later,
@@ -23,6 +23,8 @@ from atoll.config.sections import SECTION, Data, Model, Train
 __all__ = ["Experiment"]
 
 T = TypeVar("T")
+
+Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Field(min_length=1)]
 
 
 class Experiment(BaseModel):
@@ -50,7 +52,9 @@ class Experiment(BaseModel):
         description="Not available in this version.",
         json_schema_extra={"maxProperties": 0},
     )
-    report_to: Literal["none"] = Field("none", description="Tracker that is sent the metrics.")
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb"] | Trackers = Field(
+        "none", description="Tracker, or list of trackers, that is sent the metrics of each round."
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Seed of all training randomness.")
     output_dir: str = Field(
         default_factory=lambda: "runs/experiment",
@@ -88,11 +92,11 @@ class Experiment(BaseModel):
     ) -> Mapping[str, JsonValue]:
         return _refuse(check_later(section, name=str(info.field_name)), value=section)
 
-    @field_validator("report_to", mode="before")
+    @field_validator("report_to")
     @classmethod
-    def _no_tracker(cls, value: object) -> object:
-        if value != "none":
-            raise ValueError("trackers are not available in this version; use none")
+    def _named_once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("a tracker is named twice; name each once")
         return value
 
 

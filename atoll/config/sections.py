@@ -24,6 +24,7 @@ SECTION = ConfigDict(
 )
 
 NonEmpty = Annotated[str, Field(min_length=1)]
+Weights = Annotated[Mapping[str, float], Field(min_length=1)]
 
 
 class Model(BaseModel):
@@ -32,7 +33,8 @@ class Model(BaseModel):
     model_config = SECTION
 
     name_or_path: NonEmpty = Field(
-        description="Hub id, local directory, or builtin:minilm (works offline)."
+        description="Hub id, local directory, or builtin:minilm or builtin:smollm2 (both work "
+        "offline)."
     )
     task: TaskName = Field(
         "classification", description="What the model learns to do."
@@ -40,7 +42,7 @@ class Model(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         "auto", description="Precision of the base model's weights."
     )
-    pooling: Literal["auto", "mean", "cls", "model"] = Field(
+    pooling: Literal["auto", "mean", "cls", "last", "model"] = Field(
         "auto",
         description="How token features become one vector; auto: as the model was trained, else "
         "their mean under a solved head and the model's own way under a trained one.",
@@ -55,6 +57,14 @@ class Model(BaseModel):
     )
     attn_implementation: NonEmpty | None = Field(
         None, description="Attention kernel, as in transformers; null: its default."
+    )
+    load_in_8bit: bool = Field(
+        False,
+        description="Round the base model's weights to 8 bits when they are loaded (needs the "
+        "package torchao).",
+    )
+    gguf_file: NonEmpty | None = Field(
+        None, description="The model's file, where it is one of GGUF; its weights are made plain."
     )
     revision: NonEmpty | None = Field(
         None, description="Branch, tag or commit of the model on the hub; null: its default."
@@ -75,7 +85,10 @@ class Data(BaseModel):
     columns: Mapping[str, NonEmpty] = Field(
         default_factory=dict, description="Column names in the files, as {text: body}."
     )
-    max_length: int = Field(128, ge=1, description="Tokens at which a row is cut.")
+    max_length: int = Field(128, ge=1, description="Tokens of the longest row.")
+    truncation: bool = Field(
+        True, description="Longer rows are cut and counted (true), or refused (false)."
+    )
     holdout: float = Field(
         0.1, ge=0, lt=1, description="Share of a client's rows held out where it has no test rows."
     )
@@ -87,6 +100,9 @@ class Data(BaseModel):
     )
     packing: bool = Field(
         False, description="For causal-lm: several short rows in one sequence of max_length."
+    )
+    mlm_probability: float = Field(
+        0.15, gt=0, lt=1, description="For masked-lm: share of the tokens to predict."
     )
 
     @field_validator("partition", mode="before")
@@ -135,11 +151,41 @@ class Train(BaseModel):
     logit_adjustment: float = Field(
         0.0, ge=0, description="Classification: logits are shifted by this times log label shares."
     )
+    class_weights: Literal["balanced", "balanced-per-client"] | Weights | None = Field(
+        None,
+        description="For classes and tags: weights by label (1 if not named), or by how rare a "
+        "label is, among all clients' rows (balanced) or a client's own.",
+    )
     class_balance: bool = Field(
-        False, description="Classification: rows are weighted by the inverse of label shares."
+        False, description="true: the same as class_weights: balanced-per-client."
+    )
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        description="Embedding: cosines are divided by this; null: the model's own where it has "
+        "one, as CLIP has, else 0.05.",
+    )
+    learn_temperature: bool = Field(
+        False, description="Embedding: the temperature trains too, from there."
+    )
+    symmetric: bool | None = Field(
+        None,
+        description="Embedding: positives look for their anchors too; null: between images and "
+        "texts.",
+    )
+    dpo_beta: float = Field(
+        0.1, gt=0, description="Preference: how strongly the model is held to the base model."
+    )
+    dpo_label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Preference: the share of rows taken for mistaken."
     )
     group_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Clients trained in one batch; auto: as many as pay."
+    )
+    prefix_cache: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="Where the outputs of frozen blocks below all trained ones are kept, computed "
+        "once a row; auto: in memory, or on disk where they are many.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where the model runs; auto: a GPU where there is one."

@@ -9,7 +9,7 @@ from atoll.data.tables import Row
 
 __all__ = ["problem"]
 
-_TEXT = ("text", "instruction", "input", "output", "anchor", "positive")
+_TEXT = ("text", "instruction", "input", "output", "anchor", "positive", "negative")
 _TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected")
 
 
@@ -28,20 +28,26 @@ def problem(column: str, row: Row) -> str | None:
             'write [{"role": "user", "content": "..."}, ...].'
         )
     if column == "tokens":
-        return _tag_problem(value, row["tags"])
+        return _token_problem(value) or _tag_problem(value, row.get("tags"))
     if column == "label" and not _is_label(value):
         return (
             f"`label` is {_described(value)}; "
             "write a name, a number, true or false, or a list of names."
         )
     if column == "image" and isinstance(value, bool | int | float):
-        return f"`image` is {_described(value)}; give a path, bytes or pixels."
+        return f"`image` is {_described(value)}; give a path, bytes, base64 or pixels."
     return None
 
 
-def _tag_problem(tokens: Any, tags: Any) -> str | None:
+def _token_problem(tokens: Any) -> str | None:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return "`tokens` is not a list of words; write one string for each token."
+    return None
+
+
+def _tag_problem(tokens: list[str], tags: Any) -> str | None:
+    if tags is None:  # a row to be tagged
+        return None
     if not isinstance(tags, list) or len(tags) != len(tokens):
         count = len(tags) if isinstance(tags, list) else "no list of"
         return f"{len(tokens)} tokens but {count} tags; write exactly one tag for each token."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from atoll.data.agreement import check_labels
 from atoll.data.labels import label_map, numbers
+from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, nearest
 from atoll.data.scan import ClientCount, Share, digest_of, scan
 from atoll.data.tables import Row, Table
@@ -36,6 +37,7 @@ class FederatedData:
     """The clients with training rows and what they share; rows are read when they are asked for.
 
     reasons: why each of the skipped clients was.
+    moments: of all training labels, where these are numbers to predict.
     """
 
     clients: tuple[str, ...]
@@ -47,6 +49,7 @@ class FederatedData:
     _read: Callable[[str], Share] = field(repr=False)
     _common: Common = field(repr=False)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    moments: Moments | None = None
 
     def rows(self, client: str, split: Split) -> list[Row]:
         """One client's training rows, or its own held-out rows."""
@@ -99,15 +102,16 @@ def federate(
     common: Common,
     labels: Sequence[str] | None = None,
 ) -> FederatedData:
-    """Look at every client once and check what only the whole federation can show."""
-    found = scan(sorted(names), read)
-    if common.kind not in (None, found.kind):
-        files = ", ".join(file.origin for file in common.files.values())
-        raise DataError(
-            f"The common test set{f' ({files})' if files else ''} has {common.kind} rows, the "
-            f"clients have {found.kind} rows; give them the same columns."
-        )
-    shared = label_map(found.train_labels) if labels is None else tuple(labels)
+    """Look at every client once and check what only the whole federation can show.
+
+    labels: the label map; None: what clients have; empty: labels are numbers to predict.
+    """
+    numeric = labels is not None and not labels
+    found = scan(sorted(names), read, numeric=numeric)
+    _check_kind(common, found.kind)
+    if numeric and found.moments is None:
+        labels = None
+    shared = label_map(found.train_labels) if labels is None else tuple(labels) or None
     if found.train_labels.names:
         check_labels(found, _by_name(common), shared, given=labels is not None, read=read)
     # Labels without a map are numbers to predict.
@@ -124,6 +128,7 @@ def federate(
         reasons=found.skipped,
         kind=found.kind,
         labels=shared if found.train_labels.names else None,
+        moments=found.moments,
         fingerprint=hashlib.sha256(found.fingerprint.encode() + digest_of(content)).hexdigest(),
         counts=found.counts,
         _read=functools.lru_cache(maxsize=RESIDENT)(finished),
@@ -133,6 +138,15 @@ def federate(
             val=None if common.val is None else finish(common.val),
         ),
     )
+
+
+def _check_kind(common: Common, kind: RowKind) -> None:
+    if common.kind not in (None, kind):
+        files = ", ".join(file.origin for file in common.files.values())
+        raise DataError(
+            f"The common test set{f' ({files})' if files else ''} has {common.kind} rows, the "
+            f"clients have {kind} rows; give them the same columns."
+        )
 
 
 def _by_name(common: Common) -> dict[str, tuple[list[Row], Table | None]]:

@@ -44,7 +44,7 @@ def load(
     `path` is a folder with a folder for each client, one data set (a folder that holds
     `train.jsonl`, a file, a hub id), which `partition` divides, or `builtin:docstrings`.
     `columns` maps the names that tasks know to the names in the files; `labels` fixes the label
-    map for a site that sees only its own rows.
+    map for a site that sees only its own rows, and an empty one says that labels are numbers.
     """
     check_share(holdout)
     options = _Options(columns or {}, holdout, seed, labels)

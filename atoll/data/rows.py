@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, get_args
 
 from atoll.data.checks import problem
+from atoll.data.images import placed_image
 from atoll.data.labels import named
 from atoll.data.tables import Row, Table
 from atoll.errors import DataError
@@ -22,6 +22,7 @@ RowKind = Literal[
     "prompt/completion",
     "instruction/output",
     "tokens/tags",
+    "anchor/positive/negative",
     "anchor/positive",
     "image/label",
     "image/text",
@@ -60,7 +61,7 @@ def canonical(
             fault = problem(column, row)
             if fault is not None:
                 raise DataError(f"{table.where(index)}: {fault}")
-        rows.append(_placed(named(row) if is_labelled(kind) else row, table.folder))
+        rows.append(_held(row, kind, table, index))
     if expected is None:
         raise DataError(f"{table.origin}: no rows; the file is empty.")
     return rows, expected
@@ -142,15 +143,15 @@ def _other_kind(row: Row, expected: RowKind) -> str:
     )
 
 
-def _placed(row: Row, folder: Path | None) -> Row:
-    """A relative image path is meant from the file that names it."""
-    image = row.get("image")
-    if isinstance(image, str) and folder is not None:
-        path = folder / image
-        if not path.is_file():
-            raise DataError(f"{path}: this image is named in the rows but is not there.")
-        row["image"] = str(path)
-    return row
+def _held(row: Row, kind: RowKind, table: Table, index: int) -> Row:
+    """The row as tasks read it: labels as names, an image that is there and whole."""
+    row = named(row) if is_labelled(kind) else row
+    if "image" not in _KINDS[kind]:
+        return row
+    try:
+        return placed_image(row, table.folder)
+    except DataError as error:
+        raise DataError(f"{table.where(index)}: {error}") from error
 
 
 def _names(row: Row | Sequence[str]) -> str:

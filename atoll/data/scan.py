@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from atoll.data.labels import LabelSet, labels_of
+from atoll.data.moments import Moments, moments_of
 from atoll.data.rows import RowKind, is_labelled
 from atoll.data.tables import Row, Table
 from atoll.errors import DataError
@@ -49,6 +50,7 @@ class Scan:
     """What is known of a federation after the look.
 
     skipped: clients without rows, and why.   test_labels: those of test files.
+    moments: of the training labels, where these are numbers to predict.
     """
 
     kind: RowKind
@@ -57,15 +59,21 @@ class Scan:
     train_labels: LabelSet
     test_labels: Mapping[str, LabelSet]
     fingerprint: str
+    moments: Moments | None = None
 
 
-def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
-    """Read each client once; at most one client's rows are in memory."""
+def scan(
+    names: Iterable[str], read: Callable[[str], Share], *, numeric: bool = False
+) -> Scan:
+    """Read each client once; at most one client's rows are in memory.
+
+    numeric: labels are numbers to predict, whatever they look like.
+    """
     counts: dict[str, ClientCount] = {}
     skipped: dict[str, str] = {}
     test_labels: dict[str, LabelSet] = {}
     first: tuple[str, Share, RowKind] | None = None
-    known, tested = LabelSet(), LabelSet()
+    known, tested, moments = LabelSet(), LabelSet(), Moments()
     digest = hashlib.sha256()
     for name in names:
         share = read(name)
@@ -79,6 +87,8 @@ def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
         train, test = _labels(share.train, share.kind), _labels(share.test, share.kind)
         own = train.union(test) if share.held_out else train
         known = known.union(own)
+        if numeric and "label" in share.kind:
+            moments = moments.union(_moments(name, share))
         # Only names not met before are kept, so that memory does not grow with the clients.
         fresh = LabelSet() if share.held_out else test.without(tested)
         if fresh.names:
@@ -88,7 +98,17 @@ def scan(names: Iterable[str], read: Callable[[str], Share]) -> Scan:
         digest.update(digest_of({"client": name, "train": share.train, "test": share.test}))
     if first is None:
         raise DataError(_nobody(skipped))
-    return Scan(first[2], counts, skipped, known, test_labels, digest.hexdigest())
+    numbers = moments if moments.count else None
+    return Scan(first[2], counts, skipped, known, test_labels, digest.hexdigest(), numbers)
+
+
+def _moments(name: str, share: Share) -> Moments:
+    try:
+        if share.held_out:
+            moments_of(share.test)
+        return moments_of(share.train)
+    except DataError as error:
+        raise DataError(f"Client {name}{_in(share)}: {error}") from None
 
 
 def _labels(rows: Sequence[Row], kind: RowKind) -> LabelSet:
@@ -108,7 +128,12 @@ def digest_of(value: Mapping[str, str | Sequence[Row]]) -> bytes:
 
 def _content(row: Row) -> Row:
     image = row.get("image")
-    return {**row, "image": Path(image).read_bytes()} if isinstance(image, str) else row
+    if not isinstance(image, str):
+        return row
+    try:
+        return {**row, "image": Path(image).read_bytes()}
+    except (OSError, ValueError):  # a column of rows that are read for something else
+        return row
 
 
 def _plain(value: Any) -> Any:

@@ -1,25 +1,35 @@
-"""What only the file and the data together show: cohorts that clients cannot fill."""
+"""What no file shows by itself: a runtime that is not there, a cohort that clients cannot fill."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from atoll.config import Loaded
+from atoll.config import Loaded, resolve
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
 from atoll.experiment.words import counted
 
-__all__ = ["check_cohort", "check_revision"]
+__all__ = ["check_cohort", "check_revision", "check_runtime"]
+
+PLACES = "atoll.experiment.places"
+"""The runtimes; they stand on a setup, and are imported by name."""
+
+
+def check_runtime(loaded: Loaded) -> None:
+    """Refuse a runtime that is not there, and arguments that it does not take."""
+    call = loaded.experiment.federation.runtime
+    resolve(call, package=PLACES, where=loaded.where)
+    if call.name == "processes" and sys.platform == "win32":
+        raise ConfigError(
+            f"{loaded.where(call.path)}: runtime processes needs Linux or macOS; use inprocess"
+        )
 
 
 def check_cohort(loaded: Loaded, data: FederatedData) -> None:
     """Refuse a round that the clients who have rows cannot fill."""
+    check_runtime(loaded)
     federation, population = loaded.experiment.federation, len(data.clients)
-    if federation.runtime.name != "inprocess":
-        raise ConfigError(
-            f"{loaded.where('federation.runtime')}: there is no runtime "
-            f"'{federation.runtime.name}'; there is inprocess"
-        )
     asked = federation.clients_per_round
     if asked is not None and asked > population:
         raise ConfigError(

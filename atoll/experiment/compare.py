@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,8 +93,11 @@ def joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def metrics_of_arm(setup: Setup, arm: Arm) -> dict[str, float] | None:
-    """The metrics on the common rows, the mean over an arm's models; None without such rows."""
+def metrics_of_arm(setup: Setup, arm: Arm) -> dict[str, float | None] | None:
+    """The metrics on the common rows, the mean over an arm's models; None without such rows.
+
+    One that is not a number on these rows (R² of a single one) is None too.
+    """
     metric = setup.bench.objective.metric
     found = [
         metric.finals(score.sums, score.count)
@@ -102,7 +106,8 @@ def metrics_of_arm(setup: Setup, arm: Arm) -> dict[str, float] | None:
     ]
     if not found:
         return None
-    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+    means = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
 
 def final_of(setup: Setup, score: Score) -> float | None:
@@ -118,15 +123,17 @@ def _local(
     note: Callable[[str], None],
 ) -> Arm:
     """Each client's own model; `common` is the mean over clients of what it reaches there."""
-    rows = setup.common_test() or setup.all_held_out()
-    clients = setup.data.clients
+    clients, rows = setup.data.clients, setup.common_test()
+    # Without common rows each client's are a set of their own, as for the federated model.
+    sets = [setup.bench.examples(c, "test") for c in clients] if rows is None else [rows]
     common: list[Rows] = []
     own: dict[str, Rows] = {}
     step("local", 0, len(clients))
     for done, (client, state) in enumerate(local_models(setup, rounds), start=1):
         values = model_values(state)
         own[client] = measure(setup.bench, values, setup.bench.examples(client, "test"))
-        common.append(measure(setup.bench, values, rows))
+        found = [measure(setup.bench, values, rows) for rows in sets]
+        common.append(joined([one for one in found if len(one.counts)] or found[:1]))
         step("local", done, len(clients))
     failed = [client for client in clients if client not in own]
     if failed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from atoll.data import FederatedData
+from atoll.errors import DataError
 from atoll.models.objective import Example, Objective
 
-__all__ = ["cached_examples", "common_examples"]
+__all__ = ["cached_examples", "common_examples", "told_of"]
 
 CACHED_BYTES = 2**31
 
@@ -25,7 +27,9 @@ def cached_examples(
         nonlocal size
         key = (client, split)
         if key not in held:
-            held[key] = objective.encode(data.rows(client, "train" if split == "train" else "test"))
+            rows = data.rows(client, "train" if split == "train" else "test")
+            with told_of(f"client {client}, {'training' if split == 'train' else 'test'} rows"):
+                held[key] = objective.encode(rows)
             size += _nbytes(held[key])
             while len(held) > 1 and size > CACHED_BYTES:
                 size -= _nbytes(held.popitem(last=False)[1])
@@ -33,6 +37,19 @@ def cached_examples(
         return held[key]
 
     return examples
+
+
+@contextmanager
+def told_of(whose: str) -> Iterator[None]:
+    """Say whose rows could not be encoded.
+
+    Raises:
+        DataError: the same, with that before it.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{whose}: {error}") from error
 
 
 def _nbytes(examples: Sequence[Example]) -> int:
@@ -47,6 +64,7 @@ def common_examples(
     @functools.cache
     def examples() -> Sequence[Example] | None:
         rows = data.test()
-        return None if rows is None else objective.encode(rows)
+        with told_of("the common test set"):
+            return None if rows is None else objective.encode(rows)
 
     return examples

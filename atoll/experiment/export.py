@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from atoll.core import State
 from atoll.experiment.card import model_card
-from atoll.experiment.files import write_json, write_text, write_whole
-from atoll.experiment.peft_layout import adapter_config, peft_names
+from atoll.experiment.files import json_text, write_json, write_text, write_whole
+from atoll.experiment.peft_layout import adapter_config, peft_tree
 from atoll.experiment.setup import Setup
+from atoll.experiment.tasks import task_of
 from atoll.tree import Tree
 
 __all__ = ["export_adapter"]
@@ -28,13 +29,15 @@ def export_adapter(setup: Setup, state: State, folder: Path, summary: dict[str, 
         adapter |= head | {name: value for name, value in drawn.items() if name not in adapter}
     strip = len(setup.base.prefix)
     backbone = {name[strip:]: value for name, value in adapter.items()}
-    if setup.experiment.adapter.method == "lora":
-        _save(folder / "adapter_model.safetensors", peft_names(backbone))
+    if setup.built.peft is not None:
+        _save(folder / "adapter_model.safetensors", peft_tree(setup, adapter))
         write_json(folder / "adapter_config.json", adapter_config(setup))
     elif backbone:
         _save(folder / "model.safetensors", backbone)
     if own_head and head:
         _save(folder / "head.safetensors", head | _random_layer(setup))
+    for name, value in task_of(setup.experiment).files(setup.experiment, setup.base).items():
+        write_text(folder / name, json_text(value, indent=2) + "\n")
     write_json(folder / "atoll.json", _facts(setup))
     write_text(folder / "README.md", model_card(setup, summary))
 
@@ -51,7 +54,8 @@ def _random_layer(setup: Setup) -> Tree:
 def _facts(setup: Setup) -> dict[str, Any]:
     """What Atoll needs to use the adapter again, and a person to read the head."""
     base, named = setup.base, setup.experiment.model.name_or_path
-    first = setup.data.rows(setup.data.clients[0], "train")[0]
+    first, moments = setup.data.rows(setup.data.clients[0], "train")[0], setup.data.moments
+    scale = {} if moments is None else {"mean": moments.mean, "deviation": moments.deviation}
     return {
         # A folder's own path, which leads there from every other folder; builtin: has another path.
         "base_model": base.source.hub_id if base.source.hub_id == base.source.path else named,
@@ -62,6 +66,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
         # A language model does not read labels that stand beside its texts.
         "labels": list(setup.data.labels) if setup.data.labels and base.head else None,
         "chat": setup.data.kind == "messages" or isinstance(first.get("prompt"), list),
+        **scale,
     }
 
 

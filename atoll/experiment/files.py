@@ -115,6 +115,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
             with path.open("ab") as stream:
                 stream.write(line)
                 stream.flush()
+                os.fsync(stream.fileno())
         except OSError:
             if path.exists():
                 os.truncate(path, size)

@@ -8,32 +8,27 @@ evaluate(run.setup.bench, run.values, rows).mean
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from atoll.config import Experiment, load
 from atoll.data import ClientCount, FederatedData
 from atoll.data.federation import Common
-from atoll.data.labels import check_known, labels_of
+from atoll.data.labels import check_known, check_numbers, labels_of, numbers
+from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, canonical
 from atoll.data.scan import Share
 from atoll.data.tables import Row, read_table
-from atoll.errors import DataError, ModelError, RunError
-from atoll.experiment.setup import Setup, prepare
+from atoll.errors import DataError, RunError
+from atoll.experiment.read_adapter import read_adapter
+from atoll.experiment.setup import Setup, load_data, prepare
 from atoll.experiment.tasks import task_of
-from atoll.local.bench import model_values
 from atoll.models.locate import fingerprint
 from atoll.tree import Tree
 
 __all__ = ["TrainedRun", "load_run", "read_adapter"]
-
-PEFT = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -50,17 +45,25 @@ class TrainedRun:
     kind: RowKind
     chat: bool = False
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json."""
+        found: dict[str, Any] = _json(self.path / "summary.json", keys={"final"})
+        return found
+
     def rows(self, path: Path) -> list[Row]:
         """The rows of a file, under the names and of the kind that the run was trained on.
 
         Raises:
             DataError: for rows of another kind, or with labels that the model does not know.
         """
-        columns = self.setup.experiment.data.columns
+        columns, data = self.setup.experiment.data.columns, self.setup.data
         rows, _ = canonical(read_table(path), columns=columns, expected=self.kind)
-        if self.setup.base.head is not None:
-            assert self.setup.data.labels is not None, "a classifier has labels"
-            check_known(self.setup.data.labels, labels_of(rows), where=str(path), given=False)
+        if data.moments is not None:
+            check_numbers(labels_of(rows), where=str(path))
+            return numbers(rows)
+        if self.setup.base.head is not None and data.labels is not None:
+            check_known(data.labels, labels_of(rows), where=str(path), given=False)
         return rows
 
 
@@ -75,14 +78,18 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     """
     record, facts = _finished(path)
     # Who trained it, and how, changes nothing of the model.
-    overrides = ["federation={}", "evaluate.baselines=[]"]
+    overrides = ["federation={}", "evaluate.baselines=[]", "report_to=none"]
     loaded = load(path / "experiment.yaml", overrides=overrides)
     folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
     if folder is not None:
         overrides.append(f"model.name_or_path={json.dumps(folder)}")
         loaded = load(path / "experiment.yaml", overrides=overrides)
     labels = facts["labels"]
-    data = None if with_data else _stand_in(loaded.experiment, labels)
+    data = load_data(loaded) if with_data else _stand_in(loaded.experiment, labels, record)
+    if "deviation" in facts:
+        # The numbers that the model gives are in units of the rows that it was trained on.
+        square = facts["deviation"] ** 2
+        data = replace(data, moments=Moments(1, facts["mean"], square))
     setup = prepare(loaded, note=lambda text: None, data=data)
     if labels is not None and list(setup.data.labels or ()) != labels:
         raise DataError(
@@ -103,26 +110,6 @@ def _model_folder(named: str, recorded: str) -> str | None:
     if not Path(recorded).is_absolute() or Path(named).expanduser().is_absolute():
         return None
     return None if Path(named).is_dir() and not Path(recorded).is_dir() else recorded
-
-
-def read_adapter(setup: Setup, folder: Path) -> Tree:
-    """The trained values in an adapter folder, under the model's names.
-
-    Raises:
-        ModelError: when a file is broken, or names and shapes are not the model's.
-    """
-    prefix = setup.base.prefix
-    found: Tree = {}
-    lora = _tensors(folder / "adapter_model.safetensors")
-    found |= {prefix + name.removeprefix(PEFT): value for name, value in lora.items()}
-    plain = _tensors(folder / "model.safetensors")
-    found |= {prefix + name: value for name, value in plain.items()}
-    found |= _tensors(folder / "head.safetensors")
-    # Written for readers without Atoll, which makes them again from the seed.
-    fixed = {name for name, _ in setup.base.model.named_buffers()}
-    values = {name: value for name, value in found.items() if name not in fixed}
-    _check_fit(values, model_values(setup.start.server), setup, folder)
-    return values
 
 
 def _finished(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,9 +136,15 @@ def _json(path: Path, *, keys: set[str]) -> dict[str, Any]:
     return found
 
 
-def _stand_in(experiment: Experiment, labels: list[str] | None) -> FederatedData:
+def _stand_in(
+    experiment: Experiment, labels: list[str] | None, record: Mapping[str, Any]
+) -> FederatedData:
     """A federation of one made-up row: enough to build the model without anyone's data."""
-    row, kind = task_of(experiment).row(labels)
+    task = task_of(experiment)
+    row, kind = task.row(labels)
+    if record["data"]["kind"] in task.others:
+        kind = record["data"]["kind"]
+        row = task.others[kind]
     return FederatedData(
         clients=("nobody",),
         skipped=(),
@@ -173,27 +166,3 @@ def _compare(
         note(f"{setup.base.source.hub_id} has other weights than when the run was trained")
     if with_data and setup.data.fingerprint != prints["data"]:
         note(f"{setup.experiment.data.path} holds other rows than when the run was trained")
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        return {}
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _check_fit(values: Tree, like: Tree, setup: Setup, folder: Path) -> None:
-    model = setup.base.source.hub_id
-    for name in like:
-        if name not in values:
-            raise ModelError(f"{folder} holds no {name}, which the adapter of {model} needs")
-    for name, value in values.items():
-        if name not in like:
-            raise ModelError(f"{folder} holds {name}, which has no place in {model}")
-        if value.shape != like[name].shape:
-            raise ModelError(
-                f"{folder}: {name} is {tuple(value.shape)}, but {model} needs "
-                f"{tuple(like[name].shape)}"
-            )

@@ -7,41 +7,44 @@ from typing import Any
 from atoll.experiment.setup import Setup
 from atoll.tree import Tree
 
-__all__ = ["adapter_config", "peft_names"]
+__all__ = ["INSIDE", "adapter_config", "peft_tree"]
+
+INSIDE = "base_model.model."
+"""What stands before a model's own names in a file of PEFT's."""
 
 
-def peft_names(tree: Tree) -> Tree:
-    """Names as `PeftModel.save_pretrained` writes them."""
-    return {f"base_model.model.{name}": value for name, value in tree.items()}
+def peft_tree(setup: Setup, values: Tree) -> Tree:
+    """Values under the names, and beside the tensors, that PEFT's file holds."""
+    assert setup.built.peft is not None, "PEFT has no such adapter"
+    keys, prefix = setup.built.peft.keys, setup.base.prefix
+    elsewhere = set(keys.values())
+    named = {
+        INSIDE + name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name not in elsewhere
+    }
+    placed = {key: values[name] for key, name in keys.items()} | setup.built.peft.fixed
+    # One tensor may stand at several keys, which a file cannot share.
+    return named | {key: value.clone() for key, value in placed.items()}
 
 
 def adapter_config(setup: Setup) -> dict[str, Any]:
-    """PEFT's own LoraConfig, written out; the head is saved where the Auto class has one."""
-    from peft import LoraConfig
-
-    settings, base = setup.experiment.adapter, setup.base
-    saved = None
-    if base.head and base.auto_class != "AutoModel":
-        drawn = sorted({name.rpartition(".")[0] for name in base.fresh})
-        saved = [base.head.split(".")[0], *drawn]
-    task = {
+    """PEFT's own configuration, written out; the head is saved where the Auto class has one."""
+    base = setup.base
+    assert setup.built.peft is not None, "PEFT has no such adapter"
+    config = setup.built.peft.config()
+    config.base_model_name_or_path = base.source.hub_id
+    config.revision = base.source.revision
+    config.inference_mode = True
+    config.task_type = {
         "AutoModelForCausalLM": "CAUSAL_LM",
         "AutoModelForSequenceClassification": "SEQ_CLS",
+        "AutoModelForTokenClassification": "TOKEN_CLS",
         "AutoModel": "FEATURE_EXTRACTION",
-    }[base.auto_class]
-    config = LoraConfig(
-        base_model_name_or_path=base.source.hub_id,
-        revision=base.source.revision,
-        task_type=task,
-        inference_mode=True,
-        r=settings.r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        use_rslora=settings.use_rslora,
-        target_modules=list(setup.built.targets),
-        modules_to_save=saved,
-        fan_in_fan_out=setup.built.transposed,
-    )
+    }.get(base.auto_class)  # PEFT has no name for the others
+    if base.head and base.auto_class != "AutoModel":
+        drawn = sorted({name.rpartition(".")[0] for name in base.fresh})
+        config.modules_to_save = [base.head.split(".")[0], *drawn]
     found = config.to_dict()
     return {
         key: sorted(value) if isinstance(value, set) else getattr(value, "value", value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from atoll.adapters.site import Frame
@@ -16,32 +17,13 @@ from atoll.local.infer import forward_batches
 from atoll.models.checks import reads_at_most
 from atoll.models.texts import prompt_of
 
-__all__ = ["PROMPTS", "Labelled", "classify", "generate"]
+__all__ = ["PROMPTS", "asked", "decode", "generate", "greedy", "sampled"]
 
 PROMPTS = ("messages", "prompt", "instruction", "text")
 """Columns that a language model can be asked with."""
 
-
-@dataclass(frozen=True)
-class Labelled:
-    """The most probable label, and the probability of every label, in the label map's order."""
-
-    label: str
-    probabilities: Mapping[str, float]
-
-
-def classify(run: TrainedRun, texts: Sequence[str]) -> list[Labelled]:
-    """A label for each text; texts are cut at the length that the model was trained with."""
-    bench, labels = run.setup.bench, run.setup.data.labels
-    assert labels is not None, "a classifier has labels"
-    examples = bench.objective.encode([{"text": text} for text in texts])
-    found: dict[int, Labelled] = {}
-    for rows, _, logits in forward_batches(bench, run.values, examples):
-        shares = logits.double().softmax(-1).tolist()
-        for row, share in zip(rows, shares, strict=True):
-            probabilities = dict(zip(labels, share, strict=True))
-            found[row] = Labelled(max(probabilities, key=probabilities.__getitem__), probabilities)
-    return [found[row] for row in range(len(texts))]
+Choose = Callable[[Tensor], int]
+"""From the logits of the last token to the next one."""
 
 
 def generate(
@@ -53,11 +35,13 @@ def generate(
     """
     tokenizer = run.setup.base.tokenizer
     for row in rows:
-        new = _greedy(run, prompt_of(tokenizer, _asked(run, row)), max_new_tokens)
+        new = list(
+            decode(run, prompt_of(tokenizer, asked(run, row)), max_new_tokens=max_new_tokens)
+        )
         yield tokenizer.decode(new, skip_special_tokens=True)
 
 
-def _asked(run: TrainedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
+def asked(run: TrainedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
     """The row with its prompt alone; a bare text becomes what the run was trained to answer."""
     own = run.kind.split("/")[0]
     given = next(name for name in dict.fromkeys((own, *PROMPTS)) if row.get(name) is not None)
@@ -70,31 +54,62 @@ def _asked(run: TrainedRun, row: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-@torch.inference_mode()
-def _greedy(run: TrainedRun, ids: Sequence[int], max_new_tokens: int) -> list[int]:
-    """Token by token; the cache holds what was read, so that each step reads one token."""
-    bench, base = run.setup.bench, run.setup.base
+def greedy(logits: Tensor) -> int:
+    """The most probable token."""
+    return int(logits.argmax())
+
+
+def sampled(temperature: float, generator: torch.Generator) -> Choose:
+    """A choice that draws from softmax(logits / temperature)."""
+
+    def choose(logits: Tensor) -> int:
+        chances = (logits.double().cpu() / temperature).softmax(-1)
+        return int(torch.multinomial(chances, 1, generator=generator))
+
+    return choose
+
+
+def decode(
+    run: TrainedRun,
+    ids: Sequence[int],
+    *,
+    max_new_tokens: int,
+    choose: Choose = greedy,
+    adapted: bool = True,
+) -> Iterator[int]:
+    """New tokens one by one, up to an end of text or the longest row that the model reads.
+
+    The cache holds what was read, so that each step reads one token.
+    adapted: with what was trained; else the base model alone.
+
+    Raises:
+        DataError: for a prompt that is empty, or leaves no room to go on.
+    """
+    base, device = run.setup.base, run.setup.bench.device
     limit = reads_at_most(base.backbone, base.tokenizer)
     if not ids:
         raise DataError("a prompt is empty; the model needs at least one token to go on from")
     if len(ids) >= limit:
         raise DataError(f"a prompt has {len(ids)} tokens, but the model reads at most {limit}")
-    values = {name: value.unsqueeze(0).to(bench.device) for name, value in run.values.items()}
+    values = {name: value.unsqueeze(0).to(device) for name, value in run.values.items()}
     ends, cache = _ends(run), DynamicCache(config=base.backbone.config)
-    read, new = list(ids), list[int]()
-    while len(new) < max_new_tokens and len(ids) + len(new) < limit:
+    read = list(ids)
+    for _ in range(min(max_new_tokens, limit - len(ids))):
         inputs: dict[str, Any] = {
-            "input_ids": torch.tensor([read], device=bench.device),
+            "input_ids": torch.tensor([read], device=device),
             "past_key_values": cache,
             "use_cache": True,
         }
-        logits = bench.model.forward(values, inputs, Frame(1))
-        token = int(logits[0, -1].argmax())
+        with torch.inference_mode():  # it must end before the caller goes on
+            model = run.setup.bench.model
+            logits = (
+                model.forward(values, inputs, Frame(1)) if adapted else model.model(**inputs).logits
+            )
+            token = choose(logits[0, -1])
         if token in ends:
-            break
-        new.append(token)
+            return
+        yield token
         read = [token]
-    return new
 
 
 def _ends(run: TrainedRun) -> set[int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from atoll.data import FederatedData
 from atoll.errors import DataError
+from atoll.experiment.examples import told_of
 from atoll.experiment.tasks.kind import EMPTY
 from atoll.models.objective import Batch, Example, Objective
 
@@ -22,7 +23,8 @@ def probe_batch(objective: Objective, data: FederatedData) -> Batch:
     """
     for client in data.clients:
         rows = data.rows(client, "train")
-        first = objective.encode(rows[:2]) or objective.encode(rows)
+        with told_of(f"client {client}, training rows"):
+            first = objective.encode(rows[:2]) or objective.encode(rows)
         if first:
             return objective.collate([example.cut(8) for example in (first * 2)[:2]])
     raise DataError(f"no training row of any client has anything to predict: {EMPTY}")

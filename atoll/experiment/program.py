@@ -48,8 +48,8 @@ class Heads:
 
 def head_methods(bench: Bench, settings: Adapter, labelled: Labelled) -> Heads:
     """The exchanges that `adapter.head` stands for; `labelled` gives a client's features."""
-    # A discriminant needs a bias, which the heads of decoders have not.
-    usual = "lda" if head_shapes(bench).bias else "ridge"
+    # A discriminant needs classes, and a bias, which the heads of decoders have not.
+    usual = "lda" if head_shapes(bench).bias and bench.objective.real is None else "ridge"
     kind = settings.head or usual
     if kind == "train":
         return Heads()

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.core import Failure, Federation, Reply, Report, Runtime, State, Task
 from atoll.experiment.card import model_card
+from atoll.experiment.checkpoints import Checkpoint, save_best, save_round
 from atoll.experiment.compare import Arm, Comparison, compare
 from atoll.experiment.export import export_adapter
 from atoll.experiment.files import make_folder, write_text
 from atoll.experiment.lines import RoundLine, public, round_line
 from atoll.experiment.lock import alone
-from atoll.experiment.run_dir import RunDirectory, open_run
+from atoll.experiment.resume import Progress, progress, started
+from atoll.experiment.run_dir import RunDirectory, begin
+from atoll.experiment.runtime import open_runtime
+from atoll.experiment.selection import best_round, chosen, stalled
 from atoll.experiment.setup import Setup
 from atoll.experiment.summary import summarize
+from atoll.experiment.trackers import tracking
 from atoll.round import federate
-from atoll.runtimes.inprocess import InProcess
-from atoll.runtimes.store import disk_store, memory_store
 
-__all__ = ["Observer", "run_experiment"]
+__all__ = ["Observer", "federated", "run_experiment"]
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Who watches: notes, steps of long work, and finished rounds.
+    """Who watches: notes, steps of long work, rounds of an earlier process, and finished rounds.
 
     step: (what, how many of it are done, of how many).
     """
 
     note: Callable[[str], None] = lambda text: None
     step: Callable[[str, int, int], None] = lambda what, done, total: None
+    resumed: Callable[[Sequence[RoundLine]], None] = lambda lines: None
     round: Callable[[RoundLine], None] = lambda line: None
 
 
@@ -43,56 +47,74 @@ def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[s
     Raises:
         AtollError: when too few clients answer, or a file cannot be written.
     """
-    started = time.perf_counter()
+    rounds = federated(setup, output_dir, observer)
+    while True:
+        try:
+            next(rounds)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def federated(
+    setup: Setup, output_dir: Path, observer: Observer
+) -> Generator[RoundLine, None, dict[str, Any]]:
+    """A run, round by round; after the last one it trains the baselines and returns the summary.
+
+    An unfinished run of this experiment in `output_dir` goes on after its last checkpoint, also one
+    whose generator was left.
+    """
+    begun = time.perf_counter()
     make_folder(output_dir)
     with alone(output_dir):
-        if (output_dir / "experiment.yaml").exists():
-            observer.note(f"starting over an unfinished run in {output_dir}")
-        run = open_run(output_dir, setup)
-        state, lines = _all_rounds(setup, run, observer)
-        # Hours of work: they are kept before the baselines begin, whatever becomes of those.
-        unmeasured = Comparison(Arm(None, {}))
-        spent = time.perf_counter() - started
-        so_far = summarize(setup, unmeasured, lines=lines, seconds=spent)
-        export_adapter(setup, state, run.adapter, so_far)
-        comparison = compare(
-            setup, state, rounds=lines[-1].round, step=observer.step, note=observer.note
-        )
-        seconds = time.perf_counter() - started
-        summary = summarize(setup, comparison, lines=lines, seconds=seconds)
-        for name, row in summary["per_client"].items():
-            run.add_client({"client": name, **row})
-        write_text(run.adapter / "README.md", model_card(setup, summary))
-        run.finish(summary)
-    return summary
+        run = begin(output_dir, setup)
+        setup = started(run, setup, observer.note)
+        done = before = progress(run, setup, observer.note)
+        if before.lines:
+            observer.note(f"going on after round {before.position.round} in {output_dir}")
+            observer.resumed(before.lines)
+        begun -= before.seconds
+        first = before.position.round + 1
+        with tracking(
+            setup.experiment, output_dir, note=observer.note, first_round=first
+        ) as tracked:
+            for done in _rounds(setup, run, before, observer):
+                save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
+                line = done.lines[-1]
+                tracked.log_round(public(setup, line))
+                observer.round(line)
+                yield line
+            summary = _finish(setup, run, done, observer, begun)
+            tracked.finish(summary)
+            return summary
 
 
-def _all_rounds(
-    setup: Setup, run: RunDirectory, observer: Observer
-) -> tuple[State, list[RoundLine]]:
-    """The server's last state, and a line for each round."""
-    lines: list[RoundLine] = []
-    state = setup.start.server
-    for report, seconds in _timed(_rounds(setup, run.path, observer)):
-        state = report.position.server
+def _rounds(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+) -> Iterator[Progress]:
+    """The rounds after those that are `done`, each with its line in rounds.jsonl.
+
+    A round counts when its checkpoint is written, which is for the caller to do.
+    """
+    lines = list(done.lines)
+    if stalled(setup, lines):
+        return
+    for report, seconds in _timed(_reports(setup, run, done, observer)):
         line = round_line(setup, report, seconds)
         lines.append(line)
         run.add_round(public(setup, line))
         for client, why in line.failures.items():
             observer.note(f"round {line.round}: {client} is left out: {why}")
-        observer.round(line)
-        if _stalled(setup, lines):
-            observer.note(f"round {line.round}: no better for "
-                          f"{setup.experiment.evaluate.patience} evaluations; stopped")  # fmt: skip
-            break
-    return state, lines
+        if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
+            save_best(run.checkpoints, Checkpoint(report.position))
+        yield Progress(report.position, tuple(lines))
+        if stalled(setup, lines):
+            return
 
 
-def _rounds(setup: Setup, output_dir: Path, observer: Observer) -> Iterator[Report]:
+def _reports(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+) -> Iterator[Report]:
     federation = setup.experiment.federation
-    on_disk = federation.client_state == "disk"
-    store = disk_store(output_dir / "client_state") if on_disk else memory_store()
-    runtime = InProcess(setup.data.clients, setup.program.algorithms, store)
     plan = Federation(
         seed=setup.experiment.seed,
         run="federated",
@@ -100,7 +122,35 @@ def _rounds(setup: Setup, output_dir: Path, observer: Observer) -> Iterator[Repo
         clients_per_round=setup.clients_per_round,
         min_clients=federation.min_clients,
     )
-    return federate(setup.program, _Watched(runtime, observer.step), plan, setup.start)
+    if done.position.round >= federation.num_rounds:
+        return
+    with open_runtime(setup, run.path, observer.note) as runtime:
+        watched = _Watched(runtime, observer.step)
+        yield from federate(setup.program, watched, plan, done.position)
+
+
+def _finish(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, begun: float
+) -> dict[str, Any]:
+    """Baselines, and all that the run directory holds of the end."""
+    if stalled(setup, done.lines):
+        observer.note(f"round {done.position.round}: no better for "
+                      f"{setup.experiment.evaluate.patience} evaluations; stopped")  # fmt: skip
+    state: State = chosen(setup, run, done, observer.note)
+    lines = done.lines
+    # Hours of work: they are kept before the baselines begin, whatever becomes of those.
+    unmeasured = Comparison(Arm((), {}))
+    so_far = summarize(setup, unmeasured, lines=lines, seconds=time.perf_counter() - begun)
+    export_adapter(setup, state, run.adapter, so_far)
+    comparison = compare(
+        setup, state, rounds=so_far["best_round"] if setup.experiment.evaluate.load_best
+        else lines[-1].round, step=observer.step, note=observer.note,
+    )  # fmt: skip
+    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - begun)
+    run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
+    write_text(run.adapter / "README.md", model_card(setup, summary))
+    run.finish(summary)
+    return summary
 
 
 @dataclass(frozen=True)
@@ -120,16 +170,6 @@ class _Watched:
         for done, reply in enumerate(self.inner.call(tasks, clients), start=1):
             self.step(what, done, len(clients))
             yield reply
-
-
-def _stalled(setup: Setup, lines: Sequence[RoundLine]) -> bool:
-    """Whether the held-out metric has not improved for `evaluate.patience` evaluations."""
-    patience = setup.experiment.evaluate.patience
-    scores = [line.own for line in lines if line.own is not None]
-    if patience is None or len(scores) <= patience:
-        return False
-    better = max if setup.bench.objective.higher_is_better else min
-    return better(scores[:-patience]) == better(scores)
 
 
 def _timed(reports: Iterator[Report]) -> Iterator[tuple[Report, float]]:

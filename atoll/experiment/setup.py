@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import torch
+from typing import Any
 
 from atoll.adapters.build import Built, build_adapter
 from atoll.config import Experiment, Loaded, resolve
 from atoll.config.tasks import TASKS
-from atoll.core import Position, Program, State
+from atoll.core import Position, Program
 from atoll.data import FederatedData, load
-from atoll.errors import ConfigError
+from atoll.experiment.bench import bench_of, device_of, first_state, placed_on
 from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
+from atoll.experiment.lengths import told_lengths
 from atoll.experiment.placed import placed_errors
 from atoll.experiment.predicting import predicting, probe_batch
+from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
+from atoll.experiment.standing import Machine
 from atoll.experiment.tasks import task_of
+from atoll.experiment.trackers import check_trackers
 from atoll.experiment.words import counted, listed
 from atoll.local.bench import Bench
 from atoll.local.features import feature_cache
 from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
-from atoll.models.objective import Example, Objective
+from atoll.models.objective import Example
 
 __all__ = ["Setup", "load_data", "prepare"]
 
@@ -36,6 +39,7 @@ class Setup:
 
     labelled: a client's head features, kept as long as memory allows; None without a head.
     common_test: the common test set, encoded; None where every client has only its own.
+    forked_from: the run, and its round, whose checkpoint this one starts from.
     """
 
     loaded: Loaded
@@ -47,6 +51,7 @@ class Setup:
     program: Program
     start: Position
     common_test: Callable[[], Sequence[Example] | None]
+    forked_from: Mapping[str, Any] | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -64,11 +69,16 @@ class Setup:
 
 
 def prepare(
-    loaded: Loaded, *, note: Callable[[str], None], data: FederatedData | None = None
+    loaded: Loaded,
+    *,
+    note: Callable[[str], None],
+    data: FederatedData | None = None,
+    machine: Machine | None = None,
 ) -> Setup:
     """Load and check everything; `note` hears what a user should know.
 
     data: stands in for what the file names.
+    machine: what a run that goes on was started with.
 
     Raises:
         AtollError: for anything in the file, data or model that would not train.
@@ -82,21 +92,32 @@ def prepare(
     if data.test() is None and not any(count.test for count in data.counts.values()):
         note("no held-out rows: nothing is measured")
     with placed_errors(loaded):
-        return _prepared(loaded, data, note)
+        return _prepared(loaded, data, note, machine)
 
 
-def _prepared(loaded: Loaded, data: FederatedData, note: Callable[[str], None]) -> Setup:
+def _prepared(
+    loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None
+) -> Setup:
     experiment = loaded.experiment
     check_cohort(loaded, data)
     check_revision(loaded)
+    check_trackers(loaded)
     task = task_of(experiment)
     base = task.base(experiment, data)
     objective = task.objective(experiment, base, data)
-    built = build_adapter(base, experiment.adapter, probe_batch(objective, data))
+    probe = probe_batch(objective, data)
+    built = build_adapter(base, experiment.adapter, probe)
     if built.dropped:
         note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
-    bench = _bench(experiment, base, built, objective, data)
+    device = device_of(experiment.train.device if machine is None else machine.device)
+    bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
+    bench = placed_on(bench, device)
+    if built.alone is None:
+        size = experiment.train.group_size if machine is None else machine.group_size
+        size = group_size(bench, clients=data.clients) if size == "auto" else size
+        bench = replace(bench, group_size=size)
+    bench = replace(bench, prefix=prefix_of(experiment, bench, data, probe))
     if objective.drops_rows:
         data = predicting(data, bench.examples, note=note)
         check_cohort(loaded, data)
@@ -105,10 +126,12 @@ def _prepared(loaded: Loaded, data: FederatedData, note: Callable[[str], None]) 
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads)
-    state = _first_state(bench, experiment)
+    state = first_state(bench, experiment)
     for algorithm in program.algorithms.values():
         state = algorithm.server.init(state)
     common = common_examples(objective, data)
+    if machine is None:  # else its rows were looked at when it began
+        told_lengths(experiment, data, bench, common, note=note)
     return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
 
 
@@ -118,7 +141,7 @@ def load_data(loaded: Loaded) -> FederatedData:
     Raises:
         DataError: when rows cannot be read or labels do not fit.
     """
-    section = loaded.experiment.data
+    section, facts = loaded.experiment.data, TASKS[loaded.experiment.model.task]
     partition = None
     if section.partition is not None:
         bound = resolve(section.partition, package="atoll.data.partition", where=loaded.where)
@@ -127,56 +150,8 @@ def load_data(loaded: Loaded) -> FederatedData:
         section.path,
         partition=partition,  # type: ignore[arg-type]
         columns=section.columns,
-        labels=section.labels,
+        # An empty map of labels: they are numbers.
+        labels=() if facts.numbers else section.labels,
         holdout=section.holdout,
         seed=loaded.experiment.seed,
     )
-
-
-def _bench(
-    experiment: Experiment, base: Base, built: Built, objective: Objective, data: FederatedData
-) -> Bench:
-    device = _device(experiment.train.device)
-    base.model.to(device)
-    solved = TASKS[experiment.model.task].solved and experiment.adapter.head != "train"
-    train_head = experiment.adapter.train_head
-    bench = Bench(
-        model=built.model,
-        objective=objective,
-        examples=cached_examples(objective, data),
-        settings=experiment.train,
-        head=base.head,
-        train_head=not solved if train_head is None else train_head,
-        group_size=1,
-        num_rounds=max(experiment.federation.num_rounds, 1),
-        device=device,
-    )
-    wanted = experiment.train.group_size
-    if built.alone is not None:
-        return bench
-    if wanted == "auto":
-        wanted = group_size(bench, clients=data.clients)
-    return replace(bench, group_size=wanted)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device is {name}, which is not here: {error}") from error
-    return torch.device(name)
-
-
-def _first_state(bench: Bench, experiment: Experiment) -> State:
-    """The server's state before the first round: adapter and head values as they were made."""
-    dtype = torch.float64 if experiment.model.dtype == "float64" else torch.float32
-    values = {n: v.to(dtype) for n, v in bench.model.init(experiment.seed).items()}
-    if bench.head is None:
-        return {"adapter": values}
-    head = f"{bench.head}."
-    return {
-        "adapter": {n: v for n, v in values.items() if not n.startswith(head)},
-        "head": {n: v for n, v in values.items() if n.startswith(head)},
-    }

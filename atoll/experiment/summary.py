@@ -11,6 +11,7 @@ from atoll import rng
 from atoll.experiment.compare import Arm, Comparison, final_of, metrics_of_arm
 from atoll.experiment.intervals import LEVEL, draws, interval, resamples
 from atoll.experiment.lines import RoundLine
+from atoll.experiment.selection import best_round
 from atoll.experiment.setup import Setup
 
 __all__ = ["per_client", "summarize", "trainable_parameters"]
@@ -38,6 +39,7 @@ def summarize(
         "own": {name: _own(setup, arms[name]) if name in arms else None for name in ARMS},
         "per_client": per_client(setup, comparison),
         "num_rounds": lines[-1].round if lines else 0,
+        "best_round": best_round(setup, lines),
         "exchanges": sum(line.exchanges for line in lines),
         "bytes_up": sum(line.bytes_up for line in lines),
         "bytes_down": sum(line.bytes_down for line in lines),

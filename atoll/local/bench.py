@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.config.sections import Train
 from atoll.core import Payload, State
-from atoll.models.objective import Example, Objective
+from atoll.local.prefix import Prefix
+from atoll.models.objective import Batch, Example, Objective
 from atoll.tree import Tree
 
 __all__ = ["Bench", "broadcast_values", "model_values", "trained_values"]
@@ -24,6 +27,7 @@ class Bench:
     group_size: clients that train in one forward pass (1: one after another).
     train_head: whether local training moves the head; else it is held as it was sent.
     num_rounds: the horizon of learning-rate schedules.
+    prefix: what the frozen blocks below the trained ones make of rows; None: they are run.
     """
 
     model: StackedModel
@@ -35,6 +39,15 @@ class Bench:
     group_size: int
     num_rounds: int
     device: torch.device
+    prefix: Prefix | None = None
+
+    def outputs(
+        self, values: Tree, rows: Sequence[Example | None], batch: Batch, frame: Frame
+    ) -> Tensor:
+        """What the model makes of `rows` (None: padding), which `batch` holds, under `values`."""
+        if self.prefix is None:
+            return self.model.forward(values, batch.inputs, frame)
+        return self.prefix.forward(values, rows, batch, frame)
 
 
 def broadcast_values(payload: Payload) -> Tree:

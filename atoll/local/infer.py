@@ -55,9 +55,10 @@ def forward_batches(
     stacked = {name: value.unsqueeze(0).to(bench.device) for name, value in values.items()}
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        batch = bench.objective.collate([examples[row] for row in rows]).to(bench.device)
+        chosen = [examples[row] for row in rows]
+        batch = bench.objective.collate(chosen).to(bench.device)
         with torch.inference_mode():  # it must end before the caller goes on
-            outputs = bench.model.forward(stacked, batch.inputs, Frame(1))
+            outputs = bench.outputs(stacked, chosen, batch, Frame(1))
         yield rows, batch, outputs
 
 

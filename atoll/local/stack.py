@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,38 +11,13 @@ from torch import Tensor
 from atoll import rng
 from atoll.adapters.lora import pad_ranks
 from atoll.adapters.site import Frame
-from atoll.core import Request
 from atoll.local.bench import Bench, broadcast_values, trained_values
+from atoll.local.job import Job, LocalRule
 from atoll.local.optimizer import optimizer, schedule
 from atoll.models.objective import Example
 from atoll.tree import Tree, flatten, stack, unflatten
 
-__all__ = ["Job", "LocalRule", "Stack"]
-
-
-@dataclass(frozen=True)
-class LocalRule:
-    """How an algorithm bends local training.
-
-    proximal: μ of (μ/2)·‖w − w_start‖², added to the loss.
-    offset: a tree that is added to every gradient after it was clipped (SCAFFOLD's c − c_k).
-    epochs: passes over the client's rows, instead of the settings'.
-    mean_gradient: whether a result tells the mean of its steps' gradients (memory and time).
-    """
-
-    proximal: float = 0.0
-    offset: Callable[[Request], Tree] | None = None
-    epochs: float | None = None
-    mean_gradient: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """One client's work in a stack: its request, its rows, and the rows of each step."""
-
-    request: Request
-    examples: Sequence[Example]
-    steps: list[list[int]]
+__all__ = ["Stack"]
 
 
 class Stack:
@@ -80,7 +55,8 @@ class Stack:
         if active != self.active:
             self._narrow(active)
         size = self.bench.settings.per_device_train_batch_size
-        chosen = [self._drawn(job, number) for job in self.jobs[:active]]
+        redraw = self.bench.objective.redraw
+        chosen = [job.rows(number, redraw) for job in self.jobs[:active]]
         counts = [sum(map(self.bench.objective.count, rows)) for rows in chosen]
         for micro in range(0, max(map(len, chosen)), size):
             rows = [examples[micro : micro + size] for examples in chosen]
@@ -92,18 +68,6 @@ class Stack:
             else:
                 self.grads[:active] += torch.cat(flat, dim=1)
         self._update(number)
-
-    def _drawn(self, job: Job, number: int) -> list[Example]:
-        """The rows of one client's step, made anew where the task draws them."""
-        rows, redraw = job.steps[number], self.bench.objective.redraw
-        if redraw is None:
-            return [job.examples[row] for row in rows]
-        c = job.request.context
-        place = (c.run, c.round, c.client, number)
-        return [
-            redraw(job.examples[row], rng.numpy_generator(c.seed, "redraw", *place, i))
-            for i, row in enumerate(rows)
-        ]
 
     def _narrow(self, active: int) -> None:
         """Leaves that share memory with the first `active` rows of the buffers."""
@@ -129,8 +93,8 @@ class Stack:
     ) -> Tensor:
         bench, width = self.bench, max(map(len, rows))
         padded = [[*own, *[None] * (width - len(own))] for own in rows]
-        collated = bench.objective.collate([row for own in padded for row in own])
-        batch = replace(collated.to(bench.device), clients=self.active)
+        flat = [row for own in padded for row in own]
+        batch = replace(bench.objective.collate(flat).to(bench.device), clients=self.active)
         extents = tuple(
             (
                 len(own) * batch.views,
@@ -141,12 +105,12 @@ class Stack:
         ranks = {name: own[: self.active] for name, own in self.ranks.items()}
         frame = Frame(self.active, extents, generators, ranks)
         held = {name: value[: self.active] for name, value in self.held.items()}
-        logits = bench.model.forward({**self.values, **held}, batch.inputs, frame)
+        outputs = bench.outputs({**self.values, **held}, flat, batch, frame)
         terms = {
             name: value[: self.active].repeat_interleave(width, 0)
             for name, value in self.terms.items()
         }
-        losses = bench.objective.losses(logits, batch, terms).view(self.active, width).sum(1)
+        losses = bench.objective.losses(outputs, batch, terms).view(self.active, width).sum(1)
         count = torch.tensor(counts, dtype=losses.dtype, device=bench.device).clamp(min=1)
         losses = losses / count
         self.loss_sum[: self.active] += losses.detach()

@@ -1,7 +1,8 @@
 """Sums over a client's features, from which a head is solved exactly, whatever the split.
 
 For features x in R^d (a trailing 1 where the head has a bias) and labels y of C classes, a client
-sends n_c = Σ 1[y=c], s_c = Σ x·1[y=c] and the upper triangle of Σ x·xᵀ: sums only.
+sends n_c = Σ 1[y=c], s_c = Σ x·1[y=c] and the upper triangle of Σ x·xᵀ: sums only. Where y in R^C
+are numbers it sends n, Σ y·xᵀ, Σ ‖y‖² and the same triangle.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ __all__ = [
     "head_shapes",
     "head_tree",
     "label_work",
+    "number_sums",
     "rounding",
     "symmetric",
 ]
 
 Labelled = Callable[[Request], tuple[Tensor, Tensor]]
-"""A client's features [n, d], with a trailing 1 where the head has a bias, and its labels [n]."""
+"""A client's features [n, d], with a trailing 1 where the head has a bias, and its labels: classes
+[n], or numbers [n, C]."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,39 @@ def class_sums(name: str, labelled: Labelled, shapes: Shapes, *, gram: bool) -> 
         square = x[:, : shapes.width].square().sum()
         found = {"count": onehot.sum(0), "sum": onehot.T @ x, "square": square}
         if gram:
-            rows, cols = torch.triu_indices(columns, columns)
-            found["gram"] = (x.T @ x)[rows, cols]
+            found["gram"] = _triangle(x)
         return {name: value.float() for name, value in found.items()}
 
     return feature_work(name, labelled, shape=shape, sums=sums)
+
+
+def number_sums(name: str, labelled: Labelled, shapes: Shapes) -> ClientWork:
+    """Client work that sends how many rows it has, Σ y·xᵀ, Σ ‖y‖² and XᵀX, for numbers y [n, C]."""
+    columns = shapes.columns
+    shape = {
+        "count": torch.zeros(1),
+        "sum": torch.zeros(shapes.labels, columns),
+        "energy": torch.zeros(()),
+        "gram": torch.zeros(columns * (columns + 1) // 2),
+    }
+
+    def sums(request: Request, x: Tensor, y: Tensor) -> Tree:
+        x, y = x.double(), y.double()
+        found = {
+            "count": torch.tensor([len(x)]),
+            "sum": y.T @ x,
+            "energy": y.square().sum(),
+            "gram": _triangle(x),
+        }
+        return {name: value.float() for name, value in found.items()}
+
+    return feature_work(name, labelled, shape=shape, sums=sums)
+
+
+def _triangle(x: Tensor) -> Tensor:
+    """The upper triangle of XᵀX, row by row."""
+    rows, cols = torch.triu_indices(x.shape[1], x.shape[1])
+    return (x.T @ x)[rows, cols]
 
 
 def head_tree(head: str, weight: Tensor, bias: Tensor | None) -> Tree:

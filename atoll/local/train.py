@@ -12,7 +12,8 @@ from torch import Tensor
 from atoll.core import Failure, Request
 from atoll.local.batches import plan_steps
 from atoll.local.bench import Bench
-from atoll.local.stack import Job, LocalRule, Stack
+from atoll.local.job import Job, LocalRule
+from atoll.local.stack import Stack
 from atoll.models.objective import Example
 from atoll.tree import Tree, finite
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from atoll.errors import ModelError
 from atoll.models.checks import check_causal, check_tokenizer
+from atoll.models.images import Processor
 from atoll.models.locate import Source, load_auto
 from atoll.models.pooling import (
     PooledClassifier,
     Pooling,
     RandomFeatures,
     output_layer,
-    pooling_of,
 )
 from atoll.models.reach import reached
+from atoll.models.sentence import Asked, pooling_of
 
-__all__ = ["Base", "Head", "load_base"]
+__all__ = ["Base", "Head", "load_base", "load_options", "ready", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Base:
     object where its Auto class has the head; prefix leads from model to backbone in names.
     head names the linear layer that gives the labels (None: a language model).
     fresh names parameters outside the head that the checkpoint lacked: they were drawn here.
+    processor makes inputs of images; None: the model reads none, as tokenizer None: no texts.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Base:
     pooling: Pooling | None = None
     normalize: bool = False
     fresh: tuple[str, ...] = ()
+    processor: Processor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Head:
     """
 
     num_labels: int
-    pooling: Literal["auto", "mean", "cls", "model"] = "auto"
+    pooling: Asked = "auto"
     normalize: bool | None = None
     otherwise: Pooling | None = None
     random_features: int | None = None
@@ -80,14 +83,12 @@ def load_base(
     source = reached(source)
     tokenizer = load_auto("AutoTokenizer", source)
     check_tokenizer(tokenizer, source)
-    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
-    if attention is not None:
-        options["attn_implementation"] = attention
+    options = load_options(dtype, attention)
     if head is None:
         model = load_auto("AutoModelForCausalLM", source, options=options)
         check_causal(model, source)
         base = Base(model, model, "", tokenizer, source, "AutoModelForCausalLM", None)
-        return _ready(base)
+        return ready(base)
     pooling, normalize = pooling_of(source, head.pooling, head.normalize)
     if pooling is None and head.pooling == "auto" and head.otherwise is not None:
         pooling, normalize = head.otherwise, head.normalize is not False
@@ -97,18 +98,24 @@ def load_base(
                 "adapter.head_features needs pooled features; set model.pooling to mean or cls"
             )
         auto = "AutoModelForSequenceClassification"
-        with _seeded(head.seed):
+        with seeded(head.seed):
             options |= {"num_labels": head.num_labels, "output_loading_info": True}
             model, found = load_auto(auto, source, options=options)
         name = output_layer(model)
         top = name.split(".")[0]
         fresh = sorted(key for key in found["missing_keys"] if key.split(".")[0] != top)
-        return _ready(Base(model, model, "", tokenizer, source, auto, name, fresh=tuple(fresh)))
-    with _seeded(head.seed):
+        return ready(Base(model, model, "", tokenizer, source, auto, name, fresh=tuple(fresh)))
+    with seeded(head.seed):
         # A checkpoint without a pooler gets a new one, which must be the same everywhere.
         backbone = load_auto("AutoModel", source, options=options)
     return _pooled(backbone, head, Base(backbone, backbone, "backbone.", tokenizer, source,
                                         "AutoModel", "classifier", pooling, normalize))  # fmt: skip
+
+
+def load_options(dtype: str, attention: str | None) -> dict[str, Any]:
+    """What `from_pretrained` is told of precision and attention."""
+    options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+    return options if attention is None else options | {"attn_implementation": attention}
 
 
 def _pooled(backbone: nn.Module, head: Head, base: Base) -> Base:
@@ -128,12 +135,14 @@ def _pooled(backbone: nn.Module, head: Head, base: Base) -> Base:
     )
     if next(backbone.parameters()).dtype == torch.float64:
         model.classifier.double()
-    return _ready(replace(base, model=model, normalize=normalize))
+    return ready(replace(base, model=model, normalize=normalize))
 
 
-def _ready(base: Base) -> Base:
+def ready(base: Base) -> Base:
     """Freeze the model and give the tokenizer the padding that batches need."""
     base.model.requires_grad_(False).eval()
+    if base.tokenizer is None:
+        return base
     tokenizer, config = base.tokenizer, base.backbone.config
     # Training has no use for a cache, and with one transformers takes packed rows for a single row.
     config.use_cache = False  # type: ignore[union-attr]
@@ -147,7 +156,7 @@ def _ready(base: Base) -> Base:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Transformers draws a new head from the global generator; lend it a seeded one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

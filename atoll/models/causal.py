@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from atoll.models.collate import IGNORED, collate_text
+from atoll.models.encode import uncut
 from atoll.models.metrics import perplexity, token_losses
 from atoll.models.objective import Example, Objective, no_terms
 from atoll.models.texts import example_of
@@ -22,6 +23,7 @@ def causal(
     max_length: int,
     completion_only: bool = True,
     packing: bool = False,
+    truncation: bool = True,
 ) -> Objective:
     """Next-token cross-entropy over messages, prompt/completion, Alpaca's fields or text.
 
@@ -29,11 +31,14 @@ def causal(
 
     completion_only: prompts and the turns of others are read, not predicted.
     packing: rows share a sequence of max_length without seeing each other.
+    truncation: longer rows are cut; else they are a DataError.
     """
 
     def encode(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
         examples = (example_of(tokenizer, row, completion_only=completion_only) for row in rows)
-        cut = (example.cut(max_length) for example in examples)
+        cut = [example.cut(max_length) for example in examples]
+        if not truncation:
+            uncut(cut, max_length=max_length)
         # A row without a prediction has no loss, and would count as a row with a loss of zero.
         kept = [example for example in cut if _predictions(example)]
         return pack(kept, max_length) if packing else kept
@@ -79,4 +84,5 @@ def _join(rows: Sequence[Example]) -> Example:
         np.concatenate(targets),
         np.concatenate([np.arange(len(row)) for row in rows]),
         rows=len(rows),
+        over=tuple(length for row in rows for length in row.over),
     )

@@ -76,5 +76,7 @@ def reads_at_most(model: nn.Module, tokenizer: Any) -> int:
 
 
 def _positions(config: Any) -> int | None:
+    """Of the model, or of its part for texts."""
+    config = config.get_text_config()
     found: int | None = getattr(config, "max_position_embeddings", None)
     return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ from torch.nn.functional import cross_entropy
 
 from atoll.errors import DataError
 from atoll.models.collate import IGNORED, collate_text
+from atoll.models.encode import encode_texts
 from atoll.models.metrics import accuracy
-from atoll.models.objective import Batch, Example, Objective
+from atoll.models.objective import Batch, Example, Objective, no_terms
 from atoll.tree import Tree
 
-__all__ = ["classification", "label_counts", "label_of"]
+__all__ = ["Weights", "class_losses", "class_terms", "classification", "label_counts", "label_of"]
+
+Weights = Literal["balanced-per-client"] | Sequence[float] | None
+"""How classes weigh in a loss."""
 
 
 def classification(
@@ -25,37 +29,20 @@ def classification(
     *,
     labels: Sequence[str],
     max_length: int,
-    restricted: bool = False,
-    logit_adjustment: float = 0.0,
-    class_balance: bool = False,
+    truncation: bool = True,
+    terms: Callable[[Sequence[Example]], Tree] = no_terms,
 ) -> Objective:
-    """Cross-entropy over `labels`.
-
-    restricted: only over the classes that the client has (FedRS with α = 0, Li and Zhan 2021).
-    logit_adjustment: τ·log(prior of the client) is added to the logits in training (Menon et al.
-        2021, arXiv 2007.07314, eq. 10; per client as in FedLC, Zhang et al. 2022).
-    class_balance: each class of a client weighs the same in its loss.
-    """
+    """Cross-entropy over `labels` of texts; `terms` as of `class_terms`."""
     index = {label: i for i, label in enumerate(labels)}
 
     def encode(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-        if not rows:
-            return []
-        tokens = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
         known = [index[label_of(row)] if "label" in row else IGNORED for row in rows]
+        texts = [row["text"] for row in rows]
+        found = encode_texts(tokenizer, texts, max_length=max_length, truncation=truncation)
         return [
-            Example(np.asarray(ids, dtype=np.int32), np.asarray([label]))
-            for ids, label in zip(tokens["input_ids"], known, strict=True)
+            Example(one.ids, np.asarray([label]), over=one.over)
+            for one, label in zip(found, known, strict=True)
         ]
-
-    def terms(examples: Sequence[Example]) -> Tree:
-        counts = label_counts(examples, len(labels))
-        held: Tree = {}
-        if logit_adjustment:
-            held["bias"] = logit_adjustment * (counts / counts.sum()).log()
-        elif restricted:
-            held["bias"] = torch.where(counts > 0, 0.0, -torch.inf)
-        return held | ({"weight": _balance(counts)} if class_balance else {})
 
     return Objective(
         metric=accuracy(len(labels)),
@@ -65,8 +52,38 @@ def classification(
             collate_text, pad_token_id=tokenizer.pad_token_id, token_targets=False
         ),
         terms=terms,
-        losses=_losses,
+        losses=class_losses,
     )
+
+
+def class_terms(
+    num_labels: int,
+    *,
+    restricted: bool = False,
+    logit_adjustment: float = 0.0,
+    weights: Weights = None,
+) -> Callable[[Sequence[Example]], Tree]:
+    """A client's terms against label skew.
+
+    restricted: only the classes that the client has count (FedRS with α = 0, Li and Zhan 2021).
+    logit_adjustment: τ·log(prior of the client) is added to the logits in training (Menon et al.
+        2021, arXiv 2007.07314, eq. 10; per client as in FedLC, Zhang et al. 2022).
+    weights: what the loss of a row is multiplied by, for each class; balanced-per-client: each
+        class of a client weighs the same in its loss.
+    """
+
+    def terms(examples: Sequence[Example]) -> Tree:
+        counts = label_counts(examples, num_labels)
+        held: Tree = {}
+        if logit_adjustment:
+            held["bias"] = logit_adjustment * (counts / counts.sum()).log()
+        elif restricted:
+            held["bias"] = torch.where(counts > 0, 0.0, -torch.inf)
+        if weights is not None:
+            held["weight"] = _balance(counts) if isinstance(weights, str) else torch.tensor(weights)
+        return held
+
+    return terms
 
 
 def label_of(row: Mapping[str, Any]) -> str:
@@ -91,12 +108,14 @@ def _balance(counts: Tensor) -> Tensor:
 
 
 def label_counts(examples: Sequence[Example], num_labels: int) -> Tensor:
-    """How many rows each label has, [labels]."""
-    targets = np.asarray([example.target[0] for example in examples], dtype=np.int64)
-    return torch.from_numpy(np.bincount(targets, minlength=num_labels)).float()
+    """How many rows, or tokens, each label has, [labels]."""
+    targets = [np.zeros(0, dtype=np.int64), *(example.target for example in examples)]
+    known = np.concatenate(targets)
+    return torch.from_numpy(np.bincount(known[known >= 0], minlength=num_labels)).float()
 
 
-def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
+def class_losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
+    """Cross-entropy of each row under a client's terms; a padding row adds nothing."""
     target = batch.target[:, 0]
     if "bias" in terms:
         # A padding row has no class of its own; without this its gradient would be NaN, not zero.

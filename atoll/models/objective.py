@@ -19,11 +19,13 @@ __all__ = ["Batch", "Example", "Metric", "Objective", "column_sums", "no_terms",
 class Example:
     """One encoded row: token ids, what is to be predicted, and positions where rows are packed.
 
-    target: [1] for a label; [T] for tokens, with −100 where nothing is to be predicted.
+    target: [1] for a label; [T] for tokens, with −100 where nothing is to be predicted; [1, C] for
+        numbers.
     rows: how many rows it holds; more than one where they are packed.
     pixels: an image [C, H, W], beside or instead of token ids.
     pair: the other half of a row of two (a positive, a rejected answer).
     known: what the base model says of it, where a task compares with that.
+    over: lengths in tokens of the rows in it that were cut.
     """
 
     ids: np.ndarray
@@ -33,6 +35,7 @@ class Example:
     pixels: np.ndarray | None = None
     pair: Example | None = None
     known: np.ndarray | None = None
+    over: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Its length in a batch: rows of one batch are padded to the longest."""
@@ -40,6 +43,8 @@ class Example:
 
     def cut(self, length: int) -> Example:
         """The first tokens of it."""
+        if len(self) <= length:
+            return self
         token_targets = len(self.target) == len(self.ids)
         return replace(
             self,
@@ -47,6 +52,7 @@ class Example:
             target=self.target[:length] if token_targets else self.target,
             positions=None if self.positions is None else self.positions[:length],
             pair=None if self.pair is None else self.pair.cut(length),
+            over=self.over or (len(self),),
         )
 
     @property
@@ -59,11 +65,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs and targets, padded on the right; target −100 is not counted.
+    """Model inputs and targets, padded on the right; target −100 (NaN of numbers) is not counted.
 
     length: tokens that rows are padded to; None where nothing is padded.
     views: rows that the model's modules see for each row of the batch (two for a pair).
     clients: how many clients' rows stand one after another, the same number of each.
+    known: what examples know of themselves, [N, …].
     """
 
     inputs: Mapping[str, Tensor]
@@ -71,11 +78,13 @@ class Batch:
     length: int | None = None
     views: int = 1
     clients: int = 1
+    known: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in self.inputs.items()}
-        return replace(self, inputs=moved, target=self.target.to(device))
+        known = None if self.known is None else self.known.to(device)
+        return replace(self, inputs=moved, target=self.target.to(device), known=known)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ class Objective:
     losses: (outputs, batch, terms [N, …]) -> the sum of losses of each row [N].
     redraw: makes an example anew for one step of training (masked tokens); None: as it is.
     drops_rows: whether `encode` leaves rows out.
+    real: targets are numbers [N, C], and a linear regression r of them gives the outputs
+        scale·(r − middle): (scale, middle). None: targets are of another kind.
     """
 
     metric: Metric
@@ -119,6 +130,7 @@ class Objective:
     losses: Callable[[Tensor, Batch, Tree], Tensor]
     redraw: Callable[[Example, np.random.Generator], Example] | None = None
     drops_rows: bool = False
+    real: tuple[float, float] | None = None
 
 
 def unsettled(evidence: Tensor) -> Tensor:

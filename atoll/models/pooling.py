@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from atoll import rng
 from atoll.errors import ModelError
-from atoll.models.locate import Source, find_file
 
 __all__ = [
     "PooledClassifier",
@@ -20,16 +18,17 @@ __all__ = [
     "last_token",
     "output_layer",
     "pool",
-    "pooling_of",
 ]
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last"]
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling, *, normalize: bool) -> Tensor:
     """[N, T, d] and a mask [N, T] to [N, d]."""
     if pooling == "cls":
         pooled = hidden[:, 0]
+    elif pooling == "last":
+        pooled = last_token(hidden, mask)
     else:
         weight = mask.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
@@ -98,54 +97,6 @@ class PooledClassifier(nn.Module):
             pooled = self.random(pooled)
         logits: Tensor = self.classifier(pooled)
         return logits
-
-
-def pooling_of(
-    source: Source, pooling: Literal["auto", "mean", "cls", "model"], normalize: bool | None
-) -> tuple[Pooling | None, bool]:
-    """Pooling and normalisation: what was asked, else what the sentence encoder was trained with.
-
-    None means the Auto class's own head. Reads the files that sentence-transformers writes
-    (modules.json and the pooling module's config.json).
-    """
-    trained, normalized = _trained_pooling(source)
-    chosen = trained if pooling == "auto" else pooling
-    if chosen == "model":
-        chosen = None
-    return chosen, normalized if normalize is None else normalize
-
-
-def _trained_pooling(source: Source) -> tuple[Pooling | None, bool]:
-    try:
-        listed = find_file(source, "modules.json")
-        if listed is None:
-            return None, False
-        modules = json.loads(listed.read_text())
-        kinds = {str(m["type"]).rsplit(".", 1)[-1]: str(m["path"]) for m in modules}
-        found = find_file(source, f"{kinds['Pooling']}/config.json")
-        modes = _pooling_modes(json.loads(found.read_text())) if found is not None else []
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{source.hub_id}: modules.json cannot be read as a sentence encoder's ({error!r}); "
-            "set model.pooling to mean, cls or model"
-        ) from error
-    normalized = "Normalize" in kinds
-    if modes == ["mean"]:
-        return "mean", normalized
-    return ("cls" if modes == ["cls"] else None), normalized
-
-
-def _pooling_modes(settings: dict[str, Any]) -> list[str]:
-    """Version 6 writes pooling_mode: mean, or a list; older ones a switch for each kind."""
-    named = settings.get("pooling_mode")
-    if named is not None:
-        return [named] if isinstance(named, str) else list(named)
-    old = "pooling_mode_"
-    return [
-        key.removeprefix(old).removesuffix("_tokens").removesuffix("_token")
-        for key, value in settings.items()
-        if key.startswith(old) and value
-    ]
 
 
 def output_layer(model: nn.Module) -> str:

@@ -1,8 +1,8 @@
 """A client's own state between exchanges, versioned by the exchange that made it.
 
 A reply may be lost on its way, and a run may be killed inside a round and come back to the end of
-the one before. So a client keeps, until the next round asks it, the state that such a run would
-start from beside those that it made since.
+the one before, or of the one before that where the last checkpoint is damaged. So a client keeps
+the states that such a run would start from beside those that it made since.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from safetensors.torch import load_file, save_file
 from atoll.core import Context, State
 
 __all__ = ["ClientStore", "disk_store", "memory_store"]
+
+BACK = 2
+"""Rounds that a run may go back: as many as it keeps checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,13 @@ def _version(path: Path) -> _Version:
 def _committed(
     versions: Collection[_Version], folded: int | None, round: int
 ) -> tuple[_Version | None, set[_Version]]:
-    """The version to start from, and those to keep: it, and the last one of an earlier round.
+    """The version to start from, and those to keep: it, and the last ones before two rounds.
 
     Other algorithms' exchanges may lie in between, so it is the last one up to `folded`.
     """
     known = sorted(version for version in versions if folded is not None and
                    version.exchange <= folded)  # fmt: skip
-    earlier = [version for version in known if version.round < round]
-    return (known[-1] if known else None), {*known[-1:], *earlier[-1:]}
+    kept = set(known[-1:])
+    for back in range(BACK):
+        kept.update([version for version in known if version.round < round - back][-1:])
+    return (known[-1] if known else None), kept

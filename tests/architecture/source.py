@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "runtimes algorithms recipes",
         "experiment",
         "report worker",
+        "api",
         "cli",
         "__main__",
     )

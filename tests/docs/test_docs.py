@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.models import Zoo
+from tests.unit.experiment.scenes import scene
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -42,6 +45,21 @@ def test_the_written_algorithm_is_found_from_the_experiment_file(
     )
     assert bound.func.__name__ == "my_prox"
     assert bound.keywords["mu"] == 0.1
+
+
+def test_the_python_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo: Zoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    scene(tmp_path, zoo, model={"pooling": "mean"})
+    (tmp_path / "experiment.yaml").rename(tmp_path / "classify.yaml")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "python.md", "exec"), {})
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:3]] == ["0", "1", "2"]
+    assert "'local': " in said[3]
+    assert "'prediction': " in said[4]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

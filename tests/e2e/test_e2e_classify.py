@@ -31,7 +31,8 @@ def first(folder: Any) -> subprocess.CompletedProcess[str]:
 
 def test_the_run_directory_is_complete(folder: Any, first: object) -> None:
     assert folder.names("runs/labels") == {
-        "experiment.yaml", "run.json", "rounds.jsonl", "clients.jsonl", "summary.json", "adapter"
+        "experiment.yaml", "run.json", "rounds.jsonl", "clients.jsonl", "summary.json", "adapter",
+        "checkpoints", "report.html",
     }  # fmt: skip
     assert folder.names("runs/labels/adapter") == {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "atoll.json",
@@ -43,7 +44,7 @@ def test_the_run_directory_is_complete(folder: Any, first: object) -> None:
     assert set(summary["baselines"]) == {"local", "pooled"}
     assert set(summary["own"]) == {"federated", "local", "pooled"}
     for own in summary["own"].values():
-        assert set(own) == {"mean", "worst", "spread"}
+        assert set(own) == {"mean", "worst", "worst_decile", "spread"}
     assert set(summary["per_client"]) == {"ada", "bob", "cy"}
     rounds = folder.lines("runs/labels/rounds.jsonl")
     assert [line["round"] for line in rounds] == [0, 1]
@@ -56,7 +57,7 @@ def test_the_run_directory_is_complete(folder: Any, first: object) -> None:
 def test_the_end_of_a_run_tells_the_result(folder: Any, first: Any) -> None:
     summary = folder.json("runs/labels/summary.json")
     lines = first.stdout.splitlines()
-    titles = "accuracy common test set own rows: mean worst client spread"
+    titles = "accuracy common test set own rows: mean worst client worst 10% spread"
     assert " ".join(lines[0].split()) == titles
     names = ("federated", "local only", "pooled")
     values = (summary["final"], summary["baselines"]["local"], summary["baselines"]["pooled"])
@@ -87,7 +88,8 @@ def test_a_finished_run_started_again_shows_its_result(folder: Any, first: Any) 
     again = folder.run("run", "labels.yaml")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert again.stderr == (
-        "This run is finished; its result stands in runs/labels. Set output_dir to run it anew.\n"
+        "This run is finished; its result stands in runs/labels. Set output_dir to run it anew, or "
+        "a larger federation.num_rounds to go on.\n"
     )
     assert (folder.path / "runs/labels/summary.json").stat().st_mtime_ns == before
 
@@ -104,7 +106,8 @@ def test_eval_gives_the_numbers_of_the_run(folder: Any, first: Any) -> None:
 def test_eval_on_a_file_of_rows(folder: Any, first: Any) -> None:
     found = folder.run("eval", "runs/labels", "--data", "data/test.jsonl")
     final = folder.json("runs/labels/summary.json")["final"]
-    assert found.stdout == f"accuracy {final:.4f} on 12 rows of data/test.jsonl\n"
+    assert found.stdout.startswith(f"accuracy {final:.4f}, macro_f1 ")
+    assert found.stdout.endswith(" on 12 rows of data/test.jsonl\n")
 
 
 def test_predict_lines_of_stdin_needs_no_data(folder: Any, first: Any, tmp_path: Path) -> None:

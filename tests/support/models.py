@@ -28,7 +28,7 @@ from transformers import (
 from atoll.models.base import Base, Head, load_base
 from atoll.models.locate import locate
 
-__all__ = ["CHAT", "WORDS", "Zoo"]
+__all__ = ["CHAT", "WORDS", "Zoo", "stir_model", "word_pieces"]
 
 WORDS = [
     "reef", "tide", "coral", "lagoon", "island", "palm", "sand", "boat", "net", "fish", "wave",
@@ -55,7 +55,7 @@ class Zoo:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(11)
                 model, tokenizer = _MAKERS[kind]()
-                _stir(model)
+                stir_model(model)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         return str(folder)
@@ -67,7 +67,7 @@ class Zoo:
         return load_base(locate(self(kind)), dtype=dtype, head=head)
 
 
-def _stir(model: PreTrainedModel) -> None:
+def stir_model(model: PreTrainedModel) -> None:
     """Fresh models have zero biases and tiny weights, which would hide a missing term."""
     for name, value in model.named_parameters():
         if name.endswith("bias"):

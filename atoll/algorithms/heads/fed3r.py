@@ -16,6 +16,7 @@ from torch import Tensor
 from atoll.aggregators import mean
 from atoll.algorithms.heads.prototypes import prototypes
 from atoll.core import Algorithm, State
+from atoll.errors import CompositionError
 from atoll.local.bench import Bench
 from atoll.local.statistics import (
     Labelled,
@@ -24,6 +25,7 @@ from atoll.local.statistics import (
     head_server,
     head_shapes,
     head_tree,
+    number_sums,
     rounding,
     symmetric,
 )
@@ -40,27 +42,40 @@ def fed3r(
 ) -> Algorithm:
     """One exchange; `scale` makes the regression's 0 … 1 into logits.
 
+    Where the task's targets are numbers, they are regressed on themselves, and the task says what
+    makes its outputs of that.
+
     penalty: λ; None: the one of `PENALTIES` that cross-validates best.
+
+    Raises:
+        CompositionError: when the task's outputs need a bias that the model's head has not.
     """
     assert bench.head is not None
-    head, shapes = bench.head, head_shapes(bench)
+    head, shapes, real = bench.head, head_shapes(bench), bench.objective.real
+    factor, middle = (scale, 0.0) if real is None else real
+    if middle and not shapes.bias:
+        raise CompositionError(
+            f"adapter.head 'ridge' needs a bias under this task, which the model's head '{head}' "
+            "has not; use train, or set model.pooling"
+        )
 
     def solve(state: State, sums: Tree) -> State:
         found = regression(sums, shapes)
         weight, bias = found.solve(best_penalty(found) if penalty is None else penalty)
-        return {
-            "head": head_tree(head, scale * weight, None if bias is None else scale * bias),
-            "prototypes": prototypes(head, sums, shapes),
-            "statistics": sums,
-        }
+        bias = None if bias is None else factor * (bias - middle)
+        solved = {"head": head_tree(head, factor * weight, bias), "statistics": sums}
+        return solved if real else solved | {"prototypes": prototypes(head, sums, shapes)}
 
-    work = class_sums("fed3r", labelled, shapes, gram=True)
+    if real:
+        work = number_sums("fed3r", labelled, shapes)
+    else:
+        work = class_sums("fed3r", labelled, shapes, gram=True)
     return Algorithm("fed3r", work, (), mean(), head_server("fed3r", solve=solve), kind="exchange")
 
 
 @dataclass(frozen=True)
 class Regression:
-    """Ridge regression of one-hot labels, from sums; about the means where there is a bias.
+    """Ridge regression of one-hot labels or numbers, from sums; about the means under a bias.
 
     gram: Σ x·xᵀ [d, d].   targets: Σ y·xᵀ [C, d].   energy: Σ ‖y‖².   rows: how many.
     centre, shares: the means of x and y, None without a bias.   least: the λ that rounding allows.
@@ -92,14 +107,15 @@ def regression(sums: Tree, shapes: Shapes) -> Regression:
     """The regression that clients' sums stand for."""
     full, targets = symmetric(sums["gram"], shapes.columns), sums["sum"].double()
     rows, width = float(sums["count"].sum()), shapes.width
+    energy = float(sums["energy"]) if "energy" in sums else rows
     gram, least = full[:width, :width], rounding(full[:width, :width])
     if not shapes.bias:
-        return Regression(gram, targets, rows, rows, None, None, least)
+        return Regression(gram, targets, energy, rows, None, None, least)
     centre, shares = full[width, :width] / rows, targets[:, width] / rows
     return Regression(
         gram - rows * torch.outer(centre, centre),
         targets[:, :width] - rows * torch.outer(shares, centre),
-        rows - rows * float(shares.square().sum()),
+        energy - rows * float(shares.square().sum()),
         rows, centre, shares, least,
     )  # fmt: skip
 
@@ -123,7 +139,7 @@ def best_penalty(fit: Regression) -> float:
 
 
 def cross_validated(fit: Regression, penalty: float) -> float:
-    """‖Y − H·Y‖² / n / (1 − tr(H)/n)² for one-hot Y, from sums alone."""
+    """‖Y − H·Y‖² / n / (1 − tr(H)/n)², from sums alone."""
     penalty = max(penalty, fit.least)
     inverse = torch.cholesky_inverse(fit.factor(penalty))
     solution = fit.targets @ inverse

@@ -13,13 +13,27 @@ from atoll.config import Experiment
 from atoll.config.tasks import TaskName
 from atoll.experiment.tasks.causal_lm import CAUSAL_LM
 from atoll.experiment.tasks.classification import CLASSIFICATION
+from atoll.experiment.tasks.embedding import EMBEDDING
+from atoll.experiment.tasks.image_classification import IMAGE_CLASSIFICATION
 from atoll.experiment.tasks.kind import Task
+from atoll.experiment.tasks.masked_lm import MASKED_LM
+from atoll.experiment.tasks.multi_label import MULTI_LABEL
+from atoll.experiment.tasks.preference import PREFERENCE
+from atoll.experiment.tasks.regression import REGRESSION
+from atoll.experiment.tasks.token_classification import TOKEN_CLASSIFICATION
 
 __all__ = ["Task", "task_of"]
 
 _TASKS: Mapping[TaskName, Task] = {
     "classification": CLASSIFICATION,
     "causal-lm": CAUSAL_LM,
+    "masked-lm": MASKED_LM,
+    "token-classification": TOKEN_CLASSIFICATION,
+    "regression": REGRESSION,
+    "multi-label-classification": MULTI_LABEL,
+    "image-classification": IMAGE_CLASSIFICATION,
+    "embedding": EMBEDDING,
+    "preference": PREFERENCE,
 }
 
 

@@ -37,6 +37,7 @@ def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objec
         max_length=section.max_length,
         completion_only=section.completion_only,
         packing=section.packing,
+        truncation=section.truncation,
     )
 
 

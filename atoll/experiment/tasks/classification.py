@@ -9,8 +9,16 @@ from torch import Tensor
 
 from atoll.config import Experiment
 from atoll.data import FederatedData, Row, RowKind
-from atoll.experiment.tasks.kind import Task, check_length, labels_of, source_of, usual_kind
-from atoll.experiment.tasks.text import text_usage
+from atoll.experiment.tasks.kind import (
+    Reading,
+    Task,
+    check_length,
+    labels_of,
+    source_of,
+    usual_kind,
+)
+from atoll.experiment.tasks.skew import skew_terms
+from atoll.experiment.tasks.text import ranked_labels, text_usage
 from atoll.models.base import Base, Head, load_base
 from atoll.models.classification import classification, label_of
 from atoll.models.objective import Batch, Objective
@@ -46,14 +54,13 @@ def text_head(experiment: Experiment, num_labels: int) -> Base:
 
 def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objective:
     check_length(experiment.data.max_length, base)
-    train = experiment.train
+    labels, section = labels_of(experiment, data), experiment.data
     return classification(
         base.tokenizer,
-        labels=labels_of(experiment, data),
-        max_length=experiment.data.max_length,
-        restricted=train.restricted,
-        logit_adjustment=train.logit_adjustment,
-        class_balance=train.class_balance,
+        labels=labels,
+        max_length=section.max_length,
+        truncation=section.truncation,
+        terms=skew_terms(experiment, data, labels),
     )
 
 
@@ -62,13 +69,13 @@ def _row(labels: Sequence[str] | None) -> tuple[Row, RowKind]:
     return {"text": "a row", "label": labels[0]}, "text/label"
 
 
-def most_probable(logits: Tensor, batch: Batch, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """The label of each row, and the probability of every label."""
-    best = logits.argmax(-1).tolist()
-    return [
-        {"prediction": labels[place], "probabilities": dict(zip(labels, share, strict=True))}
-        for place, share in zip(best, logits.double().softmax(-1).tolist(), strict=True)
-    ]
+def most_probable(logits: Tensor, batch: Batch, reading: Reading) -> list[dict[str, Any]]:
+    """The label of each row, and the probabilities of the most probable ones."""
+    found = []
+    for share in logits.double().softmax(-1).tolist():
+        ranked = ranked_labels(share, reading)
+        found.append({"prediction": next(iter(ranked)), "probabilities": ranked})
+    return found
 
 
 CLASSIFICATION = Task(_base, _objective, _row, text_usage, ("text",), most_probable)

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from atoll.config import Experiment
 from atoll.data import FederatedData, Row, RowKind
-from atoll.errors import DataError, ModelError
+from atoll.data.moments import Moments
+from atoll.errors import ConfigError, DataError, ModelError
 from atoll.models.base import Base
 from atoll.models.checks import reads_at_most
 from atoll.models.locate import Source, locate
 from atoll.models.objective import Batch, Objective
 
-__all__ = ["EMPTY", "Task", "Usage", "check_length", "labels_of", "source_of", "usual_kind"]
+__all__ = [
+    "EMPTY",
+    "Reading",
+    "Task",
+    "Usage",
+    "check_length",
+    "labels_of",
+    "source_of",
+    "usual_kind",
+]
 
 EMPTY = "a text is empty, a chat has no answer, or a prompt fills all of data.max_length"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What outputs are read with.
+
+    rows: those that the outputs are of.   top: how many guesses are shown of each.
+    moments: mean and deviation of the labels that a regression was trained on.
+    experiment: what the model was trained by.
+    """
+
+    rows: Sequence[Row]
+    labels: Sequence[str]
+    tokenizer: Any
+    top: int
+    moments: Moments | None = None
+    experiment: Experiment | None = None
+
+
+def _no_files(experiment: Experiment, base: Base) -> Mapping[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -30,8 +61,10 @@ class Task:
     row: a made-up row with one of the given labels, to build the model without anyone's data.
     usage: lines of plain Python from a loaded `model` to its outputs, for the card.
     asks: columns of which a row to predict for has one.
-    read: (outputs of N rows, their batch, label names) -> what is said of each row; None for models
-        that write text instead.
+    read: (outputs of N rows, their batch, what they are read with) -> what is said of each row;
+        None for models that write text instead.
+    files: JSON files that stand beside the trained values, by name, for who loads them elsewhere.
+    others: made-up rows of the other kinds that the task reads.
     """
 
     base: Callable[[Experiment, FederatedData], Base]
@@ -39,23 +72,41 @@ class Task:
     row: Callable[[Sequence[str] | None], tuple[Row, RowKind]]
     usage: Callable[[Experiment, Base], Usage]
     asks: tuple[str, ...]
-    read: Callable[[Tensor, Batch, Sequence[str]], list[dict[str, Any]]] | None = None
+    read: Callable[[Tensor, Batch, Reading], list[dict[str, Any]]] | None = None
+    files: Callable[[Experiment, Base], Mapping[str, Any]] = _no_files
+    others: Mapping[RowKind, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """inputs: lines that make the model's inputs.   outputs: lines that compute with them."""
+    """inputs: lines that make the model's inputs.   outputs: lines that compute with them.
+
+    readers: Auto classes that the inputs need: AutoTokenizer as `tokenizer`, AutoImageProcessor as
+        `processor`.
+    options: of loading the model, as they stand in a call.
+    """
 
     inputs: Sequence[str]
     outputs: Sequence[str]
+    readers: tuple[str, ...] = ("AutoTokenizer",)
+    options: str = ""
 
 
 def source_of(experiment: Experiment) -> Source:
     """Where the model that the file names stands."""
-    model = experiment.model
-    return locate(
-        model.name_or_path, revision=model.revision, trust_remote_code=model.trust_remote_code
+    model, method = experiment.model, experiment.adapter.method
+    if model.load_in_8bit and method in ("full", "layers"):
+        raise ConfigError(
+            f"model.load_in_8bit is true, but adapter.method is {method}, which trains the weights "
+            "themselves; use lora, or set model.load_in_8bit to false"
+        )
+    found = locate(
+        model.name_or_path,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        gguf_file=model.gguf_file,
     )
+    return replace(found, load_in_8bit=model.load_in_8bit)
 
 
 def usual_kind(experiment: Experiment, data: FederatedData, kinds: Sequence[RowKind]) -> None:

@@ -25,7 +25,6 @@ def test_a_pooler_that_nothing_reads_is_dropped_from_all_linear(zoo: Zoo) -> Non
     assert built.dropped == ("pooler.dense",)
     assert "pooler.dense" not in built.targets
     assert built.alone is None
-    assert not built.transposed
     assert len(built.targets) == 12
 
 
@@ -54,8 +53,13 @@ def test_an_idle_target_that_was_named_is_refused(zoo: Zoo, rule: Any) -> None:
 
 
 def test_a_target_list_that_names_only_the_head_is_refused(zoo: Zoo) -> None:
-    with pytest.raises(ModelError, match="classifier"):
+    with pytest.raises(ModelError) as caught:
         site(zoo, pooling="model", adapter={"target_modules": ("classifier",)})
+    assert str(caught.value) == (
+        "adapter.target_modules names only the head 'classifier', which trains whole, or modules "
+        "that no gradient reaches, and nothing for lora to train; name other layers, or use "
+        "another adapter.method"
+    )
 
 
 def test_bitfit_leaves_idle_biases_out(zoo: Zoo) -> None:
@@ -75,9 +79,16 @@ def test_a_language_model_has_no_head_to_train_alone(zoo: Zoo) -> None:
         site(zoo, "gpt2", adapter={"method": "none"})
 
 
-def test_gpt2_is_transposed(zoo: Zoo) -> None:
+@pytest.mark.parametrize(("kind", "transposed"), [("gpt2", True), ("llama", False)])
+def test_peft_is_told_where_weights_are_transposed(zoo: Zoo, kind: str, transposed: bool) -> None:
+    built = site(zoo, kind).built
+    assert built.peft is not None
+    assert built.peft.config().fan_in_fan_out is transposed
+    assert set(built.peft.config().target_modules) == set(built.targets)
+
+
+def test_gpt2_adapts_all_but_its_output(zoo: Zoo) -> None:
     built = site(zoo, "gpt2").built
-    assert built.transposed
     assert built.alone is None
     assert "lm_head" not in built.targets
     assert len(built.targets) == 8
@@ -140,7 +151,8 @@ def test_batch_statistics_cannot_be_shared() -> None:
 def test_a_full_model_trains_alone(zoo: Zoo) -> None:
     there = site(zoo, adapter={"method": "full"})
     assert there.built.alone == "a full model trains one client at a time"
-    assert there.built.model.whole
+    assert there.built.model.drops
+    assert there.built.peft is None
     assert there.built.targets == ()
     names = {name for name, _ in there.base.model.named_parameters()}
     assert there.values.keys() == {name for name in names if "pooler" not in name}

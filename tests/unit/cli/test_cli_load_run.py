@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from atoll.config import load
 from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.load_run import load_run
-from atoll.experiment.predict import classify
+from atoll.experiment.readings import readings
 from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import prepare
 
@@ -70,7 +70,8 @@ def test_values_are_those_that_were_exported(run: Path) -> None:
 def test_no_row_is_needed_to_predict(run: Path, origin: Path, tmp_path: Path) -> None:
     text = (run / "experiment.yaml").read_text()
     (run / "experiment.yaml").write_text(text.replace(str(origin), "/nowhere"))
-    labels = [found.label for found in classify(load_run(run, note=_quiet), ["wave", "sun moon"])]
+    asked = [{"text": "wave"}, {"text": "sun moon"}]
+    labels = [x["prediction"] for x in readings(load_run(run, note=_quiet), asked, top=1)]
     assert set(labels) <= {"sea", "sky"}
     with pytest.raises(DataError, match="There is no file or folder /nowhere/data"):
         load_run(run, note=_quiet, with_data=True)

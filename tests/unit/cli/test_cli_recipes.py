@@ -24,11 +24,12 @@ def test_every_recipe_is_a_valid_experiment_and_says_what_it_is(name: str, tmp_p
 
 
 def test_the_recipes_are_there() -> None:
-    assert names() == ["classify", "quickstart"]
+    assert set(names()) >= {"classify", "finetune", "quickstart"}
 
 
-def test_classify_marks_exactly_the_model_and_the_data() -> None:
-    found = [line for _, line in edits(find_recipe("classify").read_text(encoding="utf-8"))]
+@pytest.mark.parametrize("name", [name for name in names() if name != "quickstart"])
+def test_a_recipe_marks_exactly_the_model_and_the_data(name: str) -> None:
+    found = [line for _, line in edits(find_recipe(name).read_text(encoding="utf-8"))]
     assert [line.partition(":")[0] for line in found] == ["name_or_path", "path"]
 
 
@@ -45,7 +46,7 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ConfigError) as error:
         find_recipe("quickstrt")
     assert str(error.value) == (
-        'there is no recipe "quickstrt"; did you mean "quickstart"? Recipes: classify, quickstart'
+        'there is no recipe "quickstrt"; did you mean "quickstart"? Recipes: ' + ", ".join(names())
     )
     with pytest.raises(ConfigError, match=r'^there is no recipe "xyzzy". Recipes: '):
         find_recipe("xyzzy")

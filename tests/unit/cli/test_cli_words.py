@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from atoll.cli.display import seconds_left
-from atoll.cli.output import bytes_text, command_line, seconds_text
-from atoll.cli.report import verdict
+from atoll.cli.output import command_line
+from atoll.report.words import bytes_text, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -36,38 +34,3 @@ def test_time_left_counts_rounds_and_baselines() -> None:
     # Each baseline takes as long as all rounds.
     assert seconds_left([2.0, 4.0], num_rounds=4, arms=2) == 6.0 + 2 * 12.0
     assert seconds_left([3.0] * 4, num_rounds=4, arms=0.5) == 6.0
-
-
-def _summary(metric: str, clients: list[tuple[float | None, float | None]]) -> dict[str, Any]:
-    rows = {
-        str(i): {"federated": federated, "local": local}
-        for i, (federated, local) in enumerate(clients)
-    }
-    return {"metric": metric, "per_client": rows, "final": 0.8, "baselines": {"local": 0.25}}
-
-
-def test_federating_helped_where_more_clients_do_better() -> None:
-    found = verdict(_summary("accuracy", [(0.9, 0.5), (0.8, 0.5), (0.1, 0.5), (None, 0.5)]))
-    assert found == (
-        "Federating helped: on their own held-out rows, 2 of 3 clients do better with the "
-        "federated model than with their own, 1 does worse; on everyone's test rows it is 0.800 "
-        "against 0.250."
-    )
-
-
-def test_a_lower_perplexity_is_better() -> None:
-    found = verdict(_summary("perplexity", [(9.0, 5.0), (8.0, 5.0), (3.0, 5.0)]))
-    assert found is not None
-    assert found.startswith("Federating did not help: on their own held-out rows, 1 of 3 clients")
-    assert found.endswith("0.80 against 0.25.")
-
-
-def test_equal_numbers_are_a_draw() -> None:
-    found = verdict(_summary("accuracy", [(0.5, 0.5), (0.4, 0.3), (0.3, 0.4)]))
-    assert found is not None
-    assert found.startswith("Federating was a draw: ")
-
-
-def test_nothing_to_compare_with_gives_no_verdict() -> None:
-    assert verdict(_summary("accuracy", [(0.5, None)])) is None
-    assert verdict(_summary("accuracy", [])) is None

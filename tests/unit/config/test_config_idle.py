@@ -85,7 +85,7 @@ def test_a_language_model_has_no_classes(refusal: Refusal, key: str) -> None:
 def test_a_classification_has_no_completions(refusal: Refusal) -> None:
     assert refusal(MINIMAL, "data.completion_only=false") == [
         "on the command line: data.completion_only is false, but model.task is classification: "
-        "only a language model that writes reads it; remove data.completion_only"
+        "only causal-lm reads it; remove data.completion_only"
     ]
 
 
@@ -124,3 +124,57 @@ def test_a_language_model_without_an_adapter_trains_nothing(refusal: Refusal) ->
         "on the command line: adapter.method is none, but model.task is causal-lm, which has no "
         "head: nothing would train; use lora, bitfit or full"
     ]
+
+
+READERS = {
+    "adapter.r=4": "only lora reads it",
+    "adapter.lora_alpha=4": "only lora reads it",
+    "adapter.lora_dropout=0.5": "only lora reads it",
+    "adapter.use_rslora=true": "only lora reads it",
+    "adapter.layers_to_transform=[1]": "only lora reads it",
+    "adapter.target_modules=[query]": "only lora, ia3 and bottleneck read it",
+    "adapter.feedforward_modules=[dense]": "only ia3 reads it",
+    "adapter.placement=houlsby": "only bottleneck reads it",
+    "adapter.reduction_factor=4": "only bottleneck reads it",
+    "adapter.activation=gelu": "only bottleneck reads it",
+    "adapter.num_layers=1": "only layers reads it",
+    "adapter.config={r: 4}": "only an adapter of PEFT's reads it",
+}
+METHODS = {
+    "only lora reads it": ["lora"],
+    "only lora, ia3 and bottleneck read it": ["lora", "ia3", "bottleneck"],
+    "only ia3 reads it": ["ia3"],
+    "only bottleneck reads it": ["bottleneck"],
+    "only layers reads it": ["layers"],
+    "only an adapter of PEFT's reads it": ["dora", "vera"],
+}
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "bottleneck", "layers", "bitfit", "full", "dora",
+                                    "vera", "none"])  # fmt: skip
+@pytest.mark.parametrize("key", READERS)
+def test_a_setting_of_another_method_is_refused(refusal: Refusal, key: str, method: str) -> None:
+    """In the file it has a line; whoever changes the method there changes its settings too."""
+    name, _, value = key.partition("=")
+    text = f"{MINIMAL}adapter:\n  method: {method}\n  {name.removeprefix('adapter.')}: {value}\n"
+    if method in METHODS[READERS[key]]:
+        Path("f.yaml").write_text(text)
+        assert load("f.yaml").experiment.adapter.method == method
+        return
+    shown = {"[query]": '["query"]', "[dense]": '["dense"]', "{r: 4}": '{"r": 4}'}
+    value = shown.get(value, value)
+    (told,) = refusal(text)
+    assert told == (
+        f"f.yaml:5: {name} is {value}, but adapter.method is {method}: {READERS[key]}; "
+        f"remove {name}"
+    )
+
+
+def test_settings_of_peft_are_left_out_where_the_command_line_chose_another_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.yaml").write_text(f"{MINIMAL}adapter: {{method: vera, config: {{r: 4}}}}\n")
+    kept = load("f.yaml", overrides=["adapter.config.d_initial=0.2"]).experiment.adapter
+    assert dict(kept.config) == {"r": 4, "d_initial": 0.2}
+    assert dict(load("f.yaml", overrides=["adapter.method=ia3"]).experiment.adapter.config) == {}

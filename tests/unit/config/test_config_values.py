@@ -79,8 +79,14 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
         ),
         ("privacy: [1]", "privacy is [1]; expected a mapping"),
         (
-            "report_to: wandb",
-            'report_to is "wandb": trackers are not available in this version; use none',
+            "report_to: [mlflow, mlflow]",
+            'report_to is ["mlflow", "mlflow"]: a tracker is named twice; name each once',
+        ),
+        (
+            "report_to: tensorbord",
+            'report_to is "tensorbord"; expected one of none, tensorboard, mlflow, wandb, or a '
+            "list (each item: one of tensorboard, mlflow, wandb); did you mean "
+            '"tensorboard"?',
         ),
         (
             f"output_dir: [{'a' * 90}]",

@@ -11,6 +11,7 @@ import pytest
 from atoll.data import FederatedData, load
 from atoll.data.partition import dirichlet, iid, natural
 from atoll.errors import DataError
+from tests.support.images import save_picture
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -131,8 +132,8 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path, islands: Path) -> Non
 def test_an_image_counts_by_its_content(tmp_path: Path) -> None:
     write(tmp_path / "a" / "train.jsonl", [{"image": "1.png", "label": "cat"}])
     prints = []
-    for content in (b"one", b"two"):
-        (tmp_path / "a" / "1.png").write_bytes(content)
+    for colour in ("red", "green"):
+        save_picture(tmp_path / "a" / "1.png", colour, 0)
         prints.append(load(tmp_path).fingerprint)
     assert prints[0] != prints[1]
 

@@ -8,7 +8,9 @@ from atoll.data import Row, row_kind
 from atoll.data.rows import canonical
 from atoll.data.tables import Table
 from atoll.errors import DataError
+from tests.support.images import file_bytes, painted, save_picture
 
+PICTURE = file_bytes(painted("red", 0))
 MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 
 
@@ -28,9 +30,10 @@ MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": 
         ({"text": "a", "year": 1999, "client": "b"}, "text"),
         ({"tokens": ["a", "b"], "tags": ["O", "B"]}, "tokens/tags"),
         ({"anchor": "a", "positive": "b"}, "anchor/positive"),
+        ({"anchor": "a", "positive": "b", "negative": "c"}, "anchor/positive/negative"),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "prompt/chosen/rejected"),
-        ({"image": b"...", "label": "cat"}, "image/label"),
-        ({"image": b"...", "text": "a cat"}, "image/text"),
+        ({"image": PICTURE, "label": "cat"}, "image/label"),
+        ({"image": PICTURE, "text": "a cat"}, "image/text"),
     ],
 )
 def test_kinds(row: Row, kind: str) -> None:
@@ -111,7 +114,7 @@ def test_a_label_with_a_decimal_point_is_a_number_only_where_all_is_text() -> No
 
 
 def test_image_paths_are_meant_from_their_file(tmp_path: Path) -> None:
-    (tmp_path / "cat.png").write_bytes(b"png")
+    save_picture(tmp_path / "cat.png", "red", 0)
     table = Table("a", [{"image": "cat.png", "label": "cat"}], folder=tmp_path)
     assert canonical(table, columns={})[0][0]["image"] == str(tmp_path / "cat.png")
     table = Table("a", [{"image": "dog.png", "label": "dog"}], folder=tmp_path)

@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from atoll.errors import RunError
 from atoll.experiment.lock import alone
 from atoll.experiment.run import Observer, run_experiment
-from atoll.experiment.run_dir import differences, finished
+from atoll.experiment.standing import differences, standing
 from tests.support.models import Zoo
 from tests.unit.experiment.scenes import scene
 
 QUICK = {"num_rounds": 1, "clients_per_round": 2}
 
 
-def test_a_finished_run_of_another_experiment_names_the_keys(tmp_path: Path) -> None:
-    (tmp_path / "experiment.yaml").write_text("seed: 0\nfederation: {num_rounds: 2, stages: []}\n")
-    with pytest.raises(RunError, match=r"experiment \(federation.num_rounds: 2 -> 3\); set out"):
-        finished(tmp_path, "seed: 0\nfederation: {num_rounds: 3, stages: []}\n")
+def test_a_run_of_another_experiment_names_the_keys(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text("seed: 0\nfederation: {num_rounds: 3, stages: []}\n")
+    found = standing(tmp_path, "seed: 0\nfederation: {num_rounds: 2, stages: []}\n")
+    assert (found.state, found.changes) == ("other", "federation.num_rounds: 3 -> 2")
 
 
 def test_differences_of_keys_that_only_one_has() -> None:
@@ -38,14 +38,14 @@ def test_a_finished_run_without_its_record(tmp_path: Path) -> None:
     for name in ("experiment.yaml", "summary.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(RunError, match=r"run\.json is missing, .*remove .*/summary\.json, and"):
-        finished(tmp_path, "{}")
+        standing(tmp_path, "{}")
 
 
 def test_a_place_below_a_file_is_refused_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/a/b, but .*/file is a file; set output_dir"):
-        finished(tmp_path / "file" / "a" / "b", "")
-    assert finished(tmp_path / "new" / "b", "") is None
+        standing(tmp_path / "file" / "a" / "b", "")
+    assert standing(tmp_path / "new" / "b", "").state == "new"
 
 
 HOLD = """
@@ -70,7 +70,7 @@ def test_two_processes_do_not_share_a_directory(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=says), alone(tmp_path):
         pass
     with pytest.raises(RunError, match=says):
-        finished(tmp_path, "seed: 0\n")
+        standing(tmp_path, "seed: 0\n")
     other.kill()  # The system lets go of what a dead process held.
     other.communicate()
     with alone(tmp_path):
@@ -92,7 +92,7 @@ def test_the_adapter_is_there_when_the_baselines_are_stopped(tmp_path: Path, zoo
     assert not (tmp_path / "run" / "summary.json").exists()
     notes: list[str] = []
     summary = run_experiment(setup, tmp_path / "run", Observer(note=notes.append))
-    assert notes == [f"starting over an unfinished run in {tmp_path / 'run'}"]
+    assert notes == [f"going on after round 1 in {tmp_path / 'run'}"]
     assert f"| accuracy | {summary['final']:.4f} |" in (adapter / "README.md").read_text()
     assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 2
 

@@ -14,8 +14,8 @@ import torch
 from atoll.experiment.compare import Arm, Comparison
 from atoll.experiment.lines import RoundLine
 from atoll.experiment.run import Observer, run_experiment
-from atoll.experiment.run_dir import finished
 from atoll.experiment.setup import Setup
+from atoll.experiment.standing import standing
 from atoll.experiment.summary import summarize
 from atoll.local.infer import Rows
 from tests.support.models import Zoo
@@ -175,7 +175,7 @@ def test_a_run_adds_up(ran: tuple[Setup, Path, dict[str, Any]]) -> None:
     assert summary["final"] == summary["own"]["federated"]["mean"]
     assert {"local", "pooled"} == {k for k, v in summary["baselines"].items() if v is not None}
     resolved = (folder / "experiment.yaml").read_text()
-    assert finished(folder, resolved) == written
+    assert standing(folder, resolved).summary == written
 
 
 def test_bytes_of_a_round_are_those_of_its_tensors(

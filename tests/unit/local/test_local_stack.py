@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from atoll.local.stack import Job, LocalRule, Stack
+from atoll.local.job import Job, LocalRule
+from atoll.local.stack import Stack
+from atoll.models.classification import class_terms
 from atoll.tree import Tree, unflatten, zeros_like
 from tests.support.federation import Site, distance, labelled_rows, moved, site, stir
 from tests.support.models import Zoo
@@ -97,7 +99,7 @@ def test_label_terms_of_each_client_a_held_head_and_a_later_round(zoo: Zoo) -> N
         zoo,
         adapter=LORA,
         train=ADAMW,
-        objective={"restricted": True, "class_balance": True},
+        objective={"terms": class_terms(4, restricted=True, weights="balanced-per-client")},
         train_head=False,
     )
     there = replace(there, values=stir(there.values, 2))

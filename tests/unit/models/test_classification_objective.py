@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
 
-from atoll.models.classification import classification, label_counts
+from atoll.models.classification import class_terms, classification, label_counts
 from atoll.models.objective import Batch, Example, Objective
 from tests.support.models import word_pieces
 
@@ -22,14 +22,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "restricted": {"restricted": True},
     "adjusted": {"logit_adjustment": 1.5},
-    "balanced": {"class_balance": True},
-    "restricted-balanced": {"restricted": True, "class_balance": True},
+    "balanced": {"weights": "balanced-per-client"},
+    "restricted-balanced": {"restricted": True, "weights": "balanced-per-client"},
+    "weighted": {"weights": [0.5, 1.0, 2.0, 4.0]},
+    "adjusted-weighted": {"logit_adjustment": 1.5, "weights": [0.5, 1.0, 2.0, 4.0]},
     "adjusted-restricted": {"logit_adjustment": 0.5, "restricted": True},
 }
 
 
 def _objective(**options: Any) -> Objective:
-    return classification(word_pieces(), labels=LABELS, max_length=8, **options)
+    terms = class_terms(len(LABELS), **options)
+    return classification(word_pieces(), labels=LABELS, max_length=8, terms=terms)
 
 
 def _examples() -> list[Example]:
@@ -57,8 +60,11 @@ def _expected(logits: list[float], label: int, options: dict[str, Any]) -> float
     else:
         shifted = dict(enumerate(logits))
     loss = math.log(sum(math.exp(z) for z in shifted.values())) - shifted[label]
-    if options.get("class_balance"):
+    weights = options.get("weights")
+    if weights == "balanced-per-client":
         loss *= total / (len(present) * COUNTS[label])
+    elif weights:
+        loss *= weights[label]
     return loss
 
 
@@ -102,7 +108,7 @@ def test_absent_labels_get_no_gradient_when_restricted() -> None:
 
 
 def test_balanced_classes_weigh_the_same() -> None:
-    objective = _objective(class_balance=True)
+    objective = _objective(weights="balanced-per-client")
     terms = _stacked_terms(objective, len(TARGETS))
     losses = objective.losses(
         torch.zeros(len(TARGETS), 4), objective.collate(_examples()), terms

@@ -14,7 +14,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from atoll.errors import ModelError
 from atoll.models.base import Head, load_base
 from atoll.models.locate import Source, fingerprint, locate
-from atoll.models.pooling import PooledClassifier, RandomFeatures, output_layer, pool, pooling_of
+from atoll.models.pooling import PooledClassifier, RandomFeatures, output_layer, pool
+from atoll.models.sentence import pooling_of
 from tests.support.models import Zoo
 
 HIDDEN = [[[1.0, 2.0], [3.0, -2.0], [9.0, 9.0]], [[4.0, 0.0], [7.0, 7.0], [7.0, 7.0]]]
@@ -78,7 +79,7 @@ def _encoder(folder: Path, settings: dict[str, Any], *, normalize: bool) -> Sour
     ({"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, None),
     ({"embedding_dimension": 32, "pooling_mode": "mean"}, "mean"),
     ({"embedding_dimension": 32, "pooling_mode": "cls"}, "cls"),
-    ({"embedding_dimension": 32, "pooling_mode": "lasttoken"}, None),
+    ({"embedding_dimension": 32, "pooling_mode": "lasttoken"}, "last"),
     ({"embedding_dimension": 32, "pooling_mode": ["mean", "max"]}, None),
     ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None),
 ])  # fmt: skip
@@ -255,7 +256,8 @@ def test_a_decoder_classifies_with_its_last_token(zoo: Zoo) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("builtin:mini", "there is no model 'builtin:mini'; there is builtin:minilm"),
+    ("builtin:mini", "there is no model 'builtin:mini' (did you mean builtin:minilm?); there is "
+     "builtin:minilm and builtin:smollm2"),
     ("./nowhere", "model folder ./nowhere does not exist"),
     ("/a/b/c", "model folder /a/b/c does not exist"),
 ])  # fmt: skip

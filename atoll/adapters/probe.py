@@ -1,0 +1,72 @@
+"""One small batch, forward and backward: what trains, and what clients may share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from atoll.adapters.site import Frame
+from atoll.adapters.stacked import StackedModel
+from atoll.models.base import Base
+from atoll.models.objective import Batch
+
+__all__ = ["Found", "batch_norm", "head_layers", "try_out"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Values that a gradient reaches and others, and whether sites see whole rows of the batch."""
+
+    reached: frozenset[str]
+    idle: tuple[str, ...]
+    shared: bool
+
+
+def head_layers(base: Base) -> list[str]:
+    """Linear layers that train whole: the model's head, and layers that its checkpoint lacked."""
+    if base.head is None:
+        return []
+    top, drawn = base.head.split(".")[0], {name.rpartition(".")[0] for name in base.fresh}
+    return [
+        name
+        for name, module in base.model.named_modules()
+        if isinstance(module, nn.Linear) and (name.split(".")[0] == top or name in drawn)
+    ]
+
+
+def batch_norm(model: nn.Module) -> str | None:
+    """Why clients may not share a batch: a module that normalises over it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return f"{name} normalises over the batch, which clients must not share"
+    return None
+
+
+def try_out(model: StackedModel, batch: Batch, *, clients: int) -> Found:
+    """One forward and one backward pass over a small batch."""
+    rows = batch.target.shape[0] * batch.views
+    seen: list[bool] = []
+
+    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.append(args[0].shape[0] == rows)
+
+    layers: Sequence[nn.Module] = [model.model.get_submodule(site.module) for site in model.sites]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        # As in training: float32, or finer where the model is.
+        dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
+        values = {
+            name: value.to(dtype).unsqueeze(0).repeat(clients, *[1] * value.dim()).requires_grad_()
+            for name, value in model.init(0).items()
+        }
+        extents = ((rows // clients, batch.target.shape[1]),) * clients
+        logits = model.forward(values, batch.inputs, Frame(clients, extents))
+        torch.autograd.backward(logits.to(dtype).square().sum())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    reached = frozenset(name for name, value in values.items() if value.grad is not None)
+    return Found(reached, tuple(name for name in values if name not in reached), all(seen))

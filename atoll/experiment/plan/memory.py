@@ -1,0 +1,200 @@
+"""How much memory a run takes: one step, one batch and one exchange, counted tensor by tensor.
+
+Between one row a client and its whole batch, and from two clients to more, it is nearly a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from atoll.core import Context, Reply, Request, State
+from atoll.experiment.plan.live import peak_bytes
+from atoll.experiment.plan.load import Batch
+from atoll.experiment.plan.machine import peak_rss, rss
+from atoll.experiment.plan.rehearsal import exchange, of_one_step, requests, trainer
+from atoll.experiment.program import head_methods
+from atoll.experiment.setup import Setup
+from atoll.local.bench import model_values
+from atoll.local.infer import measure
+from atoll.local.statistics import head_shapes
+from atoll.models.locate import fingerprint
+from atoll.models.objective import Example
+from atoll.round import answer
+from atoll.tree import nbytes
+
+__all__ = ["Line", "Needs", "Surface", "needs_of"]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Bytes of a pass: of one client and of two, with one row each and with `rows`.
+
+    length: tokens of each row.
+    """
+
+    one: float = 0.0
+    one_many: float = 0.0
+    two: float = 0.0
+    two_many: float = 0.0
+    rows: int = 1
+    length: int = 1
+
+    def at(self, batch: Batch) -> int:
+        """Bytes of a batch; shorter rows count as fewer."""
+        if not batch.rows:
+            return 0
+        each = batch.cells / self.length / batch.clients
+        share = (each - 1) / (self.rows - 1) if self.rows > 1 else 0.0
+        alone = self.one + share * (self.one_many - self.one)
+        another = self.two - self.one
+        another += share * (self.two_many - self.one_many - another)
+        return round(max(alone, 0.0) + (batch.clients - 1) * max(another, 0.0))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes of something, and for each row of it."""
+
+    base: float = 0.0
+    row: float = 0.0
+
+    def at(self, rows: int) -> int:
+        """Bytes of so many rows."""
+        return round(self.base + self.row * rows)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What parts of a run take, in bytes of tensors beside what is there before they begin.
+
+    before: bytes of this process with model, rows and libraries.   highest: the most so far.
+    head: a client's sums and the server's solution, by its rows.
+    server: the server's state.   client: what one client keeps for itself.
+    score: what is kept of one measured row.
+    """
+
+    before: int
+    highest: int
+    training: Surface
+    forward: Surface
+    head: Line
+    server: int
+    client: int
+    score: int
+
+
+Peak = Callable[[int, int], int]
+"""(clients, rows of each) -> the most bytes of a pass of the longest row, so many times."""
+
+
+def needs_of(setup: Setup, room: int) -> Needs:
+    """Try one of everything that the run will do, in less than half of `room` bytes."""
+    settings, stacked = setup.bench.settings, setup.bench.group_size > 1
+    trained, measured, length = _trained(setup), _measured(setup), len(_longest(setup, "train"))
+    # First the smallest of each: what is met for the first time stays, and is no part's own. A run
+    # reads all weights for their fingerprint, also those that were only mapped from their file.
+    fingerprint(setup.base.backbone)
+    trained(1, 1)
+    measured(1, 1)
+    head, server = _head(setup)
+    before = rss()
+    training = _surface(trained, settings.per_device_train_batch_size, room // 2, stacked=stacked)
+    forward = _surface(measured, settings.per_device_eval_batch_size, room // 2, stacked=False)
+    values = model_values(setup.start.server)
+    score = measure(setup.bench, values, [_longest(setup, "test")]).scores.nbytes
+    return Needs(
+        before,
+        peak_rss(),
+        replace(training, length=max(length, 1)),
+        replace(forward, length=max(len(_longest(setup, "test")), 1)),
+        head,
+        server,
+        _own_state(setup),
+        score,
+    )
+
+
+def _surface(peak: Peak, rows: int, room: int, *, stacked: bool) -> Surface:
+    """Of one client and two, with one row each and with `rows`, or as many as surely fit."""
+    one = peak(1, 1)
+    # No row takes more than one alone.
+    many = max(1, min(rows, room // max(2 * one, 1)))
+    one_many = peak(1, many)
+    if not stacked:
+        return Surface(one, one_many, 2 * one, 2 * one_many, many)
+    return Surface(one, one_many, peak(2, 1), peak(2, many), many)
+
+
+def _trained(setup: Setup) -> Peak:
+    """An adapter round of clients that take one step each, from broadcast to the new state."""
+
+    def peak(clients: int, rows: int) -> int:
+        if "train" not in setup.program.algorithms:
+            return 0
+        bench = of_one_step(setup, _longest(setup, "train"), clients=clients, rows=rows)
+        algorithm, names = trainer(setup, bench), [str(number) for number in range(clients)]
+        return peak_bytes(lambda: exchange(algorithm, names, setup.start.server))
+
+    return peak
+
+
+def _measured(setup: Setup) -> Peak:
+    """A batch of evaluation."""
+    values, row = model_values(setup.start.server), _longest(setup, "test")
+
+    def peak(clients: int, rows: int) -> int:
+        return peak_bytes(lambda: measure(setup.bench, values, [row] * rows))
+
+    return peak
+
+
+def _longest(setup: Setup, split: str) -> Example:
+    """The longest training row, or the longest of all."""
+    rows = [row for name in setup.data.clients for row in setup.bench.examples(name, "train")]
+    if split == "test":
+        rows += [*setup.all_held_out(), *(setup.common_test() or [])]
+    return max(rows, key=len)
+
+
+def _own_state(setup: Setup) -> int:
+    """Bytes that a client keeps between rounds."""
+    if "train" not in setup.program.algorithms:
+        return 0
+    algorithm = trainer(setup, of_one_step(setup, _longest(setup, "train"), clients=1, rows=1))
+    context = Context(0, "rehearsal", 0, 0, ("0",), 1, "0")
+    (reply,) = answer(algorithm, requests(algorithm, [context], setup.start.server))
+    return _nbytes(reply.state) if isinstance(reply, Reply) else 0
+
+
+def _head(setup: Setup) -> tuple[Line, int]:
+    """Of features that are made up: sums over them, and what the server solves from those."""
+    if setup.labelled is None:
+        return Line(), _nbytes(setup.start.server)
+    (few, server), (many, _) = (_solving(setup, rows) for rows in (64, 2 * 64))
+    row = (many - few) / 64
+    return Line(few - 64 * row, row), server
+
+
+def _solving(setup: Setup, rows: int) -> tuple[int, int]:
+    """The most bytes, and those of the server's state after it."""
+    shapes = head_shapes(setup.bench)
+    states = [setup.start.server]
+
+    def made_up(request: Request) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(rows, shapes.columns, generator=generator)
+        return features, torch.arange(rows) % shapes.labels
+
+    def solve() -> None:
+        for algorithm in head_methods(setup.bench, setup.experiment.adapter, made_up).sequence[:2]:
+            states.append(exchange(algorithm, ["0"], states.pop()).position.server)
+
+    return peak_bytes(solve), _nbytes(states[-1])
+
+
+def _nbytes(state: State) -> int:
+    return sum(nbytes(tree) for tree in state.values())

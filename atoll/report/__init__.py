@@ -1,0 +1,1 @@
+"""The report of a run: one HTML file, read from the files of its directory."""

@@ -1,0 +1,90 @@
+"""The parent's half of an ask: what travels, packed once where it is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from atoll.core import Payload, Request, Task, payload_nbytes
+from atoll.core.wire import pack
+from atoll.runtimes.frames import Frame, Kind
+from atoll.runtimes.inprocess import AT_ONCE
+from atoll.runtimes.messages import Ask, Question
+
+__all__ = ["Asking"]
+
+TOGETHER = 2**28
+"""Bytes of payloads of clients' own that a worker holds at once."""
+
+
+class _Packed(NamedTuple):
+    """A request as a frame; the payload is kept, so that no other tensor gets its identity."""
+
+    payload: Payload
+    frame: Frame
+
+
+class Asking:
+    """Tasks on their way to workers; `number` is the first that no frame has had."""
+
+    def __init__(self, tasks: Sequence[Task], *, number: int) -> None:
+        self.tasks = tuple(tasks)
+        self.number = number
+        self._last: list[_Packed | None] = [None] * len(self.tasks)
+
+    def at_once(self, clients: Sequence[str]) -> int:
+        """How many of the clients one ask is for: where each has a payload of its own, few."""
+        own = 0
+        for task in self.tasks:
+            first, last = task.broadcast(clients[0]), task.broadcast(clients[-1])
+            if len(clients) > 1 and _identity(first) != _identity(last):
+                own += payload_nbytes(first)
+        return AT_ONCE if own == 0 else max(1, min(AT_ONCE, TOGETHER // own))
+
+    def frames(self, clients: Sequence[str], held: set[int]) -> Iterator[Frame]:
+        """What a worker that holds the requests `held` is sent; the last frame is the ask.
+
+        Raises:
+            PayloadError: a broadcast that cannot travel.
+        """
+        questions: list[Question] = []
+        for place, task in enumerate(self.tasks):
+            numbers: list[int] = []
+            for client in clients:
+                frame = self._request(place, client)
+                numbers.append(frame.number)
+                if frame.number not in held:
+                    held.add(frame.number)
+                    yield frame
+            folded = {name: task.folded[name] for name in clients if name in task.folded}
+            questions.append(
+                Question(algorithm=task.algorithm, requests=tuple(numbers), folded=folded)
+            )
+        ask = Ask(clients=tuple(clients), questions=tuple(questions))
+        # A worker forgets what this ask does not name.
+        held.intersection_update(number for each in questions for number in each.requests)
+        yield Frame(Kind.ASK, self._next(), ask.model_dump_json().encode())
+
+    def _request(self, place: int, client: str) -> Frame:
+        """The frame of the request before, where this client's payload is the same."""
+        task = self.tasks[place]
+        payload = task.broadcast(client)
+        last = self._last[place]
+        if last is None or _identity(last.payload) != _identity(payload):
+            data = pack(Request(task.context, payload))
+            last = _Packed(payload, Frame(Kind.RECORD, self._next(), data))
+            self._last[place] = last
+        return last.frame
+
+    def _next(self) -> int:
+        self.number += 1
+        return self.number - 1
+
+
+def _identity(payload: Payload) -> list[object]:
+    """Equal for payloads of the very same tensors."""
+    return [
+        (name, channel.reduce, channel.weight, channel.l2,
+         [(key, id(value)) for key, value in channel.tree.items()])
+        for name, channel in payload.items()
+    ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""Frames on a pipe or a socket: what kind, which number, how long, and then the bytes."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from atoll.core.packed import LIMIT
+from atoll.errors import PayloadError
+
+__all__ = ["Frame", "Kind", "read_frame", "write_frame"]
+
+_HEAD = struct.Struct("<cIQ")
+PIECE = 2**20
+"""Bytes read at once: who announces much and sends little costs no more than that."""
+
+
+class Kind(Enum):
+    """What a frame holds.
+
+    OPEN, READY: the identity of either side.   RECORD: a request (its number is its own), a reply
+    or a failure (of the ask with that number).   ASK, DONE: begin and end of a batch of answers.
+    BROKEN: an error that ends the run.
+    """
+
+    OPEN = b"o"
+    READY = b"r"
+    RECORD = b"v"
+    ASK = b"a"
+    DONE = b"d"
+    BROKEN = b"b"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """number: at most 32 bits."""
+
+    kind: Kind
+    number: int = 0
+    data: bytes = b""
+
+
+def write_frame(descriptor: int, frame: Frame, *, limit: int = LIMIT) -> None:
+    """Write one frame whole.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+        PayloadError: more bytes than the other side would read.
+    """
+    if len(frame.data) > limit:
+        raise PayloadError(
+            f"a record of {len(frame.data):,} bytes cannot travel; at most {limit:,} are read"
+        )
+    for part in (_HEAD.pack(frame.kind.value, frame.number, len(frame.data)), frame.data):
+        left = memoryview(part)
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def read_frame(descriptor: int, *, limit: int = LIMIT) -> Frame | None:
+    """The next frame, or None where the other side ended, also in the middle of a frame.
+
+    Raises:
+        PayloadError: an unknown kind, or more bytes than `limit`; nothing after it can be read.
+    """
+    head = _read(descriptor, _HEAD.size)
+    if head is None:
+        return None
+    letter, number, length = _HEAD.unpack(head)
+    if letter not in {kind.value for kind in Kind}:
+        raise PayloadError(f"a frame of the unknown kind {letter!r} came; what follows is not read")
+    if length > limit:
+        raise PayloadError(
+            f"a frame of {length:,} bytes was announced; at most {limit:,} are read, and what "
+            "follows is not"
+        )
+    data = _read(descriptor, length)
+    return None if data is None else Frame(Kind(letter), number, data)
+
+
+def _read(descriptor: int, length: int) -> bytes | None:
+    pieces: list[bytes] = []
+    left = length
+    while left:
+        piece = os.read(descriptor, min(left, PIECE))
+        if not piece:
+            return None
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
