@@ -48,6 +48,7 @@ class Built:
     alone: why clients cannot share a forward pass (None: they can).
     peft: how PEFT writes the adapter; None where it has no such type.
     dropped: modules that a rule found and no gradient reaches.
+    remarks: what PEFT warned of, for the user to know.
     """
 
     model: StackedModel
@@ -55,6 +56,7 @@ class Built:
     dropped: tuple[str, ...]
     alone: str | None
     peft: PeftFile | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def build_adapter(base: Base, settings: Adapter, probe: Batch) -> Built:
@@ -96,6 +98,7 @@ def build_adapter(base: Base, settings: Adapter, probe: Batch) -> Built:
         tuple(name[strip:] for name in _left_out(base, idle, found)),
         alone,
         plan.peft,
+        tuple(plan.remarks),
     )
 
 

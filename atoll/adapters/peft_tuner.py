@@ -29,6 +29,10 @@ from atoll.tree import Tree
 __all__ = ["first_line", "tuner_plan"]
 
 INSIDE = "base_model.model."
+_NOISE = (
+    "fan_in_fan_out is set to False", "Failed to load the CUDA extension",
+    "Sparse invariant checks", "Unsupported layer type",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class _Injected:
 
     names: of values -> of parameters.   keys: in PEFT's file -> of values.
     fixed: what else the file holds.   new: PEFT's modules.   targets: as the backbone names them.
+    remarks: what PEFT warned of.
     """
 
     model: nn.Module
@@ -46,6 +51,7 @@ class _Injected:
     fixed: Tree
     new: tuple[nn.Module, ...]
     targets: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def tuner_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collection[str]) -> Plan:
@@ -95,13 +101,18 @@ def tuner_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collec
         named=None if given in (None, "all-linear") else "adapter.config.target_modules",
         alone=f"{settings.method} runs in PEFT's own modules, which hold one client's values",
         peft=PeftFile(lambda: copy.deepcopy(made.config), made.keys, made.fixed),
+        remarks=made.remarks,
     )
 
 
 def _weights(base: Base) -> list[float]:
     """What tells whether a weight of the base was changed, by whatever way."""
-    values = [value for value in base.model.state_dict().values() if value.is_floating_point()]
-    return [torch.hash_tensor(value).view(torch.int64).item() for value in values if value.numel()]
+    return [
+        torch.hash_tensor(value).view(torch.int64).item()
+        for value in base.model.state_dict().values()
+        # Quantised weights are tensors of another kind, which PEFT leaves alone.
+        if type(value) is Tensor and value.is_floating_point() and value.numel()
+    ]
 
 
 def _inject(base: Base, method: str, config: Any, *, seed: int) -> _Injected:
@@ -112,8 +123,8 @@ def _inject(base: Base, method: str, config: Any, *, seed: int) -> _Injected:
     model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in tensors})
     old = {id(module) for module in model.modules()}
     config = copy.deepcopy(config)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         torch.manual_seed(rng.derive(seed, "adapter", method))
         try:
             wrapped = get_peft_model(model.get_submodule(base.prefix.rstrip(".")), config)
@@ -129,7 +140,16 @@ def _inject(base: Base, method: str, config: Any, *, seed: int) -> _Injected:
     model.requires_grad_(False).eval()
     new = tuple(module for module in model.modules() if id(module) not in old)
     targets = tuple(wrapped.base_model.targeted_module_names)
-    return _Injected(model, wrapped.peft_config["default"], names, keys, fixed, new, targets)
+    remarks = tuple(dict.fromkeys(str(one.message).splitlines()[0] for one in caught if _told(one)))
+    config = wrapped.peft_config["default"]
+    return _Injected(model, config, names, keys, fixed, new, targets, remarks)
+
+
+def _told(warning: warnings.WarningMessage) -> bool:
+    """Whether a warning is about the settings, and not about PEFT's own code or this machine."""
+    if not issubclass(warning.category, RuntimeWarning | UserWarning):
+        return False
+    return not str(warning.message).startswith(_NOISE)
 
 
 def _mapped(

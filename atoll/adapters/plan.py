@@ -43,6 +43,7 @@ class Plan:
     by_value: whether single values may be left out, and not only whole targets.
     alone: why clients cannot share a forward pass, as far as the method goes.
     peft: None where PEFT has no such type.
+    remarks: what PEFT warned of, for the user to know.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Plan:
     by_value: bool = False
     alone: str | None = None
     peft: PeftFile | None = None
+    remarks: Sequence[str] = ()
 
 
 Planner = Callable[[Base, Adapter, Sequence[str], Collection[str]], Plan]

@@ -28,6 +28,7 @@ def full_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
         for name, _ in base.model.named_parameters()
         if name not in idle and not (at_heads and name.startswith(at_heads))
     ]
+    _check_plain(base.model, names)
     return Plan(
         base.model,
         own=_own(base.model, names, noisy=tuple(base.model.modules())),
@@ -62,17 +63,18 @@ def layers_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Colle
         for name, module in base.model.get_submodule(block).named_modules(prefix=block)
         if any(True for _ in module.parameters(recurse=False)) and name not in heads
     ]
+    names = [
+        f"{name}.{key}"
+        for name in modules
+        for key, _ in base.model.get_submodule(name).named_parameters(recurse=False)
+    ]
+    _check_plain(base.model, names)
     sites = [_site(name, base.model.get_submodule(name)) for name in modules]
     odd = [name for name, site in zip(modules, sites, strict=True) if site is None]
     # A module that no gradient reached by its hook may be read another way.
     odd += [name for name in modules if name in idle]
     if not odd:
         return Plan(base.model, modules, [site for site in sites if site is not None])
-    names = [
-        f"{name}.{key}"
-        for name in modules
-        for key, _ in base.model.get_submodule(name).named_parameters(recurse=False)
-    ]
     return Plan(
         base.model,
         modules,
@@ -80,6 +82,16 @@ def layers_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Colle
         by_value=True,
         alone=f"{odd[0]} cannot hold values of several clients",
     )
+
+
+def _check_plain(model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse weights that are whole numbers and scales."""
+    for name in names:
+        if type(model.get_parameter(name)) is not nn.Parameter:
+            raise ModelError(
+                f"{name} is quantised, and such weights do not train themselves; use an adapter "
+                "(adapter.method: lora), or load the model as it is (model.load_in_8bit: false)"
+            )
 
 
 def _last_blocks(base: Base, count: int) -> Iterator[str]:

@@ -79,13 +79,22 @@ def check_peft_config(method: str, settings: Mapping[str, JsonValue]) -> Iterato
         for name, value in settings.items()
         if (sentence := _wrong(method, name, value, kinds=kinds, valid=valid))
     ]
+    if method == "trainable_tokens" and not settings.get("token_indices"):
+        found.append(
+            Problem(
+                "adapter.config",
+                "adapter.config.token_indices is missing: trainable_tokens trains the embeddings "
+                "of the tokens that it names, as {token_indices: [5, 6]}",
+            )
+        )
     yield from found
     if found:
         return
     try:
         peft_config(method, settings)
     except (TypeError, ValueError) as error:
-        yield Problem("adapter.config", f"adapter.config: {method} of PEFT refuses it: {error}")
+        told = " ".join(str(error).split())
+        yield Problem("adapter.config", f"adapter.config: {method} of PEFT refuses it: {told}")
 
 
 def _wrong(

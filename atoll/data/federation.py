@@ -12,7 +12,7 @@ from atoll.data.agreement import check_labels
 from atoll.data.labels import label_map, numbers
 from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, nearest
-from atoll.data.scan import ClientCount, Share, digest_of, scan
+from atoll.data.scan import ClientCount, Scan, Share, digest_of, scan
 from atoll.data.tables import Row, Table
 from atoll.errors import DataError
 
@@ -119,6 +119,7 @@ def federate(
 
     def finished(name: str) -> Share:
         share = read(name)
+        _check_unchanged(name, share, found)
         return Share(finish(share.train), finish(share.test), share.held_out, share.kind)
 
     content = {"test": common.test or [], "val": common.val or []}
@@ -146,6 +147,17 @@ def _check_kind(common: Common, kind: RowKind) -> None:
         raise DataError(
             f"The common test set{f' ({files})' if files else ''} has {common.kind} rows, the "
             f"clients have {kind} rows; give them the same columns."
+        )
+
+
+def _check_unchanged(name: str, share: Share, found: Scan) -> None:
+    """Refuse rows that are no longer those of the first look: results would be of neither."""
+    own = digest_of({"client": name, "train": share.train, "test": share.test})
+    if own != found.digests[name]:
+        where = f" ({share.train_file.origin})" if share.train_file else ""
+        raise DataError(
+            f"the rows of client {name}{where} have changed since they were first read; put back "
+            "what was there, or run the experiment anew on the rows of now"
         )
 
 

@@ -51,6 +51,7 @@ class Scan:
 
     skipped: clients without rows, and why.   test_labels: those of test files.
     moments: of the training labels, where these are numbers to predict.
+    digests: of each client's rows.
     """
 
     kind: RowKind
@@ -59,6 +60,7 @@ class Scan:
     train_labels: LabelSet
     test_labels: Mapping[str, LabelSet]
     fingerprint: str
+    digests: Mapping[str, bytes]
     moments: Moments | None = None
 
 
@@ -74,7 +76,7 @@ def scan(
     test_labels: dict[str, LabelSet] = {}
     first: tuple[str, Share, RowKind] | None = None
     known, tested, moments = LabelSet(), LabelSet(), Moments()
-    digest = hashlib.sha256()
+    digests: dict[str, bytes] = {}
     for name in names:
         share = read(name)
         if not share.train or share.kind is None:
@@ -95,11 +97,12 @@ def scan(
             test_labels[name] = fresh
             tested = tested.union(fresh)
         counts[name] = ClientCount(len(share.train), len(share.test), len(train.names))
-        digest.update(digest_of({"client": name, "train": share.train, "test": share.test}))
+        digests[name] = digest_of({"client": name, "train": share.train, "test": share.test})
     if first is None:
         raise DataError(_nobody(skipped))
     numbers = moments if moments.count else None
-    return Scan(first[2], counts, skipped, known, test_labels, digest.hexdigest(), numbers)
+    whole = hashlib.sha256(b"".join(digests.values())).hexdigest()
+    return Scan(first[2], counts, skipped, known, test_labels, whole, digests, numbers)
 
 
 def _moments(name: str, share: Share) -> Moments:

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from atoll.adapters.peft_tuner import first_line
 from atoll.adapters.stacked import StackedModel
 from atoll.errors import ModelError
 from atoll.experiment.load_run import TrainedRun
 from atoll.experiment.quantised import dequantise, is_quantised
 from atoll.models.base import Base
 
-__all__ = ["dress", "in_full", "merged_into", "set_dtype", "widen", "with_head"]
+__all__ = ["dress", "fits_plain", "in_full", "merged_into", "set_dtype", "widen", "with_head"]
 
 
 def in_full(run: TrainedRun) -> StackedModel:
@@ -25,12 +26,14 @@ def in_full(run: TrainedRun) -> StackedModel:
     There its outputs depend on what was trained, and not on how many digits a weight has.
     """
     base, stacked = run.setup.base, run.setup.bench.model
-    if is_quantised(base.backbone):
-        stacked.close()
-        dequantise(base.backbone)
-        stacked = StackedModel(base.model, stacked.sites)
+    quantised = is_quantised(base.backbone)
+    dequantise(base.backbone)
     widen(base.backbone)
-    return stacked
+    if not quantised:
+        return stacked
+    # Some quantisers have modules of their own, which are others now.
+    stacked.close()
+    return StackedModel(stacked.model, stacked.sites, own=stacked.own)
 
 
 def merged_into(base: Base, folder: Path) -> nn.Module:
@@ -51,13 +54,14 @@ def merged_into(base: Base, folder: Path) -> nn.Module:
         )
     _untie(wrapped)
     try:
-        with warnings.catch_warnings():
-            # It warns of ties, which are cut by now.
-            warnings.filterwarnings("ignore", message="(?s).*(tie_word|tied)", category=UserWarning)
+        with torch.no_grad(), warnings.catch_warnings():
+            # What it warns of, outputs will tell: ties, say, which are cut by now.
+            warnings.simplefilter("ignore")
             merged: nn.Module = wrapped.merge_and_unload()
-    except (AttributeError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # Whatever PEFT makes of what cannot be merged.
         raise ModelError(
-            f"PEFT cannot merge this adapter ({error}); export without --merge"
+            f"PEFT cannot merge {config.peft_type.value} ({first_line(error)}); export without "
+            "--merge"
         ) from error
     _declare(merged)
     return merged
@@ -105,12 +109,18 @@ def set_dtype(backbone: nn.Module, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
+def fits_plain(backbone: nn.Module, folder: Path) -> bool:
+    """Whether all that a folder holds has a place in the model's own class, or in PEFT."""
+    file = folder / "model.safetensors"
+    return not file.exists() or load_file(file).keys() <= backbone.state_dict().keys()
+
+
 def _wrapped(backbone: nn.Module, folder: Path) -> nn.Module:
     """The backbone under PEFT's adapter."""
     from peft import PeftModel
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="(?s).*(tie_word|tied)", category=UserWarning)
+        warnings.simplefilter("ignore")
         wrapped: nn.Module = PeftModel.from_pretrained(backbone, str(folder))
     return wrapped.eval()
 

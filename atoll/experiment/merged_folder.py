@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.utils import logging
 
 from atoll.adapters.stacked import StackedModel
-from atoll.experiment.files import json_text, write_json, write_text
+from atoll.experiment.files import json_text, write_text
 from atoll.experiment.load_run import TrainedRun
 from atoll.experiment.merge import widen, with_head
 from atoll.experiment.setup import Setup
 from atoll.experiment.tasks import task_of
 from atoll.models.locate import Source, load_auto
+from atoll.models.quiet import quiet
+from atoll.models.sentence_files import sentence_files
 
 __all__ = ["merged_lines", "read_back", "write_merged"]
 
 
 def write_merged(run: TrainedRun, backbone: Any, folder: Path) -> None:
-    """Configuration, weights, tokenizer, and the head and pooling where they are Atoll's own."""
+    """All that loads it: weights, tokenizer or image processor, and a head of Atoll's own."""
     base, config = run.setup.base, backbone.config
     if backbone.can_generate():
         # Training has no use for the cache, and set it off.
@@ -33,19 +32,19 @@ def write_merged(run: TrainedRun, backbone: Any, folder: Path) -> None:
     if labels and base.head and config.num_labels == len(labels):
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in config.id2label.items()}
-    with _without_bars():
+    with quiet():
         backbone.save_pretrained(folder)
-    tokenizer = base.tokenizer
-    # Training pads on the right; who generates may need what the tokenizer came with.
-    trained, own = tokenizer.padding_side, tokenizer.init_kwargs.get("padding_side")
-    tokenizer.padding_side = own if own and base.head is None else trained
-    tokenizer.save_pretrained(folder)
-    tokenizer.padding_side = trained
+    if base.tokenizer is not None:
+        _write_tokenizer(run.setup, folder)
+    if base.processor is not None:
+        base.processor.inner.save_pretrained(folder)
     head = run.path / "adapter" / "head.safetensors"
     if head.exists():
         shutil.copyfile(head, folder / head.name)
     if base.pooling is not None:
-        _write_pooling(run.setup, folder)
+        length = run.setup.experiment.data.max_length
+        for name, value in sentence_files(base, max_length=length).items():
+            write_text(folder / name, json_text(value, indent=2) + "\n")
 
 
 def read_back(run: TrainedRun, folder: Path) -> StackedModel:
@@ -72,45 +71,30 @@ def merged_lines(setup: Setup, dtype: torch.dtype) -> str:
     outputs = "\n".join(f"    {line}" for line in usage.outputs)
     reads = "from safetensors.torch import load_file\n" if "load_file(" in outputs else ""
     code = ", trust_remote_code=True" if base.source.trust_remote_code else ""
+    lines = {
+        "AutoTokenizer": f'tokenizer = AutoTokenizer.from_pretrained("."{code})\n'
+        'tokenizer.padding_side = "right"',
+        "AutoImageProcessor": f'processor = AutoImageProcessor.from_pretrained(".", '
+        f'backend="pil"{code})',
+    }
+    readers = "\n".join(lines[name] for name in usage.readers)
     inputs = "\n".join(usage.inputs)
     return f"""import torch
-{reads}from transformers import {base.auto_class}, AutoTokenizer
+{reads}from transformers import {", ".join((base.auto_class, *usage.readers))}
 
-tokenizer = AutoTokenizer.from_pretrained("."{code})
+{readers}
 model = {base.auto_class}.from_pretrained(".", dtype={dtype}{code})
-tokenizer.padding_side = "right"
 model.eval()
 {inputs}
 with torch.no_grad():
 {outputs}"""
 
 
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _write_pooling(setup: Setup, folder: Path) -> None:
-    """The files by which sentence-transformers knows how token vectors become one."""
-    base = setup.base
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if base.normalize else [])]
-    paths = ["", "1_Pooling", "2_Normalize"]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=False))
-    ]
-    write_text(folder / "modules.json", json_text(modules, indent=2) + "\n")
-    pooling = {
-        "word_embedding_dimension": base.backbone.config.hidden_size,  # type: ignore[union-attr]
-        "pooling_mode_cls_token": base.pooling == "cls",
-        "pooling_mode_mean_tokens": base.pooling == "mean",
-    }
-    write_json(folder / "1_Pooling" / "config.json", pooling)
-    length = {"max_seq_length": setup.experiment.data.max_length, "do_lower_case": False}
-    write_json(folder / "sentence_bert_config.json", length)
+def _write_tokenizer(setup: Setup, folder: Path) -> None:
+    """Training pads on the right; who generates may need what the tokenizer came with."""
+    tokenizer, trained = setup.base.tokenizer, setup.base.tokenizer.padding_side
+    came = tokenizer.init_kwargs.get("padding_side")
+    if setup.base.auto_class == "AutoModelForCausalLM" and came:
+        tokenizer.padding_side = came
+    tokenizer.save_pretrained(folder)
+    tokenizer.padding_side = trained

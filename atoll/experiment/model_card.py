@@ -19,6 +19,8 @@ Facts = Mapping[str, Any]
 _NAMED = 40
 _PIPELINES = {
     "classification": "text-classification",
+    "multi-label-classification": "text-classification",
+    "regression": "text-classification",
     "causal-lm": "text-generation",
     "masked-lm": "fill-mask",
     "image-classification": "image-classification",
@@ -131,7 +133,7 @@ def _call(called: Any) -> str:
 
 def _called(section: Facts, name: str, keys: Sequence[str]) -> str:
     given = ", ".join(f"{key}: {section[key]}" for key in keys if section.get(key) is not None)
-    shown = name == "name" or section[name] == "lora"
+    shown = name == "name" or section[name] in ("lora", "dora")
     return f"{section[name]} ({given})" if given and shown else str(section[name])
 
 

@@ -13,7 +13,7 @@ from atoll import rng
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.experiment.setup import Setup
-from atoll.models.objective import Batch
+from atoll.models.objective import Batch, Example
 from atoll.tree import Tree
 
 __all__ = ["Gap", "batches_to_compare", "gap_between", "outputs_of"]
@@ -47,10 +47,10 @@ def batches_to_compare(setup: Setup, *, made_up: bool) -> list[Batch]:
 
     made_up: the setup's data are a row that stands in for them.
     """
-    rows = _longer(setup) if made_up else _some_rows(setup)
-    examples = [example.cut(LENGTH) for example in setup.bench.objective.encode(rows)[:ROWS]]
-    batch = setup.bench.objective.collate(examples)
-    return [batch, _drawn(batch, _vocabulary(setup))]
+    objective = setup.bench.objective
+    found = objective.encode(_longer(setup)) if made_up else _some_examples(setup)
+    batch = objective.collate([example.cut(LENGTH) for example in found[:ROWS]])
+    return [batch, _drawn(batch, setup)]
 
 
 def outputs_of(model: StackedModel, values: Tree, batches: Sequence[Batch]) -> list[Tensor]:
@@ -73,12 +73,15 @@ def gap_between(trained: Sequence[Tensor], found: Sequence[Tensor]) -> Gap:
     return Gap(float(torch.stack(apart).max()), largest, rows)
 
 
-def _some_rows(setup: Setup) -> list[Mapping[str, Any]]:
+def _some_examples(setup: Setup) -> list[Example]:
     """Rows of several clients in turn, held-out ones where there are any."""
-    rows: list[Mapping[str, Any]] = []
-    for client in setup.data.clients[: 2 * ROWS]:
-        rows += (setup.data.rows(client, "test") or setup.data.rows(client, "train"))[:2]
-    return rows
+    found: list[Example] = []
+    for client in setup.data.clients:
+        for split in ("test", "train"):
+            found += setup.bench.examples(client, split)[:2]
+        if len(found) >= ROWS:
+            break
+    return found
 
 
 def _longer(setup: Setup) -> list[Mapping[str, Any]]:
@@ -93,18 +96,13 @@ def _longer(setup: Setup) -> list[Mapping[str, Any]]:
     ]
 
 
-def _vocabulary(setup: Setup) -> int:
-    """Tokens that the model's embedding has, 0 where it reads none."""
-    embedding = setup.base.backbone.get_input_embeddings()  # type: ignore[operator]
-    return int(embedding.num_embeddings) if isinstance(embedding, torch.nn.Embedding) else 0
-
-
-def _drawn(batch: Batch, vocabulary: int) -> Batch:
+def _drawn(batch: Batch, setup: Setup) -> Batch:
     draws = rng.generator(0, "rows to compare")
-    inputs = dict(batch.inputs)
+    inputs, config = dict(batch.inputs), setup.base.backbone.config
     for name, value in batch.inputs.items():
         if name.endswith("input_ids"):
-            inputs[name] = torch.randint(vocabulary, value.shape, generator=draws)
+            tokens = int(config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+            inputs[name] = torch.randint(tokens, value.shape, generator=draws)
         elif value.is_floating_point():
             inputs[name] = torch.randn(value.shape, generator=draws).to(value.dtype)
     return replace(batch, inputs=inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from transformers import DynamicCache
 from atoll.adapters.site import Frame
 from atoll.errors import DataError
 from atoll.experiment.load_run import TrainedRun
-from atoll.local.infer import forward_batches
 from atoll.models.checks import reads_at_most
 from atoll.models.texts import prompt_of
 
@@ -101,10 +99,10 @@ def decode(
             "use_cache": True,
         }
         with torch.inference_mode():  # it must end before the caller goes on
-            model = run.setup.bench.model
-            logits = (
-                model.forward(values, inputs, Frame(1)) if adapted else model.model(**inputs).logits
-            )
+            if adapted:
+                logits = run.setup.bench.model.forward(values, inputs, Frame(1))
+            else:
+                logits = base.model(**inputs).logits
             token = choose(logits[0, -1])
         if token in ends:
             return

@@ -14,8 +14,8 @@ __all__ = ["dequantise", "is_quantised", "restore_conv1d", "was_conv1d"]
 
 
 def is_quantised(backbone: nn.Module) -> bool:
-    """Whether a quantiser of transformers loaded it; a GGUF file's weights are plain by then."""
-    return vars(backbone).get("hf_quantizer") is not None
+    """Whether it computes with quantised weights; those of a GGUF file are plain once read."""
+    return bool(_odd(backbone))
 
 
 def was_conv1d(backbone: nn.Module) -> list[str]:
@@ -29,22 +29,21 @@ def dequantise(backbone: Any) -> None:
     Raises:
         ModelError: when the quantiser cannot do it here.
     """
-    quantiser = backbone.hf_quantizer
-    method = str(quantiser.quantization_config.quant_method).rpartition(".")[2].lower()
-    odd = {name: w for name, w in backbone.named_parameters() if type(w) is not nn.Parameter}
-    if not odd:
-        quantiser.remove_quantization_config(backbone)
+    quantiser = vars(backbone).get("hf_quantizer")
+    if quantiser is None:
         return
+    method = str(quantiser.quantization_config.quant_method).rpartition(".")[2].lower()
+    odd = _odd(backbone)
     try:
-        # Weights that are tensors of their own kind (torchao) know how; the others' quantiser does.
-        if method == "torchao":
+        if odd and method != "torchao":
+            backbone.dequantize(dtype=torch.float32)
+        else:
+            # Weights of torchao are tensors that know themselves what they stand for.
             for name, weight in odd.items():
                 module, _, leaf = name.rpartition(".")
                 plain = nn.Parameter(weight.dequantize().float(), requires_grad=False)
                 backbone.get_submodule(module).register_parameter(leaf, plain)
             quantiser.remove_quantization_config(backbone)
-        else:
-            backbone.dequantize(dtype=torch.float32)
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the base model's weights are quantised ({method}), and cannot be made plain here: "
@@ -63,3 +62,8 @@ def restore_conv1d(backbone: nn.Module, names: list[str]) -> None:
         layer.weight = nn.Parameter(linear.weight.T.contiguous(), requires_grad=False)
         layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
         backbone.set_submodule(name, layer)
+
+
+def _odd(backbone: nn.Module) -> dict[str, Any]:
+    """Weights that are more than numbers in place: whole numbers and their scales."""
+    return {name: w for name, w in backbone.named_parameters() if type(w) is not nn.Parameter}

@@ -13,10 +13,19 @@ from atoll.errors import ModelError
 from atoll.experiment.files import write_json
 from atoll.experiment.folder import MARK
 from atoll.experiment.load_run import TrainedRun
-from atoll.experiment.merge import dress, in_full, merged_into, set_dtype, widen, with_head
+from atoll.experiment.merge import (
+    dress,
+    fits_plain,
+    in_full,
+    merged_into,
+    set_dtype,
+    widen,
+    with_head,
+)
 from atoll.experiment.merged_folder import read_back, write_merged
 from atoll.experiment.outputs import Gap, gap_between, outputs_of
 from atoll.experiment.quantised import is_quantised, restore_conv1d, was_conv1d
+from atoll.experiment.read_adapter import read_adapter
 from atoll.experiment.run_records import read_json
 from atoll.models.objective import Batch
 
@@ -99,9 +108,14 @@ def verified_copy(
     if not is_quantised(base.backbone):
         widen(base.backbone)
     trained = outputs_of(stacked, run.values, batches)
-    stacked.close()
     shutil.copytree(run.path / "adapter", folder, dirs_exist_ok=True)
-    gap = gap_between(trained, outputs_of(dress(base, folder), {}, batches))
+    if fits_plain(base.backbone, folder):
+        stacked.close()
+        again = outputs_of(dress(base, folder), {}, batches)
+    else:
+        # The card's lines put modules among the model's; here Atoll's own do the same.
+        again = outputs_of(stacked, read_adapter(run.setup, folder), batches)
+    gap = gap_between(trained, again)
     _refuse_beyond(gap, limit, "the adapter, loaded without Atoll, is not the trained model")
     return Verified(gap, limit)
 

@@ -13,6 +13,7 @@ from atoll.experiment.checkpoints import KEPT
 from atoll.experiment.checks import PLACES
 from atoll.experiment.files import json_text
 from atoll.experiment.lines import RoundLine, public
+from atoll.experiment.peft_layout import peft_tree
 from atoll.experiment.plan.asked import Asked
 from atoll.experiment.plan.load import Batch
 from atoll.experiment.plan.memory import Needs
@@ -148,11 +149,10 @@ def _waiting(setup: Setup, one: Asked, lengths: Lengths) -> int:
 
 def disk_use(setup: Setup, needs: Needs, exchanges: Sequence[Asked]) -> dict[str, int]:
     """Bytes of the run directory's parts, and what it has beside them while it is largest."""
-    state = setup.start.server
     asked = Counter(
         client for one in exchanges if one.kind == "round" for client in one.context.cohort
     )
-    adapter = sum(nbytes(state.get(part, {})) for part in ("adapter", "head"))
+    adapter = _adapter_bytes(setup)
     rounds = setup.experiment.federation.num_rounds + 1
     best = int(setup.experiment.evaluate.load_best)
     return {
@@ -163,6 +163,18 @@ def disk_use(setup: Setup, needs: Needs, exchanges: Sequence[Asked]) -> dict[str
         "client_state": needs.client * sum(min(n, BACK + 1) for n in asked.values()),
         "records": _records(setup),
     }
+
+
+def _adapter_bytes(setup: Setup) -> int:
+    """Of the adapter's files, which also hold what is fixed in it."""
+    adapter, head = (setup.start.server.get(part, {}) for part in ("adapter", "head"))
+    random = [
+        value
+        for name, value in setup.base.model.named_buffers()
+        if name.startswith("random.") and not name.startswith(setup.base.prefix)
+    ]
+    written = adapter if setup.built.peft is None else peft_tree(setup, adapter)
+    return nbytes(written) + nbytes(head) + sum(value.nbytes for value in random)
 
 
 def _records(setup: Setup) -> int:

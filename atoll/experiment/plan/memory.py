@@ -187,6 +187,8 @@ def _solving(setup: Setup, rows: int) -> tuple[int, int]:
     def made_up(request: Request) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
         features = torch.randn(rows, shapes.columns, generator=generator)
+        if setup.bench.objective.real is not None:
+            return features, torch.randn(rows, shapes.labels, generator=generator)
         return features, torch.arange(rows) % shapes.labels
 
     def solve() -> None:

@@ -208,3 +208,18 @@ def test_a_pooler_outside_the_blocks_stays(zoo: Zoo) -> None:
     names: set[Any] = {name.partition("encoder.")[2].rsplit(".", 1)[0] or name
                        for name in moved(trained["cy"])}  # fmt: skip
     assert all(name.startswith(("layer.1.", "classifier")) for name in names)
+
+
+class _Rounded(nn.Parameter):
+    """As quantisers keep weights: a parameter of a class of their own."""
+
+
+@pytest.mark.parametrize("method", ["layers", "full"])
+def test_quantised_weights_do_not_train(zoo: Zoo, method: str) -> None:
+    base = zoo.base("llama")
+    layer = base.model.get_submodule("model.layers.1.mlp.up_proj")
+    layer.weight = _Rounded(layer.get_parameter("weight").detach(), requires_grad=False)
+    ids = torch.randint(1, 40, (2, 5), generator=torch.Generator().manual_seed(0))
+    probe = Batch({"input_ids": ids}, ids)
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj\.weight is quantised"):
+        build_adapter(base, Adapter(method=method), probe)

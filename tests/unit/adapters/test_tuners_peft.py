@@ -250,3 +250,14 @@ def test_a_value_that_never_trains_is_refused(zoo: Zoo) -> None:
     told = str(caught.value)
     assert told.startswith("no gradient reaches base_model.tinylora_v.")
     assert told.endswith("never train; use another adapter.method than tinylora")
+
+
+def test_what_peft_remarks_on_its_settings_is_kept_for_the_user(zoo: Zoo) -> None:
+    config = {"r": 2, "rank_pattern": {"zzz": 4}}
+    there = site(zoo, "gpt2", adapter={"method": "dora", "config": config})
+    (remark,) = there.built.remarks
+    assert remark == (
+        "The following rank_pattern keys did not match any targeted module and were ignored: "
+        "['zzz']."
+    )
+    assert site(zoo, "gpt2", adapter={"method": "dora", "config": {"r": 2}}).built.remarks == ()

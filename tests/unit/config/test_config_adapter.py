@@ -121,6 +121,13 @@ MINIMAL = "model: {name_or_path: a}\ndata: {path: b}\n"
             ],
         ),
         (
+            "{method: trainable_tokens}",
+            [
+                "adapter.config.token_indices is missing: trainable_tokens trains the embeddings "
+                "of the tokens that it names, as {token_indices: [5, 6]}"
+            ],
+        ),
+        (
             "{method: oft, config: {r: 4, oft_block_size: 4}}",
             ["adapter.config: oft of PEFT refuses it: "],
         ),
@@ -165,6 +172,8 @@ def test_every_method_takes_its_defaults_and_every_default(
     config = peft_config(method, {})
     told = {"r", "rank_dropout", "init_weights"} & {f.name for f in dataclasses.fields(config)}
     section = {"method": method, "config": {name: vars(config)[name] for name in told}}
+    if method == "trainable_tokens":
+        section["config"]["token_indices"] = [5]
     Path("f.yaml").write_text(f"{MINIMAL}adapter: {json.dumps(section)}\n")
     experiment = load("f.yaml").experiment
     assert experiment.adapter.config == section["config"]

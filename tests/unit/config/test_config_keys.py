@@ -12,7 +12,7 @@ Refusal = Callable[..., list[str]]
 MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
 MODEL_KEYS = (
     "name_or_path, task, dtype, pooling, normalize, trust_remote_code, attn_implementation, "
-    "revision"
+    "load_in_8bit, gguf_file, revision"
 )
 KEYS = ", ".join(Experiment.model_fields)
 DATA_PATH = "folder of clients, folder or file of one data set, hub id, or builtin:NAME."

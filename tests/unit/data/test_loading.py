@@ -291,3 +291,15 @@ def test_imports_are_light_and_local_data_needs_no_network(tmp_path: Path) -> No
     command = [sys.executable, "-W", "error", "-c", QUIET, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_rows_that_change_after_the_first_look(tmp_path: Path) -> None:
+    for client in ("ada", "bob"):
+        (tmp_path / client).mkdir()
+        (tmp_path / client / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    data = load(tmp_path, holdout=0.0)
+    path = tmp_path / "bob" / "train.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "B"}\n')
+    assert len(data.rows("ada", "train")) == 2
+    with pytest.raises(DataError, match=r"rows of client bob \(.*bob/train.jsonl\) have changed"):
+        data.rows("bob", "train")
