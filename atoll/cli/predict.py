@@ -31,7 +31,7 @@ def predict(
     top: Annotated[
         int,
         typer.Option(
-            min=1, show_default=False, help="How many guesses to show the probability of; default 3."
+            min=1, show_default=False, help="Guesses to show the probability of; default 3."
         ),
     ] = 3,
     max_new_tokens: Annotated[

@@ -59,8 +59,8 @@ TUNERS: Mapping[str, dict[str, Any]] = {
 """PEFT's methods: the adapter's section."""
 
 _NO_CONV1D = {
-    "adamss", "beft", "boft", "c3a", "delora", "glora", "hra", "lily", "loha", "lokr", "miss", "oft",
-    "peanut", "psoft", "road", "shira", "supertuning",
+    "adamss", "beft", "boft", "c3a", "delora", "glora", "hra", "lily", "loha", "lokr", "miss",
+    "oft", "peanut", "psoft", "road", "shira", "supertuning",
 }  # fmt: skip
 _TOKENS = {True: [5, 6, 7, 8, 9, 10], False: list(range(65, 91))}
 _UNUSUAL = {"bert": {"ln_tuning": ["LayerNorm"]}}

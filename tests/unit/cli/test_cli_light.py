@@ -7,7 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("datasets", "jinja2", "matplotlib", "numpy", "peft", "pydantic", "sklearn", "torch", "transformers", "yaml")
+HEAVY = (
+    "datasets",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "peft",
+    "pydantic",
+    "sklearn",
+    "torch",
+    "transformers",
+    "yaml",
+)
 ATOLL = Path(sys.executable).with_name("atoll")
 
 

@@ -22,7 +22,7 @@ def test_what_must_be_given(refusal: Refusal) -> None:
     assert refusal("model:\n  task: classification\n") == [
         f"f.yaml:1: data.path is missing; it is the {DATA_PATH}",
         "f.yaml:1: model.name_or_path is missing; it is the hub id, local directory, or "
-        "builtin:minilm (works offline).",
+        "builtin:minilm or builtin:smollm2 (both work offline).",
     ]
 
 

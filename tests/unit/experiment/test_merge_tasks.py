@@ -26,15 +26,20 @@ from tests.unit.experiment.test_tasks_vision import scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
+TRAIN: dict[str, Mapping[str, Any]] = {"adapter": {"head": "train"}}
 CASES: dict[str, tuple[str, str, dict[str, Mapping[str, Any]]]] = {
     "masked-lm": ("masked-lm", "bert", {}),
     "masked-lm-bitfit": ("masked-lm", "bert", {"adapter": {"method": "bitfit"}}),
     "masked-lm-full": ("masked-lm", "bert", {"adapter": {"method": "full"}}),
     "tags": ("token-classification", "bert", {}),
     "numbers": ("regression", "bert", {"model": {"pooling": "mean"}}),
-    "numbers-own-head": ("regression", "bert-with-pooler", {"model": {"pooling": "model"}}),
-    "topics": ("multi-label-classification", "gpt2", {"model": {"pooling": "model"}}),
-    "vit": ("image-classification", "vit", {"adapter": {"head": "train"}}),
+    "numbers-own-head": (
+        "regression",
+        "bert-with-pooler",
+        {"model": {"pooling": "model"}, **TRAIN},
+    ),
+    "topics": ("multi-label-classification", "gpt2", {"model": {"pooling": "model"}, **TRAIN}),
+    "vit": ("image-classification", "vit", TRAIN),
     "vit-own-processor": ("image-classification", "vit-bare", {}),
     "resnet": ("image-classification", "resnet", {"adapter": {"method": "none"}}),
     "pairs": ("embedding", "bert-with-pooler", {"train": {"learn_temperature": True}}),

@@ -158,3 +158,23 @@ def test_rows_as_examples_and_batches(gallery: Gallery) -> None:
     assert (batch.length, batch.views, batch.target.tolist()) == (None, 1, [[2], [-100]])
     assert task.terms(examples[:3])["weight"].tolist() == pytest.approx([0, 1.5, 0.75])
     assert task.encode([]) == []
+
+
+def test_the_loss_is_the_models_own(gallery: Gallery) -> None:
+    """transformers' ViTForImageClassification(labels=…) over unpadded images."""
+    base = load_vision(locate(gallery("vit")), num_labels=3, dtype="float64")
+    assert base.processor is not None
+    task = image_classification(
+        pixels_of(base.processor, base.source), opened=open_image,
+        labels=("blue", "green", "red"), terms=class_terms(3),
+    )  # fmt: skip
+    rows = [{"image": painted(c, i), "label": c} for i, c in enumerate(("red", "green", "red"))]
+    batch = task.collate([*task.encode(rows), None])
+    losses = task.losses(base.model(**batch.inputs).logits, batch, {})
+    plain = AutoImageProcessor.from_pretrained(gallery("vit"), backend="pil")
+    inputs = plain(images=[Image.fromarray(row["image"]) for row in rows], return_tensors="pt")
+    expected = base.backbone(
+        pixel_values=inputs["pixel_values"].double(), labels=torch.tensor([2, 1, 2])
+    ).loss
+    torch.testing.assert_close(losses[:3].mean(), expected, rtol=1e-5, atol=1e-6)
+    assert losses[3] == 0
