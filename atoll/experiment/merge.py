@@ -157,7 +157,10 @@ def _untie(wrapped: nn.Module) -> None:
 
 def _declare(merged: Any) -> None:
     """Let the configuration say so where output and embedding are no longer one."""
-    read, written = merged.get_input_embeddings(), merged.get_output_embeddings()
+    try:
+        read, written = merged.get_input_embeddings(), merged.get_output_embeddings()
+    except NotImplementedError:  # A model of two parts, say, which has no output of words.
+        return
     if written is None or read is None or written.weight is read.weight:
         return
     for config in (merged.config, merged.config.get_text_config()):

@@ -59,7 +59,8 @@ def head_methods(bench: Bench, settings: Adapter, labelled: Labelled) -> Heads:
         return Heads(fed3r(bench, labelled, penalty=settings.head_ridge))
     if kind == "lda":
         return Heads(fedlda(bench, labelled))
-    start = fedlda(bench, labelled) if usual == "lda" else fed3r(bench, labelled)
+    # Ridge is sure of nothing: a discriminant's posteriors are too sure, and are slow to unlearn.
+    start = fed3r(bench, labelled)
     return Heads(start, fedlogistic(bench, labelled), settings.head_exchanges)
 
 

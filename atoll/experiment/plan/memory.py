@@ -13,9 +13,9 @@ from torch import Tensor
 
 from atoll.core import Context, Reply, Request, State
 from atoll.experiment.plan.live import peak_bytes
-from atoll.experiment.plan.load import Batch
 from atoll.experiment.plan.machine import peak_rss, rss
 from atoll.experiment.plan.rehearsal import exchange, of_one_step, requests, trainer
+from atoll.experiment.plan.surface import Row, Surface
 from atoll.experiment.program import head_methods
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
@@ -26,45 +26,7 @@ from atoll.models.objective import Example
 from atoll.round import answer
 from atoll.tree import nbytes
 
-__all__ = ["Line", "Needs", "Surface", "needs_of"]
-
-
-@dataclass(frozen=True)
-class Surface:
-    """Bytes of a pass: of one client and of two, with one row each and with `rows`.
-
-    length: tokens of each row.
-    """
-
-    one: float = 0.0
-    one_many: float = 0.0
-    two: float = 0.0
-    two_many: float = 0.0
-    rows: int = 1
-    length: int = 1
-
-    def at(self, batch: Batch) -> int:
-        """Bytes of a batch; shorter rows count as fewer."""
-        if not batch.rows:
-            return 0
-        each = batch.cells / self.length / batch.clients
-        share = (each - 1) / (self.rows - 1) if self.rows > 1 else 0.0
-        alone = self.one + share * (self.one_many - self.one)
-        another = self.two - self.one
-        another += share * (self.two_many - self.one_many - another)
-        return round(max(alone, 0.0) + (batch.clients - 1) * max(another, 0.0))
-
-
-@dataclass(frozen=True)
-class Line:
-    """Bytes of something, and for each row of it."""
-
-    base: float = 0.0
-    row: float = 0.0
-
-    def at(self, rows: int) -> int:
-        """Bytes of so many rows."""
-        return round(self.base + self.row * rows)
+__all__ = ["Needs", "needs_of"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +43,7 @@ class Needs:
     highest: int
     training: Surface
     forward: Surface
-    head: Line
+    head: Row
     server: int
     client: int
     score: int
@@ -170,13 +132,13 @@ def _own_state(setup: Setup) -> int:
     return _nbytes(reply.state) if isinstance(reply, Reply) else 0
 
 
-def _head(setup: Setup) -> tuple[Line, int]:
+def _head(setup: Setup) -> tuple[Row, int]:
     """Of features that are made up: sums over them, and what the server solves from those."""
     if setup.labelled is None:
-        return Line(), _nbytes(setup.start.server)
+        return Row(), _nbytes(setup.start.server)
     (few, server), (many, _) = (_solving(setup, rows) for rows in (64, 2 * 64))
     row = (many - few) / 64
-    return Line(few - 64 * row, row), server
+    return Row(few - 64 * row, row), server
 
 
 def _solving(setup: Setup, rows: int) -> tuple[int, int]:

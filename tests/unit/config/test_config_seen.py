@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from atoll.config import load
 
 Refusal = Callable[..., list[str]]
 PAIRS = {"train.temperature": "0.1", "train.learn_temperature": "true", "train.symmetric": "true"}
@@ -24,9 +27,7 @@ TEXTS = {"data.max_length": "7", "data.truncation": "false"}
     ("preference", {"adapter.head": "lda"}, "which has no head that can be solved"),
     ("embedding", {"adapter.refit_every": "3"}, "it has no head that could be solved"),
 ])  # fmt: skip
-def test_a_key_of_another_task(
-    refusal: Refusal, task: str, keys: dict[str, str], why: str
-) -> None:
+def test_a_key_of_another_task(refusal: Refusal, task: str, keys: dict[str, str], why: str) -> None:
     text = f"model: {{name_or_path: a, task: {task}}}\ndata: {{path: b}}\n"
     for key, value in keys.items():
         (found, *_) = refusal(text, f"{key}={value}")
@@ -41,9 +42,14 @@ def test_a_key_of_another_task(
     ("image-classification", {"adapter.head": "ridge", "adapter.refit_every": "2",
                               "train.class_weights": "balanced"}),
 ])  # fmt: skip
-def test_its_own_keys(task: str, keys: dict[str, str], accepted: Callable[..., object]) -> None:
-    text = f"model: {{name_or_path: a, task: {task}}}\ndata: {{path: b}}\n"
-    assert accepted(text, *(f"{key}={value}" for key, value in keys.items()))
+def test_its_own_keys(
+    task: str, keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.yaml").write_text(f"model: {{name_or_path: a, task: {task}}}\ndata: {{path: b}}\n")
+    loaded = load("f.yaml", overrides=[f"{key}={value}" for key, value in keys.items()])
+    assert loaded.experiment.model.task == task
+    assert loaded.notes == ()
 
 
 def test_preferences_are_not_packed(refusal: Refusal) -> None:

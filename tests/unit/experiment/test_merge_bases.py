@@ -75,6 +75,28 @@ def test_a_base_of_8_bits_is_made_plain_and_merged(kind: str, tmp_path: Path, zo
     assert copied.verified.gap.relative < 0.01
 
 
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_base_that_is_rounded_when_it_is_loaded(method: str, tmp_path: Path, zoo: Zoo) -> None:
+    """torchao rounds weights alone, so that a merged model says exactly the same."""
+    pytest.importorskip("torchao")
+    run = finish(tmp_path, zoo, "llama", model={"load_in_8bit": True}, adapter={"method": method})
+    ours = said_by(opened(run))
+    found = export_run(run, tmp_path / "m", Terms(merge=True), note=_silent)
+    assert found.verified.gap.relative < 1e-5
+    assert found.verified.quantised is not None
+    assert found.verified.quantised.relative < 1e-5
+    stored = load_file(tmp_path / "m" / "model.safetensors")
+    base = load_file(Path(zoo("llama")) / "model.safetensors")
+    name = "model.layers.0.self_attn.k_proj.weight"
+    # Rounded in rows, each by its own scale, before the adapter was added.
+    assert not torch.equal(stored[name], base[name])
+    batch = encoded(AutoTokenizer.from_pretrained(tmp_path / "m"))
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m")(**batch).logits
+    assert_says_the_same(ours, theirs, batch["attention_mask"].sum(1).tolist(), close=1e-5)
+    assert export_run(run, tmp_path / "a", Terms(), note=_silent).verified.gap.relative < 1e-5
+
+
 def test_weights_of_torchao_are_made_plain(tmp_path: Path, zoo: Zoo) -> None:
     """It rounds weights alone, so that outputs stay."""
     quantization = pytest.importorskip("torchao.quantization")

@@ -71,7 +71,8 @@ assert not [name for name in sys.modules if name.split(".")[0] == "atoll"]
 
 def finished(folder: Path, case: str, path: str) -> Path:
     task, _, sections = CASES[case]
-    train = {"learning_rate": 0.02, "group_size": 1, **sections.get("train", {})}
+    train = {"learning_rate": 0.02, "group_size": 1, "prefix_cache": "off"}
+    train |= sections.get("train", {})
     asked = {
         **sections, "train": train, "federation": {"num_rounds": 1}, "evaluate": {"baselines": []}
     }  # fmt: skip

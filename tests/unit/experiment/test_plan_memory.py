@@ -12,8 +12,9 @@ import torch
 from atoll.experiment.plan.estimate import Knobs
 from atoll.experiment.plan.live import peak_bytes
 from atoll.experiment.plan.load import Batch
-from atoll.experiment.plan.memory import Surface, needs_of
+from atoll.experiment.plan.memory import needs_of
 from atoll.experiment.plan.rehearsal import exchange, of_one_step, trainer
+from atoll.experiment.plan.surface import Surface
 from tests.support.models import Zoo
 from tests.unit.experiment.scenes import scene
 
