@@ -36,9 +36,7 @@ class Model(BaseModel):
         description="Hub id, local directory, or builtin:minilm or builtin:smollm2 (both work "
         "offline)."
     )
-    task: TaskName = Field(
-        "classification", description="What the model learns to do."
-    )
+    task: TaskName = Field("classification", description="What the model learns to do.")
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
         "auto", description="Precision of the base model's weights."
     )

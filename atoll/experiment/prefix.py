@@ -32,8 +32,10 @@ def prefix_of(
     wanted = experiment.train.prefix_cache
     if wanted == "off" or bench.objective.redraw is not None or _recast(bench):
         return None
-    boundary = find_boundary(bench.model, probe.to(bench.device))
-    if boundary is None:
+    probe = probe.to(bench.device)
+    boundary = find_boundary(bench.model, probe)
+    # What convolutions make of an image is no row of tokens, as it would be kept.
+    if boundary is None or boundary.prefix(probe.inputs).dim() != 3:
         return None
     size = _estimate(bench, boundary, data, probe)
     place = Path(experiment.output_dir).expanduser() / "prefix.sqlite"

@@ -110,6 +110,8 @@ def _prepared(
     if built.dropped:
         note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
+    for remark in built.remarks:
+        note(f"PEFT: {remark}")
     device = device_of(experiment.train.device if machine is None else machine.device)
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
     bench = placed_on(bench, device)

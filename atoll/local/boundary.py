@@ -83,9 +83,7 @@ def find_boundary(model: StackedModel, batch: Batch) -> Boundary | None:
     Blocks are the one list of modules of one class that run one after another, as transformers'
     encoders and decoders have. `batch` is run once.
     """
-    trained = {site.module for site in model.sites}
-    if model.own is not None:
-        trained |= {name.rpartition(".")[0] for name in model.own.names.values()}
+    trained = set(model.touched)
     named = dict(model.model.named_modules())
     lists = [
         name for name, module in named.items()

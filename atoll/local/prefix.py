@@ -136,7 +136,8 @@ class Prefix:
 
 
 def _halves(row: Example) -> list[Example]:
-    return [row] if row.pair is None else [row, row.pair]
+    """The views of a row."""
+    return [row] if row.pair is None else [row, *_halves(row.pair)]
 
 
 def _padded(batch: Batch, views: Sequence[Tensor | None]) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from atoll.models.images import load_processor
 from atoll.models.locate import Source, load_auto
 from atoll.models.reach import reached
 
-__all__ = ["DualEncoder", "load_dual", "own_temperature", "text_length"]
+__all__ = ["DualEncoder", "load_dual", "own_temperature", "text_length", "told_padding"]
 
 
 class DualEncoder(nn.Module):

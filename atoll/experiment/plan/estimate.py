@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.config import resolve
@@ -17,14 +17,13 @@ from atoll.experiment.peft_layout import peft_tree
 from atoll.experiment.plan.asked import Asked
 from atoll.experiment.plan.load import Batch
 from atoll.experiment.plan.memory import Needs
+from atoll.experiment.plan.rows import COMMON, Rows
 from atoll.experiment.plan.work import Work
 from atoll.experiment.setup import Setup
 from atoll.runtimes.store import BACK
 from atoll.tree import nbytes
 
 __all__ = ["Knobs", "Memory", "disk_use", "kept_bytes", "memory_use", "workers_of"]
-
-Lengths = Callable[[str, str], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -112,24 +111,30 @@ def workers_of(setup: Setup) -> int:
 
 
 def kept_bytes(
-    setup: Setup, needs: Needs, exchanges: Sequence[Asked], reply: int, lengths: Lengths
+    setup: Setup, needs: Needs, exchanges: Sequence[Asked], reply: int, rows: Rows
 ) -> dict[str, int]:
-    """What stays in memory beside the work: answers that wait for their turn, and measured rows.
+    """What stays in memory beside the work: answers that wait for their turn, measured rows, and
+    the features that heads read.
 
     reply: bytes of one client's answer in an adapter round.
     """
+    if setup.bench.device.type == "cuda":
+        return {}  # it lies in the machine's memory, wherever the run computes
     trained = [one for one in exchanges if one.kind == "round"]
-    waiting = max((_waiting(setup, one, lengths) for one in trained[:1]), default=0)
-    common = setup.common_test()
-    own = sum(len(lengths(client, "test")) for client in setup.data.clients)
-    shared = own if common is None else len(common)
+    waiting = max((_waiting(setup, one, rows) for one in trained[:1]), default=0)
+    own = sum(len(rows.lengths(client, "test")) for client in setup.data.clients)
+    shared = own if setup.common_test() is None else len(rows.lengths(*COMMON))
     local = len(setup.data.clients) if "local" in setup.experiment.evaluate.baselines else 0
     arms = 1 + len(setup.experiment.evaluate.baselines)
-    rows = shared * (arms - bool(local) + local) + own * arms
-    return {"answers": waiting * reply, "scores": rows * needs.score}
+    scores = shared * (arms - bool(local) + local) + own * arms
+    return {
+        "answers": waiting * reply,
+        "scores": scores * needs.score,
+        "features": rows.features.most,
+    }
 
 
-def _waiting(setup: Setup, one: Asked, lengths: Lengths) -> int:
+def _waiting(setup: Setup, one: Asked, rows: Rows) -> int:
     """The most answers that wait: clients answer as stacks come, and are added up in order."""
     cohort, settings = one.context.cohort, setup.bench.settings
     if setup.bench.group_size == 1 or settings.max_steps is not None:
@@ -138,7 +143,9 @@ def _waiting(setup: Setup, one: Asked, lengths: Lengths) -> int:
     places = {client: place for place, client in enumerate(cohort)}
     turn = most = 0
     here: set[int] = set()
-    for client in sorted(cohort, key=lambda name: -math.ceil(len(lengths(name, "train")) / size)):
+    for client in sorted(
+        cohort, key=lambda name: -math.ceil(len(rows.lengths(name, "train")) / size)
+    ):
         here.add(places[client])
         most = max(most, len(here))
         while turn in here:

@@ -13,27 +13,29 @@ from torch import Tensor
 
 from atoll.core import Context, Reply, Request, State
 from atoll.experiment.plan.live import peak_bytes
-from atoll.experiment.plan.machine import peak_rss, rss
+from atoll.experiment.plan.machine import Machine, peak_rss, rss
 from atoll.experiment.plan.rehearsal import exchange, of_one_step, requests, trainer
 from atoll.experiment.plan.surface import Row, Surface
 from atoll.experiment.program import head_methods
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import measure
+from atoll.local.optimizer import optimizer
 from atoll.local.statistics import head_shapes
 from atoll.models.locate import fingerprint
 from atoll.models.objective import Example
 from atoll.round import answer
 from atoll.tree import nbytes
 
-__all__ = ["Needs", "needs_of"]
+__all__ = ["Needs", "held", "needs_of", "room_of"]
 
 
 @dataclass(frozen=True)
 class Needs:
     """What parts of a run take, in bytes of tensors beside what is there before they begin.
 
-    before: bytes of this process with model, rows and libraries.   highest: the most so far.
+    before: bytes of this process, or on its GPU, with model, rows and libraries.
+    highest: the most so far.
     head: a client's sums and the server's solution, by its rows.
     server: the server's state.   client: what one client keeps for itself.
     score: what is kept of one measured row.
@@ -49,6 +51,20 @@ class Needs:
     score: int
 
 
+def held(device: torch.device) -> tuple[int, int]:
+    """Bytes that this process holds where it computes: now, and the most so far."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    return rss(), peak_rss()
+
+
+def room_of(device: torch.device, machine: Machine) -> int:
+    """Bytes that it may hold there."""
+    now, _ = held(device)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.free
+    return int(free) + now
+
+
 Peak = Callable[[int, int], int]
 """(clients, rows of each) -> the most bytes of a pass of the longest row, so many times."""
 
@@ -56,21 +72,22 @@ Peak = Callable[[int, int], int]
 def needs_of(setup: Setup, room: int) -> Needs:
     """Try one of everything that the run will do, in less than half of `room` bytes."""
     settings, stacked = setup.bench.settings, setup.bench.group_size > 1
-    trained, measured, length = _trained(setup), _measured(setup), len(_longest(setup, "train"))
+    trained, measured = _trained(setup, room), _measured(setup)
+    length = len(_longest(setup, "train"))
     # First the smallest of each: what is met for the first time stays, and is no part's own. A run
     # reads all weights for their fingerprint, also those that were only mapped from their file.
     fingerprint(setup.base.backbone)
     trained(1, 1)
     measured(1, 1)
     head, server = _head(setup)
-    before = rss()
+    before, _ = held(setup.bench.device)
     training = _surface(trained, settings.per_device_train_batch_size, room // 2, stacked=stacked)
     forward = _surface(measured, settings.per_device_eval_batch_size, room // 2, stacked=False)
     values = model_values(setup.start.server)
     score = measure(setup.bench, values, [_longest(setup, "test")]).scores.nbytes
     return Needs(
         before,
-        peak_rss(),
+        held(setup.bench.device)[1],
         replace(training, length=max(length, 1)),
         replace(forward, length=max(len(_longest(setup, "test")), 1)),
         head,
@@ -91,12 +108,22 @@ def _surface(peak: Peak, rows: int, room: int, *, stacked: bool) -> Surface:
     return Surface(one, one_many, peak(2, 1), peak(2, many), many)
 
 
-def _trained(setup: Setup) -> Peak:
-    """An adapter round of clients that take one step each, from broadcast to the new state."""
+def _trained(setup: Setup, room: int) -> Peak:
+    """An adapter round of clients that take one step each, from broadcast to the new state.
+
+    What cannot fit into `room` bytes is not tried: there, it is the least that a stack takes.
+    """
+    settings, state = setup.bench.settings, setup.start.server
+    parts = ("adapter", "head") if setup.bench.train_head else ("adapter",)
+    values = sum(nbytes(state.get(part, {})) for part in parts)
+    # A stack holds where its clients start, where they are, their gradients, and their moments.
+    buffers = 3 + len(optimizer(settings).init(torch.zeros(1, 1)))
 
     def peak(clients: int, rows: int) -> int:
         if "train" not in setup.program.algorithms:
             return 0
+        if clients * buffers * values > room:
+            return clients * buffers * values
         bench = of_one_step(setup, _longest(setup, "train"), clients=clients, rows=rows)
         algorithm, names = trainer(setup, bench), [str(number) for number in range(clients)]
         return peak_bytes(lambda: exchange(algorithm, names, setup.start.server))

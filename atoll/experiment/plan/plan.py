@@ -18,8 +18,8 @@ from atoll.experiment.plan.estimate import (
     workers_of,
 )
 from atoll.experiment.plan.frozen import apart, frozen_of
-from atoll.experiment.plan.machine import Disk, Machine, disk_of, look, rss
-from atoll.experiment.plan.memory import needs_of
+from atoll.experiment.plan.machine import Disk, Machine, disk_of, look
+from atoll.experiment.plan.memory import needs_of, room_of
 from atoll.experiment.plan.phases import baseline_work, round_work
 from atoll.experiment.plan.rows import rows_of
 from atoll.experiment.plan.time import comparing, pace_of, seconds_of
@@ -85,10 +85,10 @@ def make_plan(setup: Setup, folder: Path) -> Plan:
     travels, rows = traffic(setup, exchanges), rows_of(setup)
     works = {**round_work(setup, exchanges, rows), **baseline_work(setup, rows)}
     frozen = frozen_of(setup, rows.everything(setup), machine.free)
-    needs = needs_of(setup, machine.free)
-    kept = kept_bytes(setup, needs, exchanges, _reply(travels), rows.lengths)
-    kept |= {"features": rows.features.most, "frozen": frozen.nbytes * frozen.in_memory}
-    limit = machine.free + rss()
+    limit = room_of(setup.bench.device, machine)
+    needs = needs_of(setup, limit)
+    kept = kept_bytes(setup, needs, exchanges, _reply(travels), rows)
+    kept["frozen"] = frozen.nbytes * frozen.in_memory
 
     def use(knobs: Knobs) -> Memory:
         return memory_use(setup, needs, works, kept, knobs)

@@ -104,12 +104,6 @@ def test_a_solved_head_needs_a_classification(refusal: Refusal, head: str) -> No
     ]
 
 
-def test_rank_zero_without_lora_is_no_problem(tmp_path: Path) -> None:
-    path = tmp_path / "f.yaml"
-    path.write_text(f"{MINIMAL}adapter: {{method: none, r: 0}}\n")
-    assert load(path).experiment.adapter.r == 0
-
-
 def test_what_only_lora_reads_is_refused_elsewhere(refusal: Refusal) -> None:
     (told,) = refusal(f"{MINIMAL}adapter: {{method: bitfit, lora_alpha: 64}}\n")
     assert told.startswith(

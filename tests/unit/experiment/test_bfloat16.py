@@ -37,7 +37,7 @@ def _scene(folder: Path, zoo: Zoo, case: tuple[str, str, str, str | None], dtype
     return scene(
         folder, zoo, kind,
         model=model | ({"pooling": pooling} if pooling else {}),
-        adapter={"method": method, "r": 2, "head": head},
+        adapter={"method": method, "head": head, **({"r": 2} if method == "lora" else {})},
         train={"learning_rate": 0.01, "num_train_epochs": 3},
         federation={"num_rounds": 3},
         evaluate={"baselines": []},

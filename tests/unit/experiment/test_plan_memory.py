@@ -89,11 +89,22 @@ def test_one_and_two_clients_foretell_three(case: str, zoo: Zoo, tmp_path: Path)
 
 def test_little_room_tries_less_and_says_about_the_same(zoo: Zoo, tmp_path: Path) -> None:
     setup = scene(tmp_path, zoo, "llama", train={"per_device_train_batch_size": 32})
-    whole, small = needs_of(setup, ROOM), needs_of(setup, 4 * needs_of(setup, 0).training.one * 4)
-    assert needs_of(setup, 0).training.rows == 1
+    whole = needs_of(setup, ROOM)
+    small = needs_of(setup, 16 * int(whole.training.one))
     assert 1 < small.training.rows < whole.training.rows == 32
     batch = Batch(2, 64, small.training.length)
     assert small.training.at(batch) == pytest.approx(whole.training.at(batch), rel=0.1)
+
+
+def test_what_cannot_fit_is_not_tried(zoo: Zoo, tmp_path: Path) -> None:
+    full: dict[str, Any] = {"method": "full"}
+    setup = scene(tmp_path / "adamw", zoo, "llama", adapter=full)
+    values = sum(value.nbytes for value in setup.start.server["adapter"].values())
+    # Where it starts, where it is, its gradients, and two moments.
+    assert needs_of(setup, 5 * values - 1).training.one == 5 * values
+    assert needs_of(setup, ROOM).training.one > 5 * values
+    plain = scene(tmp_path / "sgd", zoo, "llama", adapter=full, train={"optimizer": "sgd"})
+    assert needs_of(plain, 3 * values - 1).training.one == 3 * values
 
 
 def test_what_clients_keep_is_known(zoo: Zoo, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ CASES: dict[str, Case] = {
         "image", "vit", {"dtype": "bfloat16"}, {"adapter": {"method": "full", "head": "train"}},
     ),
     "vit-half": ("image", "vit", {"dtype": "bfloat16"}, {"adapter": {"head": "train"}}),
-    "resnet-x": ("image", "resnet", {}, {"adapter": {"method": "none"}}),
+    "resnet": ("image", "resnet", {}, {"adapter": {"method": "none"}}),
     "bert-pairs": ("zoo", "bert-with-pooler", {"pooling": "cls", "normalize": False}, {}),
     "bert-learned": ("zoo", "bert-with-pooler", {}, {"train": {"learn_temperature": True}}),
     "bert-full": ("zoo", "bert-with-pooler", {}, {"adapter": {"method": "full"}}),
