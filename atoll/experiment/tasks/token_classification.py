@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from atoll.experiment.tasks.text import batch_lines, num_labels
 from atoll.models.auto import load_tagger
 from atoll.models.base import Base
 from atoll.models.collate import IGNORED
-from atoll.models.encode import joined_words
+from atoll.models.encode import encode_words, joined_words
 from atoll.models.objective import Batch, Objective
 from atoll.models.spans import entities, with_entities
 from atoll.models.tokens import tagging, words_of
@@ -78,27 +79,32 @@ def _usage(experiment: Experiment, base: Base) -> Usage:
 
 
 def _tags(logits: Tensor, batch: Batch, reading: Reading) -> list[dict[str, Any]]:
-    """The tag of each word with its probability, null for words behind the cut; and entities."""
+    """The tag of each word and its probability; entities, where tags mark them."""
     shares, best = logits.double().softmax(-1).max(-1)
+    known = batch.target != IGNORED
     return [
-        _one(words_of(row), list(zip(*(x[known].tolist() for x in pair), strict=True)), reading)
-        for row, known, *pair in zip(
-            reading.rows, batch.target != IGNORED, best, shares, strict=True
-        )
+        _one(words_of(row), best[i, known[i]].tolist(), shares[i, known[i]].tolist(), reading)
+        for i, row in enumerate(reading.rows)
     ]
 
 
-def _one(words: list[str], said: list[tuple[int, float]], reading: Reading) -> dict[str, Any]:
-    tags = [reading.labels[tag] for tag, _ in said]
-    found: dict[str, Any] = {
-        "tokens": words,
-        "prediction": [*tags, *[None] * (len(words) - len(tags))],
-        "probabilities": [*(share for _, share in said), *[None] * (len(words) - len(tags))],
-    }
+def _one(
+    words: list[str], best: list[int], shares: list[float], reading: Reading
+) -> dict[str, Any]:
+    """best, shares: of the words that have a token; null is said of others, as behind the cut."""
+    places = range(len(words))
+    if len(best) < len(words):
+        (one,) = encode_words(reading.tokenizer, [words], max_length=sys.maxsize, truncation=True)
+        places = [word for word in dict.fromkeys(one.words or ()) if word is not None]
+    tags: list[str | None] = [None] * len(words)
+    chances: list[float | None] = [None] * len(words)
+    for place, tag, share in zip(places, best, shares, strict=False):
+        tags[place], chances[place] = reading.labels[tag], share
+    found: dict[str, Any] = {"tokens": words, "prediction": tags, "probabilities": chances}
     if with_entities(reading.labels):
         found["entities"] = [
             {"type": kind, "text": " ".join(words[start:end]), "start": start, "end": end}
-            for kind, start, end in entities(tags)
+            for kind, start, end in entities([tag or "O" for tag in tags])
         ]
     return found
 

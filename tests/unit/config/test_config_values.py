@@ -75,7 +75,7 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
          "(each item: one of local, pooled)"),
         (
             "evaluate: 3",
-            "evaluate is 3; expected a section with every, baselines, patience",
+            "evaluate is 3; expected a section with every, baselines, patience, load_best",
         ),
         ("privacy: [1]", "privacy is [1]; expected a mapping"),
         (

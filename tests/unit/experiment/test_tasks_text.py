@@ -331,6 +331,9 @@ def test_words_are_tagged(tmp_path: Path, models: dict[str, str]) -> None:
     assert len(second["prediction"]) == 2
     assert third["prediction"][22:] == third["probabilities"][22:] == [None] * 8
     assert None not in third["prediction"][:22]
+    # A word of which no token is left shifts no tag.
+    (spaced,) = readings(run, [{"tokens": ["", "boat", " ", "reef", "tide"]}], top=1)
+    assert spaced["prediction"] == [None, first["prediction"][0], None, *first["prediction"][1:]]
     with pytest.raises(AtollError, match="row 2 holds nothing to predict for"):
         readings(run, [{"text": "reef"}, {"text": " "}], top=1)
 
