@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,35 +27,38 @@ __all__ = ["chat"]
 COMMANDS = "/reset begins anew, /system TEXT sets the system message, /quit leaves"
 
 
+CompareOption = Annotated[
+    bool, typer.Option("--compare", help="Answer twice: as trained, and as the base model.")
+]
+TemplateOption = Annotated[
+    bool,
+    typer.Option(
+        "--chat-template", help="Ask under the chat template, whatever the rows of training."
+    ),
+]
+TemperatureOption = Annotated[
+    float,
+    typer.Option(min=0, show_default=False, help="Draw tokens; 0, the default: the most probable."),
+]
+DropOption = Annotated[
+    bool, typer.Option("--drop-oldest", help="Forget the oldest turns of a too long conversation.")
+]
+
+
 def chat(
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Answer twice: as trained, and as the base model.")
-    ] = False,
+    compare: CompareOption = False,
     base: Annotated[bool, typer.Option("--base", help="Answer as the base model alone.")] = False,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    chat_template: Annotated[
-        bool,
-        typer.Option(
-            "--chat-template", help="Ask under the chat template, whatever the rows of training."
-        ),
-    ] = False,
+    chat_template: TemplateOption = False,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, show_default=False, help="Length of an answer; default 256.")
     ] = 256,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            min=0, show_default=False, help="Draw tokens; 0, the default: the most probable one."
-        ),
-    ] = 0.0,
+    temperature: TemperatureOption = 0.0,
     seed: Annotated[
         int | None, typer.Option(show_default=False, help="Of the draws; default 0.")
     ] = None,
-    drop_oldest: Annotated[
-        bool,
-        typer.Option("--drop-oldest", help="Forget the oldest turns of a too long conversation."),
-    ] = False,
+    drop_oldest: DropOption = False,
     output_format: FormatOption = Format.text,
 ) -> None:
     """Talk to a run's language model.
@@ -67,6 +71,8 @@ def chat(
     From a pipe, each line of standard input is a message, and --format json answers each with one
     line of JSON.
     """
+    if not math.isfinite(temperature):
+        raise click.UsageError(f"--temperature is {temperature}; give a number such as 0.7")
     if compare and base:
         raise click.UsageError("--compare shows the base model too; leave out --base")
     if seed is not None and temperature == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -27,30 +27,31 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        show_default=False,
+        help="Largest difference from the trained model's outputs, as a share of the largest; "
+        "default 1e-4; weights rounded to bfloat16: 0.05.",
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(show_default=False, help="Of a merged model; default: what the run computed in."),
+]
+
+
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     output: Annotated[
-        Path,
-        typer.Option("--output", metavar="DIR", help="The folder to make.", show_default=False),
+        Path, typer.Option("--output", metavar="DIR", show_default=False, help="Folder to make.")
     ],
     merge: Annotated[
         bool, typer.Option("--merge", help="Write a whole model with the adapter in its weights.")
     ] = False,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            show_default=False,
-            help="Largest difference from the trained model's outputs, as a share of the largest; "
-            "default 1e-4; weights rounded to bfloat16: 0.05.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        Precision | None,
-        typer.Option(
-            show_default=False, help="Of a merged model; default: what the run computed in."
-        ),
-    ] = None,
+    tolerance: ToleranceOption = None,
+    dtype: PrecisionOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     output_format: FormatOption = Format.text,
 ) -> None:
@@ -72,26 +73,25 @@ def export(
 
     terms = Terms(merge, tolerance, None if dtype is None else dtype.value, force)
     made = export_run(run, output, terms, note=note)
-    found = made.verified
     if output_format is Format.json:
-        emit(
-            {
-                "run": str(run),
-                "output": str(output),
-                "merged": merge,
-                "dtype": made.dtype,
-                "bytes": made.bytes,
-                "rows": found.gap.rows,
-                "made_up_rows": made.made_up,
-                "largest_difference": found.gap.difference,
-                "largest_output": found.gap.largest,
-                "relative_difference": found.gap.relative,
-                "tolerance": found.tolerance,
-                "quantised_difference": found.quantised and found.quantised.relative,
-            }
-        )
+        emit({"run": str(run), "output": str(output), "merged": merge, **_facts(made)})
     else:
         typer.echo(_said(made, output, merged=merge))
+
+
+def _facts(made: Exported) -> dict[str, Any]:
+    found, quantised = made.verified, made.verified.quantised
+    return {
+        "dtype": made.dtype,
+        "bytes": made.bytes,
+        "rows": found.gap.rows,
+        "made_up_rows": made.made_up,
+        "largest_difference": found.gap.difference,
+        "largest_output": found.gap.largest,
+        "relative_difference": found.gap.relative,
+        "tolerance": found.tolerance,
+        "quantised_difference": None if quantised is None else quantised.relative,
+    }
 
 
 def _said(made: Exported, output: Path, *, merged: bool) -> str:

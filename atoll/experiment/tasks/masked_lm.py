@@ -72,9 +72,11 @@ def _one(row: Row, scores: Tensor, reading: Reading) -> dict[str, Any]:
         ]
         for pair in zip(tokens.tolist(), shares.tolist(), strict=True)
     ]
-    for best in choices:
-        text = text.replace(mask, str(best[0]["token"]), 1)
-    return {"prediction": text, "masks": choices}
+    first, *others = text.split(mask)
+    # Masks behind the cut stay.
+    words = [str(best[0]["token"]) for best in choices] + [mask] * (len(others) - len(choices))
+    filled = "".join(word + rest for word, rest in zip(words, others, strict=True))
+    return {"prediction": first + filled, "masks": choices}
 
 
 MASKED_LM = Task(_base, _objective, _row, text_usage, ("text",), _filled)

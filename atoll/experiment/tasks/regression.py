@@ -52,7 +52,12 @@ def _usage(experiment: Experiment, base: Base) -> Usage:
     plain = text_usage(experiment, base)
     return replace(
         plain,
-        inputs=["import json", 'facts = json.load(open("atoll.json"))', *plain.inputs],
+        inputs=[
+            "import json",
+            "from pathlib import Path",
+            'facts = json.loads(Path("atoll.json").read_text())',
+            *plain.inputs,
+        ],
         outputs=[*plain.outputs, 'numbers = facts["mean"] + facts["deviation"] * logits[:, 0]'],
     )
 

@@ -92,7 +92,7 @@ def _one(
     words: list[str], best: list[int], shares: list[float], reading: Reading
 ) -> dict[str, Any]:
     """best, shares: of the words that have a token; null is said of others, as behind the cut."""
-    places = range(len(words))
+    places: Sequence[int] = range(len(words))
     if len(best) < len(words):
         (one,) = encode_words(reading.tokenizer, [words], max_length=sys.maxsize, truncation=True)
         places = [word for word in dict.fromkeys(one.words or ()) if word is not None]
