@@ -170,7 +170,6 @@ def _encode(stages: Sequence[Stage], request: Request, reply: Reply) -> Reply:
     return Reply(reply.client, payload, {part: tree for part, tree in state.items() if tree})
 
 
-
 def _check_needs_all(algorithm: Algorithm, failures: Sequence[Failure]) -> None:
     for stage in algorithm.stages:
         if stage.needs_all and failures:

@@ -33,7 +33,7 @@ ToleranceOption = Annotated[
         min=0,
         show_default=False,
         help="Largest difference from the trained model's outputs, as a share of the largest; "
-        "default 1e-4; weights rounded to bfloat16: 0.05.",
+        "default 1e-4; weights rounded to bfloat16: 0.1.",
     ),
 ]
 PrecisionOption = Annotated[

@@ -64,9 +64,7 @@ class Scan:
     moments: Moments | None = None
 
 
-def scan(
-    names: Iterable[str], read: Callable[[str], Share], *, numeric: bool = False
-) -> Scan:
+def scan(names: Iterable[str], read: Callable[[str], Share], *, numeric: bool = False) -> Scan:
     """Read each client once; at most one client's rows are in memory.
 
     numeric: labels are numbers to predict, whatever they look like.

@@ -89,14 +89,19 @@ def export_run(path: Path, output: Path, terms: Terms, *, note: Callable[[str], 
 
 def _opened(path: Path, note: Callable[[str], None]) -> tuple[TrainedRun, bool]:
     """The run, with its rows where they are at hand; else a made-up row stands in for them."""
-    file = path / "experiment.yaml"
-    named = str(read_yaml(file).get("data", {}).get("path", "")) if file.is_file() else ""
-    if named.startswith("builtin:") or (named and Path(named).expanduser().exists()):
+    if _rows_at_hand(path / "experiment.yaml"):
         try:
             return load_run(path, note=note, with_data=True), False
         except DataError as error:
             note(f"the run's rows cannot be read ({error}); made-up ones take their place")
     return load_run(path, note=note), True
+
+
+def _rows_at_hand(file: Path) -> bool:
+    """Whether the data stand on this machine, so that reading them asks nobody."""
+    section = read_yaml(file).get("data") if file.is_file() else None
+    named = str(section.get("path")) if isinstance(section, dict) else ""
+    return named.startswith("builtin:") or bool(named and Path(named).expanduser().exists())
 
 
 def _check_apart(place: Path, run: TrainedRun) -> None:

@@ -95,7 +95,7 @@ def with_head(base: Base, backbone: nn.Module, folder: Path) -> StackedModel:
 
 
 def widen(backbone: nn.Module) -> None:
-    """Compute in float32 at least; rounding before was exact, and this loses nothing."""
+    """Let it compute in float32 at least; a weight keeps its value."""
     dtype: Any = backbone.dtype
     set_dtype(backbone, torch.promote_types(dtype, torch.float32))
 

@@ -54,12 +54,20 @@ def batches_to_compare(setup: Setup, *, made_up: bool) -> list[Batch]:
 
 
 def outputs_of(model: StackedModel, values: Tree, batches: Sequence[Batch]) -> list[Tensor]:
-    """What a model says of each batch, on the CPU."""
+    """What a model says of each batch, on the CPU; nothing at padding, which nobody asks for."""
     device = next(model.model.parameters()).device
     stacked = {name: value.unsqueeze(0).to(device) for name, value in values.items()}
     with torch.inference_mode():
         found = [model.forward(stacked, batch.to(device).inputs, Frame(1)) for batch in batches]
-    return [output.to(torch.promote_types(output.dtype, torch.float32)).cpu() for output in found]
+    return [_real(output.cpu(), batch) for output, batch in zip(found, batches, strict=True)]
+
+
+def _real(output: Tensor, batch: Batch) -> Tensor:
+    output = output.to(torch.promote_types(output.dtype, torch.float32))
+    mask = batch.inputs.get("attention_mask")
+    if mask is None or output.shape[:-1] != mask.shape:
+        return output
+    return output.masked_fill(mask.unsqueeze(-1) == 0, 0.0)
 
 
 def gap_between(trained: Sequence[Tensor], found: Sequence[Tensor]) -> Gap:

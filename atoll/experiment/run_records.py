@@ -17,23 +17,32 @@ __all__ = ["card_of", "read_json", "read_yaml"]
 
 
 def card_of(run: TrainedRun, *, merged: bool, lines: str, checked: str) -> str:
-    """The model card of what was exported from a run."""
+    """The model card of what was exported from a run.
+
+    Raises:
+        RunError: when a file of the run is damaged, or of another version.
+    """
     peft = (run.path / "adapter" / "adapter_config.json").exists()
     library = "peft" if peft and not merged else "transformers"
     if merged and run.setup.base.pooling is not None:
         library = "sentence-transformers"
-    return card(
-        Told(
-            experiment=read_yaml(run.path / "experiment.yaml"),
-            record=read_json(run.path / "run.json"),
-            summary=read_json(run.path / "summary.json"),
-            source=run.setup.base.source,
-            library=library,
-            merged=merged,
-            lines=lines,
-            checked=checked,
-        )
+    told = Told(
+        experiment=read_yaml(run.path / "experiment.yaml"),
+        record=read_json(run.path / "run.json"),
+        summary=read_json(run.path / "summary.json"),
+        source=run.setup.base.source,
+        library=library,
+        merged=merged,
+        lines=lines,
+        checked=checked,
     )
+    try:
+        return card(told)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunError(
+            f"{run.path}: its files have another form than this version writes ({error!r}); run "
+            "the experiment again"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -107,11 +107,7 @@ def _prepared(
     objective = task.objective(experiment, base, data)
     probe = probe_batch(objective, data)
     built = build_adapter(base, experiment.adapter, probe)
-    if built.dropped:
-        note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
-             f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
-    for remark in built.remarks:
-        note(f"PEFT: {remark}")
+    _tell(built, note)
     device = device_of(experiment.train.device if machine is None else machine.device)
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
     bench = placed_on(bench, device)
@@ -135,6 +131,14 @@ def _prepared(
     if machine is None:  # else its rows were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
     return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
+
+
+def _tell(built: Built, note: Callable[[str], None]) -> None:
+    if built.dropped:
+        note(f"{counted(len(built.dropped), 'module')} without a gradient under this task and "
+             f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
+    for remark in built.remarks:
+        note(f"PEFT: {remark}")
 
 
 def load_data(loaded: Loaded) -> FederatedData:

@@ -34,7 +34,7 @@ __all__ = ["EXACT", "QUANTISED", "ROUNDED", "Verified", "verified_copy", "verifi
 # Largest differences of outputs, as shares of the largest output.
 EXACT = 1e-4
 """Of the same weights in float32 arithmetic."""
-ROUNDED = 5e-2
+ROUNDED = 0.1
 """Of weights that were rounded to bfloat16, in float32 arithmetic."""
 QUANTISED = 0.25
 """Of a quantised model and its plain weights: it rounds what goes into each layer, too."""

@@ -42,7 +42,7 @@ def arms_table(summary: Summary, *, common_test: bool) -> Table | None:
     rows = []
     for name, title in ARMS.items():
         own = summary.own.get(name)
-        if finals.get(name) is None and own is None:
+        if finals.get(name) is None and (own is None or own.mean is None):
             continue
         values = [own.mean, own.worst, own.worst_decile, own.spread] if own else [None] * 4
         cells = [number(value, digits=digits) for value in (finals.get(name), *values)]

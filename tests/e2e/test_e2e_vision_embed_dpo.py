@@ -173,6 +173,10 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
         ("run", "image-classification.yaml", "model.name_or_path=MODEL", "output_dir=runs/x"), 4,
         "cannot be loaded as AutoModelForImageClassification",
     ),
+    "batches of one pair": (
+        ("run", "embedding.yaml", "train.per_device_train_batch_size=1", "output_dir=runs/x"), 2,
+        "nothing would train; use more, 32 say",
+    ),
     "a whole model of 8 bits": (
         ("run", "preference.yaml", "model.load_in_8bit=true", "adapter.method=full",
          "output_dir=runs/x"), 2, "which trains the weights themselves",

@@ -12,6 +12,7 @@ from torch import Tensor
 from atoll.config import Experiment
 from atoll.data import FederatedData, Row, RowKind
 from atoll.data.images import open_image
+from atoll.errors import ConfigError
 from atoll.experiment.tasks.kind import Reading, Task, Usage, check_length, source_of, usual_kind
 from atoll.experiment.tasks.pictures import image_lines, processor_file
 from atoll.experiment.tasks.text import batch_lines, feature_lines, model_dtype
@@ -51,6 +52,12 @@ def _base(experiment: Experiment, data: FederatedData) -> Base:
 def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objective:
     check_length(experiment.data.max_length, base)
     section, train, images = experiment.data, experiment.train, base.processor
+    views = len(data.kind.split("/"))
+    if train.per_device_train_batch_size == 1 and views == 2:
+        raise ConfigError(
+            "train.per_device_train_batch_size is 1, but an embedding tells each row from the "
+            "others of its batch: nothing would train; use more, 32 say"
+        )
     temperature = train.temperature
     if temperature is None:
         temperature = USUAL if images is None else own_temperature(base.backbone)
@@ -62,7 +69,7 @@ def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objec
             contrast,
             max_length=section.max_length,
             truncation=section.truncation,
-            views=len(data.kind.split("/")),
+            views=views,
         )
     return image_text(
         base,
@@ -115,9 +122,9 @@ def _features(what: str, inputs: str, experiment: Experiment, base: Base) -> lis
     exact = ".float()" if model_dtype(experiment, base) == torch.bfloat16 else ""
     lines = [
         f"found = model.get_{what}_features(**{inputs})",
-        f"{what}s = found if torch.is_tensor(found) else found.pooler_output",
+        "vectors = found if torch.is_tensor(found) else found.pooler_output",
     ]
-    vectors = f"{what}s{exact}"
+    vectors = f"vectors{exact}"
     if base.normalize:
         vectors = f"torch.nn.functional.normalize({vectors}, dim=-1)"
     return [*lines, f"{what}_embeddings = {vectors}"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -120,10 +121,15 @@ def test_runs_that_cannot_be_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert typed(capsys, tmp_path / "none", "--output", tmp_path / "m")[0] == 6
-    (tmp_path / "run").mkdir()
-    held: dict[str, Any] = {"experiment.yaml": "- 1\n"}
-    for name, text in held.items():
+    for name, text, said in (
+        ("experiment.yaml", "- 1\n", "experiment.yaml cannot be read"),
+        ("summary.json", "{", "summary.json cannot be read"),
+        ("summary.json", "{}", "its files have another form than this version writes"),
+    ):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(run, tmp_path / "run")
         (tmp_path / "run" / name).write_text(text)
-    code, _, err = typed(capsys, tmp_path / "run", "--output", tmp_path / "m")
-    assert code == 6
-    assert "experiment.yaml cannot be read" in err
+        code, _, err = typed(capsys, tmp_path / "run", "--output", tmp_path / "m")
+        assert code == 6
+        assert said in err
+    assert os.listdir(tmp_path) == ["run"]

@@ -56,7 +56,7 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
         ),
         (
             "adapter: {target_modules: [a, 2]}",
-            'adapter.target_modules is ["a", 2]; expected text, or a list (each item: text)',
+            'adapter.target_modules is ["a", 2]; expected text, a list (each item: text), or null',
         ),
         (
             "federation: {num_rounds: -1}",

@@ -250,7 +250,7 @@ def test_what_a_user_reads_in_its_files(name: str, merged: Merged, run: Run) -> 
 def test_it_can_be_asked_for_another_precision(run: Run, tmp_path: Path) -> None:
     terms = Terms(merge=True, dtype="bfloat16")
     found = export_run(run("gpt2"), tmp_path / "m", terms, note=_silent)
-    assert (found.dtype, found.verified.tolerance) == ("bfloat16", 0.05)
+    assert (found.dtype, found.verified.tolerance) == ("bfloat16", 0.1)
     assert 1e-4 < found.verified.gap.relative < 0.05
     values = load_file(tmp_path / "m" / "model.safetensors").values()
     assert {value.dtype for value in values} == {torch.bfloat16}
