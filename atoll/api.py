@@ -19,15 +19,15 @@ from typing import Any
 from atoll.config import Loaded, dump
 from atoll.config import load as load_file
 from atoll.errors import RunError
-from atoll.experiment.lines import RoundLine
-from atoll.experiment.load_run import TrainedRun, load_run
-from atoll.experiment.predict import generate
-from atoll.experiment.readings import readings
-from atoll.experiment.run import Observer, federated
 from atoll.experiment.setup import prepare
 from atoll.experiment.standing import standing
-from atoll.experiment.tasks import task_of
 from atoll.report.write import try_report
+from atoll.runs.lines import RoundLine
+from atoll.runs.run import Observer, federated
+from atoll.tasks import task_of
+from atoll.trained.load_run import TrainedRun, load_run
+from atoll.trained.predict import generate
+from atoll.trained.readings import readings
 
 __all__ = ["federate", "load", "open_run", "predict"]
 

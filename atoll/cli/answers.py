@@ -16,7 +16,7 @@ from rich.text import Text
 from atoll.cli.output import note
 
 if TYPE_CHECKING:
-    from atoll.experiment.chat import Answer
+    from atoll.trained.chat import Answer
 
 __all__ = ["answered"]
 
@@ -47,7 +47,7 @@ def answered(facts: Mapping[str, Any], answers: Mapping[str, Answer], *, json: b
 
 
 def _as_line(facts: Mapping[str, Any], answers: Mapping[str, Answer]) -> None:
-    from atoll.experiment.files import json_text
+    from atoll.disk.files import json_text
 
     texts = {name: "".join(answer) for name, answer in answers.items()}
     complete = {name: answer.complete for name, answer in answers.items()}

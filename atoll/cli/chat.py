@@ -18,9 +18,9 @@ from atoll.cli.process import load_torch
 from atoll.errors import DataError
 
 if TYPE_CHECKING:
-    from atoll.experiment.chat import Manner
-    from atoll.experiment.conversation import Conversation
-    from atoll.experiment.load_run import TrainedRun
+    from atoll.trained.chat import Manner
+    from atoll.trained.conversation import Conversation
+    from atoll.trained.load_run import TrainedRun
 
 __all__ = ["chat"]
 
@@ -78,9 +78,9 @@ def chat(
     if seed is not None and temperature == 0:
         raise click.UsageError("--seed is of draws, and nothing is drawn; set --temperature")
     load_torch()
-    from atoll.experiment.chat import Manner
-    from atoll.experiment.conversation import begun, check_talks
-    from atoll.experiment.load_run import load_run
+    from atoll.trained.chat import Manner
+    from atoll.trained.conversation import begun, check_talks
+    from atoll.trained.load_run import load_run
 
     trained = load_run(run, note=note)
     check_talks(trained)
@@ -130,8 +130,8 @@ class _Session:
 
     def _answered(self, talk: Conversation, message: str, turn: int) -> Conversation:
         from atoll.cli.answers import answered
-        from atoll.experiment.chat import Answer
-        from atoll.experiment.conversation import shortened
+        from atoll.trained.chat import Answer
+        from atoll.trained.conversation import shortened
 
         room = self.manner.max_new_tokens
         kept, ids = shortened(self.run, talk, message, room=room, drop_oldest=self.drop_oldest)

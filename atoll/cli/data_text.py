@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.experiment.words import counted
+from atoll.words import counted
 
 __all__ = ["show_card"]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from atoll.experiment.words import counted
 from atoll.report.words import bytes_text, seconds_text
+from atoll.words import counted
 
 if TYPE_CHECKING:
-    from atoll.experiment.lines import RoundLine
     from atoll.experiment.setup import Setup
+    from atoll.runs.lines import RoundLine
 
 __all__ = ["Display", "seconds_left"]
 

@@ -12,7 +12,7 @@ from atoll.cli.output import Format, FormatOption, emit
 from atoll.cli.process import interruptible
 
 if TYPE_CHECKING:
-    from atoll.experiment.doctor import Finding
+    from atoll.plan.doctor import Finding
 
 __all__ = ["doctor"]
 
@@ -34,8 +34,8 @@ def doctor(
     a run would end with.
     """
     with interruptible():
-        from atoll.experiment.doctor import exit_code
-        from atoll.experiment.examine import examine
+        from atoll.plan.doctor import exit_code
+        from atoll.plan.examine import examine
 
     found = []
     for one in examine(output_dir, load=load):

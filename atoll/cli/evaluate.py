@@ -11,7 +11,7 @@ from atoll.cli.output import Format, FormatOption, emit, note
 from atoll.cli.process import load_torch
 
 if TYPE_CHECKING:
-    from atoll.experiment.load_run import TrainedRun
+    from atoll.trained.load_run import TrainedRun
 
 __all__ = ["evaluate"]
 
@@ -29,7 +29,7 @@ def evaluate(
     experiment file says.
     """
     load_torch()
-    from atoll.experiment.load_run import load_run
+    from atoll.trained.load_run import load_run
 
     trained = load_run(run, note=note, with_data=data is None)
     found = _own(trained) if data is None else _on_file(trained, data)
@@ -47,8 +47,8 @@ def evaluate(
 
 def _own(trained: TrainedRun) -> dict[str, Any]:
     """The run's own common test set and held-out rows."""
-    from atoll.experiment.compare import compare
-    from atoll.experiment.summary import summarize
+    from atoll.runs.compare import compare
+    from atoll.runs.summary import summarize
 
     comparison = compare(
         trained.setup, {"adapter": trained.values}, rounds=0, step=lambda *step: None, note=note

@@ -15,7 +15,7 @@ from atoll.cli.process import load_torch
 from atoll.report.words import bytes_text
 
 if TYPE_CHECKING:
-    from atoll.experiment.export_run import Exported
+    from atoll.trained.export_run import Exported
 
 __all__ = ["Precision", "export"]
 
@@ -69,7 +69,7 @@ def export(
     if tolerance is not None and not math.isfinite(tolerance):
         raise click.UsageError(f"--tolerance is {tolerance}; give a number such as 1e-4")
     load_torch()
-    from atoll.experiment.export_run import Terms, export_run
+    from atoll.trained.export_run import Terms, export_run
 
     terms = Terms(merge, tolerance, None if dtype is None else dtype.value, force)
     made = export_run(run, output, terms, note=note)

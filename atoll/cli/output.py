@@ -38,7 +38,7 @@ FormatOption = Annotated[
 
 def emit(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on stdout."""
-    from atoll.experiment.files import json_text
+    from atoll.disk.files import json_text
 
     typer.echo(json_text(value, indent=2))
 

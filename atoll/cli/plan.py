@@ -15,9 +15,9 @@ from atoll.cli.run import _place, located
 from atoll.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atoll.experiment.plan.plan import Plan
-    from atoll.experiment.plan.probe import Probe, Trial
     from atoll.experiment.setup import Setup
+    from atoll.plan.plan import Plan
+    from atoll.plan.probe import Probe, Trial
 
 __all__ = ["plan"]
 
@@ -50,8 +50,8 @@ def plan(
     place = _place(loaded, fork=False)
     if place.standing.state == "finished":
         note(f"this run is finished; its result stands in {place.folder}")
-    from atoll.experiment.plan.plan import make_plan
     from atoll.experiment.setup import prepare
+    from atoll.plan.plan import make_plan
 
     begun = time.perf_counter()
     setup = prepare(loaded, note=note, machine=place.standing.machine)
@@ -73,7 +73,7 @@ def plan(
 
 
 def _probed(setup: Setup) -> Probe:
-    from atoll.experiment.plan.probe import BUDGET, probe
+    from atoll.plan.probe import BUDGET, probe
     from atoll.report.words import seconds_text
 
     note(f"trying learning rates on one client, for about {seconds_text(BUDGET)}")

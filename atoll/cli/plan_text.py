@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from atoll.cli.output import command_line
-from atoll.experiment.words import counted
 from atoll.report.words import bytes_text, seconds_text
+from atoll.words import counted
 
 if TYPE_CHECKING:
-    from atoll.experiment.plan.plan import Plan
-    from atoll.experiment.plan.probe import Probe, Trial
     from atoll.experiment.setup import Setup
+    from atoll.plan.plan import Plan
+    from atoll.plan.probe import Probe, Trial
 
 __all__ = ["show_plan", "show_probe"]
 

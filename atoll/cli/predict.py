@@ -15,7 +15,7 @@ from atoll.cli.output import Format, FormatOption, emit, note
 from atoll.cli.process import load_torch
 
 if TYPE_CHECKING:
-    from atoll.experiment.load_run import TrainedRun
+    from atoll.trained.load_run import TrainedRun
 
 __all__ = ["predict"]
 
@@ -54,7 +54,7 @@ def predict(
         raise click.UsageError('give either --text "..." or --input FILE')
     load_torch()
     from atoll.cli.rows import given_rows
-    from atoll.experiment.load_run import load_run
+    from atoll.trained.load_run import load_run
 
     trained = load_run(run, note=note)
     rows = given_rows(text or [], source, trained)
@@ -68,7 +68,7 @@ def _write(
     """JSON lines to a file or stdout; a document on stdout where one was asked for."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
     if output is not None:
-        from atoll.experiment.files import write_text
+        from atoll.disk.files import write_text
 
         write_text(output, lines)
         note(f"Wrote {len(found)} rows to {output}")
@@ -81,9 +81,9 @@ def _write(
 def _predictions(
     trained: TrainedRun, rows: list[dict[str, Any]], *, top: int, max_new_tokens: int
 ) -> Iterator[dict[str, Any]]:
-    from atoll.experiment.predict import generate
-    from atoll.experiment.readings import readings
-    from atoll.experiment.tasks import task_of
+    from atoll.tasks import task_of
+    from atoll.trained.predict import generate
+    from atoll.trained.readings import readings
 
     if task_of(trained.setup.experiment).read is None:
         texts = generate(trained, rows, max_new_tokens=max_new_tokens)

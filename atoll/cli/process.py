@@ -54,7 +54,7 @@ def load_torch() -> None:
     Torch runs C++ while it loads, which an exception from a signal would abort with a core dump.
     """
     with interruptible():
-        import atoll.experiment.run  # noqa: F401
+        import atoll.runs.run  # noqa: F401
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def init(
 
     RECIPE is one of `atoll recipes`.
     """
-    from atoll.experiment.files import write_text
+    from atoll.disk.files import write_text
 
     text = find_recipe(recipe).read_text(encoding="utf-8")
     path = output or Path(f"{recipe}.yaml")

@@ -12,8 +12,8 @@ from atoll.data.checks import problem
 from atoll.data.images import placed_image
 from atoll.data.tables import Table, read_table
 from atoll.errors import DataError
-from atoll.experiment.load_run import TrainedRun
-from atoll.experiment.tasks import task_of
+from atoll.tasks import task_of
+from atoll.trained.load_run import TrainedRun
 
 __all__ = ["given_rows", "read_lines"]
 

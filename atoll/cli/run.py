@@ -136,10 +136,10 @@ def _run(place: _Place) -> dict[str, Any]:
     from rich.console import Console
 
     from atoll.cli.display import Display
-    from atoll.experiment.resume import forked
-    from atoll.experiment.run import Observer, run_experiment
     from atoll.experiment.setup import prepare
     from atoll.report.write import try_report
+    from atoll.runs.resume import forked
+    from atoll.runs.run import Observer, run_experiment
 
     standing = place.standing
     with Display(Console(stderr=True)) as display:

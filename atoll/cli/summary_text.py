@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from atoll.cli.output import command_line
-from atoll.experiment.words import counted
 from atoll.report.read import REPORT
 from atoll.report.records import Summary
 from atoll.report.tables import arms_table, level_of
 from atoll.report.verdict import differences, verdict
 from atoll.report.words import bytes_text, seconds_text
+from atoll.words import counted
 
 __all__ = ["show_arms", "show_run"]
 

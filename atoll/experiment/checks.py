@@ -8,7 +8,7 @@ from pathlib import Path
 from atoll.config import Loaded, resolve
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
-from atoll.experiment.words import counted
+from atoll.words import counted
 
 __all__ = ["check_cohort", "check_revision", "check_runtime"]
 

@@ -9,9 +9,9 @@ from atoll.config import Experiment
 from atoll.config.tasks import TASKS
 from atoll.data import FederatedData
 from atoll.data.federation import Split
-from atoll.experiment.words import counted
 from atoll.local.bench import Bench
 from atoll.models.objective import Example
+from atoll.words import counted
 
 __all__ = ["told_lengths"]
 

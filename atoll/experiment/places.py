@@ -17,7 +17,7 @@ from pydantic import Field
 
 from atoll.config import dump
 from atoll.core import Runtime
-from atoll.experiment.files import make_folder
+from atoll.disk.files import make_folder
 from atoll.experiment.identity import identity
 from atoll.experiment.setup import Setup
 from atoll.runtimes.inprocess import InProcess

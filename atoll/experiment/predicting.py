@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from atoll.data import FederatedData
 from atoll.errors import DataError
 from atoll.experiment.examples import told_of
-from atoll.experiment.tasks.kind import EMPTY
 from atoll.models.objective import Batch, Example, Objective
+from atoll.tasks.kind import EMPTY
 
 __all__ = ["predicting", "probe_batch"]
 

@@ -20,15 +20,15 @@ from atoll.experiment.predicting import predicting, probe_batch
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.standing import Machine
-from atoll.experiment.tasks import task_of
 from atoll.experiment.trackers import check_trackers
-from atoll.experiment.words import counted, listed
 from atoll.local.bench import Bench
 from atoll.local.features import feature_cache
 from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
+from atoll.tasks import task_of
+from atoll.words import counted, listed
 
 __all__ = ["Setup", "load_data", "prepare"]
 

@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from atoll.config.words import shown
 from atoll.config.yaml_text import parse
+from atoll.disk.lock import alone
 from atoll.errors import RunError
-from atoll.experiment.lock import alone
-from atoll.experiment.words import listed
+from atoll.words import listed
 
 __all__ = ["Machine", "Standing", "differences", "standing"]
 

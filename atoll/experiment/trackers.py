@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from atoll.config import Experiment, Loaded, dump
+from atoll.disk.files import write_json
 from atoll.errors import ConfigError
-from atoll.experiment.files import write_json
 from atoll.experiment.tracker_libraries import LIBRARIES, Begin, Tracker
 
 __all__ = ["Tracking", "check_trackers", "tracking"]

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from atoll.experiment.words import counted
 from atoll.report.read import RunFiles
 from atoll.report.words import grouped, number
+from atoll.words import counted
 
 __all__ = ["Pairs", "at", "privacy", "record", "rounds_done", "setup", "state"]
 

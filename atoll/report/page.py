@@ -8,7 +8,6 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from atoll.experiment.words import counted
 from atoll.report import facts
 from atoll.report.curves import curves
 from atoll.report.gains import gains
@@ -26,6 +25,7 @@ from atoll.report.tables import (
 from atoll.report.tiles import tiles
 from atoll.report.verdict import answer, verdict
 from atoll.report.words import legible, signed
+from atoll.words import counted
 
 __all__ = ["page"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from atoll.experiment.words import counted
 from atoll.report.read import RunFiles
 from atoll.report.records import Intervals, RoundRow, Summary
 from atoll.report.verdict import decimals
 from atoll.report.words import MISSING, bytes_text, grouped, interval_text, number, seconds_text
 from atoll.report.words import signed as with_sign
+from atoll.words import counted
 
 __all__ = ["ARMS", "Table", "arms_table", "clients_table", "cost_table", "failures_table",
            "level_of", "metrics_table", "rounds_table"]  # fmt: skip

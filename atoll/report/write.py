@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from atoll.disk.files import write_text
 from atoll.errors import RunError
-from atoll.experiment.files import write_text
 from atoll.report.page import page
 from atoll.report.read import REPORT, RunFiles, read_run
 

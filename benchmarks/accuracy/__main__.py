@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from atoll.config import load
-from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import prepare
+from atoll.runs.run import Observer, run_experiment
 from benchmarks.accuracy.tables import tables
 from benchmarks.common import write_result
 

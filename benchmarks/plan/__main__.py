@@ -63,8 +63,8 @@ def _fresh(data: Path, what: str, case: Case) -> dict[str, Any]:
 def planned(file: str, values: Sequence[str]) -> dict[str, Any]:
     """What the plan says."""
     from atoll.config import load
-    from atoll.experiment.plan.plan import make_plan
     from atoll.experiment.setup import prepare
+    from atoll.plan.plan import make_plan
 
     begun = time.perf_counter()
     setup = prepare(load(file, overrides=values), note=lambda text: None)
@@ -89,8 +89,8 @@ def ran(file: str, values: Sequence[str]) -> dict[str, Any]:
     import torch
 
     from atoll.config import load
-    from atoll.experiment.run import Observer, run_experiment
     from atoll.experiment.setup import prepare
+    from atoll.runs.run import Observer, run_experiment
 
     torch.set_num_threads(1)
     marks: list[tuple[str, float, float]] = []

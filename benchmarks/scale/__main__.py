@@ -56,8 +56,8 @@ def point(population: int, rounds: int) -> dict[str, Any]:
     import torch
 
     from atoll.config import load
-    from atoll.experiment.run import Observer, run_experiment
     from atoll.experiment.setup import prepare
+    from atoll.runs.run import Observer, run_experiment
 
     torch.set_num_threads(1)
     data = federation_folder(population, rows=ROWS, tokens=TOKENS)

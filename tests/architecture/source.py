@@ -17,14 +17,17 @@ PACKAGE = ROOT / "atoll"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors rng tree",
-        "config core",
+        "errors rng tree words",
+        "config core disk",
         "stages aggregators servers models data",
-        "adapters",
+        "adapters tasks",
         "local",
         "round",
         "runtimes algorithms recipes",
         "experiment",
+        "artifacts",
+        "runs",
+        "trained plan",
         "report worker",
         "api",
         "cli",

@@ -26,10 +26,8 @@ def test_every_package_stands_on_a_floor() -> None:
 
 
 def test_the_contract_sees_a_climb() -> None:
-    up = "def late():\n    from atoll.experiment.run import run_experiment\n"
-    assert source.climbing("atoll.local.train", up) == [
-        "atoll.local.train imports atoll.experiment.run"
-    ]
+    up = "def late():\n    from atoll.runs.run import run_experiment\n"
+    assert source.climbing("atoll.local.train", up) == ["atoll.local.train imports atoll.runs.run"]
     for sideways in ("from atoll.servers import average", "import atoll.servers.sgd"):
         assert source.climbing("atoll.stages.clipping", sideways)
     assert source.climbing("atoll.tree", "from atoll import rng")

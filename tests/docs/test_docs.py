@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import Zoo
-from tests.unit.experiment.scenes import scene
+from tests.support.scenes import scene
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.experiment.finished import finish
+from tests.support.finished import finish
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo
@@ -60,7 +60,7 @@ def test_the_page_is_what_happens(here: Path) -> None:
 
 
 def test_the_tolerances_are_those_of_the_code() -> None:
-    from atoll.experiment.verified import EXACT, QUANTISED, ROUNDED
+    from atoll.trained.verified import EXACT, QUANTISED, ROUNDED
 
     rows = re.findall(r"\| .*\| (\d\S+) \|", PAGE.read_text(encoding="utf-8"))
     assert [float(number) for number in rows] == [EXACT, ROUNDED, QUANTISED]

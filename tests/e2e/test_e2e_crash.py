@@ -15,7 +15,7 @@ import yaml
 
 from tests.support.federation import labelled_rows
 from tests.support.models import Zoo
-from tests.unit.experiment.scenes import write_clients
+from tests.support.scenes import write_clients
 
 CRASH = Path(__file__).parents[1] / "support" / "crash.py"
 TIMES = {"seconds", "command", "resumed"}

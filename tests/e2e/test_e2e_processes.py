@@ -87,8 +87,8 @@ def experiment(folder: Folder, name: str, **sections: dict[str, Any]) -> Path:
 def run(path: Path, *overrides: str) -> tuple[Any, list[str]]:
     """What a run leaves: bytes of its adapter, and its rounds without their seconds; and notes."""
     from atoll.config import load
-    from atoll.experiment.run import Observer, run_experiment
     from atoll.experiment.setup import prepare
+    from atoll.runs.run import Observer, run_experiment
 
     notes: list[str] = []
     number = len(list(path.parent.iterdir()))

@@ -22,11 +22,11 @@ def main() -> None:
     experiment, output, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     import torch
 
-    import atoll.experiment.run
+    import atoll.runs.run
     from atoll.cli.app import guarded
 
     torch.set_num_threads(1)
-    assert atoll.experiment.run.run_experiment
+    assert atoll.runs.run.run_experiment
     arguments = ["run", experiment, f"output_dir={output}", "--format", "json"]
     found = [_start(lambda: guarded(arguments), kill) for kill in [*plan, None]]
     print(json.dumps(found))

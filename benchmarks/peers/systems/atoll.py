@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from atoll.config import load
-from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import prepare
+from atoll.runs.run import Observer, run_experiment
 from benchmarks.peers.watch import mark
 
 

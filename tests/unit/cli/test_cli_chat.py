@@ -21,9 +21,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atoll.cli.app import guarded
-from atoll.experiment.load_run import load_run
-from atoll.experiment.predict import generate
-from tests.unit.experiment.finished import finish
+from atoll.trained.load_run import load_run
+from atoll.trained.predict import generate
+from tests.support.finished import finish
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo

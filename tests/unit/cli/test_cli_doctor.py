@@ -14,7 +14,7 @@ import pytest
 
 from atoll.cli.doctor import doctor
 from atoll.cli.output import Format
-from atoll.experiment.doctor import (
+from atoll.plan.doctor import (
     SMALL,
     TIGHT,
     Finding,
@@ -25,8 +25,8 @@ from atoll.experiment.doctor import (
     python,
     threads,
 )
-from atoll.experiment.examine import builtin_data, builtin_model, damaged_files, gpu, torch_build
-from atoll.experiment.plan.machine import look
+from atoll.plan.examine import builtin_data, builtin_model, damaged_files, gpu, torch_build
+from atoll.plan.machine import look
 
 
 @pytest.fixture(autouse=True)

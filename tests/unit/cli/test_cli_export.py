@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from atoll.cli.app import guarded
-from tests.unit.experiment.finished import finish
+from tests.support.finished import finish
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from atoll.config import load
 from atoll.errors import DataError, ModelError, RunError
-from atoll.experiment.load_run import load_run
-from atoll.experiment.readings import readings
-from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import prepare
+from atoll.runs.run import Observer, run_experiment
+from atoll.trained.load_run import load_run
+from atoll.trained.readings import readings
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo

@@ -15,7 +15,7 @@ from atoll.cli.run import run
 from atoll.errors import AtollError, ConfigError
 from tests.support.federation import labelled_rows
 from tests.support.models import Zoo
-from tests.unit.experiment.scenes import write_clients
+from tests.support.scenes import write_clients
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from atoll.cli.rows import given_rows, read_lines
 from atoll.errors import DataError
-from atoll.experiment.load_run import TrainedRun
-from tests.unit.experiment.scenes import scene
+from atoll.trained.load_run import TrainedRun
+from tests.support.scenes import scene
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo

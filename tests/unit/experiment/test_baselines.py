@@ -12,14 +12,14 @@ import torch
 
 from atoll.core import Federation
 from atoll.experiment.baselines import expected_passes, local_models, pooled_model
-from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.round import federate
+from atoll.runs.run import Observer, run_experiment
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from tests.support.models import Zoo
-from tests.unit.experiment.scenes import scene
+from tests.support.scenes import scene
 
 # ada 7, bob 2, cy 11, dee 5, eve 1: 26 rows; in batches of 4 a pass is 2, 1, 3, 2, 1 steps.
 

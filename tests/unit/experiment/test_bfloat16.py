@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from atoll.experiment.lines import RoundLine
-from atoll.experiment.run import Observer, run_experiment
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import forward_batches
+from atoll.runs.lines import RoundLine
+from atoll.runs.run import Observer, run_experiment
 from tests.support.federation import labelled_rows, text_rows
 from tests.support.models import Zoo
-from tests.unit.experiment.scenes import scene, stirred, write_clients
+from tests.support.scenes import scene, stirred, write_clients
 
 SOLVED = {"lora": "ridge", "bitfit": "ridge", "full": "ridge", "none": "train"}
 CASES = [

@@ -1,0 +1,1 @@
+"""One run: its directory, its rounds, its checkpoints, its summary."""

@@ -1,0 +1,98 @@
+"""Where a run goes on: after its last whole checkpoint, or from another run's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from atoll.core import Position, State
+from atoll.errors import RunError
+from atoll.experiment.setup import Setup
+from atoll.runs.checkpoints import Checkpoint, latest, read, write
+from atoll.runs.lines import RoundLine
+from atoll.runs.run_dir import RunDirectory
+from atoll.words import counted
+
+__all__ = ["Progress", "forked", "progress", "started"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run has done: where it stands, a line for each round, and the seconds it took."""
+
+    position: Position
+    lines: tuple[RoundLine, ...] = ()
+    seconds: float = 0.0
+
+
+def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Progress:
+    """Where the run in this directory stands; lines of rounds after that are dropped.
+
+    Raises:
+        RunError: when its checkpoints or its rounds.jsonl cannot be read.
+    """
+    found = latest(run.checkpoints, note)
+    if found is None:
+        run.keep_rounds([])
+        return Progress(setup.start)
+    done = found.position.round
+    kept = [line for line in run.rounds() if line["round"] <= done]
+    if [line["round"] for line in kept] != list(range(done + 1)):
+        raise RunError(
+            f"{run.path}/rounds.jsonl does not hold the {counted(done + 1, 'round')} that were run "
+            f"before checkpoint round-{done}; put it back, or remove {run.path} to run the "
+            "experiment from its beginning"
+        )
+    run.keep_rounds(kept)
+    metric = setup.bench.objective.metric.name
+    return Progress(found.position, tuple(_line(line, metric) for line in kept), found.seconds)
+
+
+def started(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Setup:
+    """The setup with the run's own first state: a fork keeps it, because its origin may go on."""
+    kept = run.checkpoints / "start"
+    if not kept.exists():
+        if setup.forked_from is not None:
+            write(kept, Checkpoint(setup.start))
+            origin = setup.forked_from
+            note(f"starting anew from round {origin['round']} of {origin['run']}")
+        return setup
+    return replace(setup, start=read(kept).position)
+
+
+def _line(line: Mapping[str, Any], metric: str) -> RoundLine:
+    named = {**line, "metric": line[metric]}
+    return RoundLine(**{field.name: named[field.name] for field in fields(RoundLine)})
+
+
+def forked(setup: Setup, source: Path, note: Callable[[str], None]) -> Setup:
+    """The setup with the adapter and head of another run's last checkpoint as its start.
+
+    Raises:
+        RunError: when there is no checkpoint, or it does not fit this experiment's model.
+    """
+    found = latest(source / "checkpoints", note)
+    if found is None:
+        raise RunError(
+            f"{source} has no checkpoint to start from; it has one after its first round"
+        )
+    state = dict(setup.start.server)
+    for part in ("adapter", "head"):
+        if part in state:
+            state[part] = _fitting(state, found.position.server, part, source)
+    origin = {"run": str(source.absolute()), "round": found.position.round}
+    return replace(setup, start=Position(state), forked_from=origin)
+
+
+def _fitting(state: State, other: State, part: str, source: Path) -> dict[str, Any]:
+    own, found = state[part], other.get(part, {})
+    for name, value in own.items():
+        if name not in found or found[name].shape != value.shape:
+            has = f"has {tuple(found[name].shape)}" if name in found else "has none"
+            raise RunError(
+                f"{name} is {tuple(value.shape)} in this experiment, and the checkpoint of "
+                f"{source} {has}; a fork keeps model and adapter as they are"
+            )
+    return {name: found[name].to(value.dtype) for name, value in own.items()}

@@ -1,0 +1,179 @@
+"""An experiment from its first exchange to its summary; the loop itself is `atoll.round`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atoll.artifacts.card import model_card
+from atoll.artifacts.export import export_adapter
+from atoll.core import Failure, Federation, Reply, Report, Runtime, State, Task
+from atoll.disk.files import make_folder, write_text
+from atoll.disk.lock import alone
+from atoll.experiment.runtime import open_runtime
+from atoll.experiment.setup import Setup
+from atoll.experiment.trackers import tracking
+from atoll.round import federate
+from atoll.runs.checkpoints import Checkpoint, save_best, save_round
+from atoll.runs.compare import Arm, Comparison, compare
+from atoll.runs.lines import RoundLine, public, round_line
+from atoll.runs.resume import Progress, progress, started
+from atoll.runs.run_dir import RunDirectory, begin
+from atoll.runs.selection import best_round, chosen, stalled
+from atoll.runs.summary import summarize
+
+__all__ = ["Observer", "federated", "run_experiment"]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who watches: notes, steps of long work, rounds of an earlier process, and finished rounds.
+
+    step: (what, how many of it are done, of how many).
+    """
+
+    note: Callable[[str], None] = lambda text: None
+    step: Callable[[str, int, int], None] = lambda what, done, total: None
+    resumed: Callable[[Sequence[RoundLine]], None] = lambda lines: None
+    round: Callable[[RoundLine], None] = lambda line: None
+
+
+def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[str, Any]:
+    """Run all rounds and baselines, write the run directory, and return the summary.
+
+    Raises:
+        AtollError: when too few clients answer, or a file cannot be written.
+    """
+    rounds = federated(setup, output_dir, observer)
+    while True:
+        try:
+            next(rounds)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def federated(
+    setup: Setup, output_dir: Path, observer: Observer
+) -> Generator[RoundLine, None, dict[str, Any]]:
+    """A run, round by round; after the last one it trains the baselines and returns the summary.
+
+    An unfinished run of this experiment in `output_dir` goes on after its last checkpoint, also one
+    whose generator was left.
+    """
+    begun = time.perf_counter()
+    make_folder(output_dir)
+    with alone(output_dir):
+        run = begin(output_dir, setup)
+        setup = started(run, setup, observer.note)
+        done = before = progress(run, setup, observer.note)
+        if before.lines:
+            observer.note(f"going on after round {before.position.round} in {output_dir}")
+            observer.resumed(before.lines)
+        begun -= before.seconds
+        first = before.position.round + 1
+        with tracking(
+            setup.experiment, output_dir, note=observer.note, first_round=first
+        ) as tracked:
+            for done in _rounds(setup, run, before, observer):
+                save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
+                line = done.lines[-1]
+                tracked.log_round(public(setup, line))
+                observer.round(line)
+                yield line
+            summary = _finish(setup, run, done, observer, begun)
+            tracked.finish(summary)
+            return summary
+
+
+def _rounds(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+) -> Iterator[Progress]:
+    """The rounds after those that are `done`, each with its line in rounds.jsonl.
+
+    A round counts when its checkpoint is written, which is for the caller to do.
+    """
+    lines = list(done.lines)
+    if stalled(setup, lines):
+        return
+    for report, seconds in _timed(_reports(setup, run, done, observer)):
+        line = round_line(setup, report, seconds)
+        lines.append(line)
+        run.add_round(public(setup, line))
+        for client, why in line.failures.items():
+            observer.note(f"round {line.round}: {client} is left out: {why}")
+        if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
+            save_best(run.checkpoints, Checkpoint(report.position))
+        yield Progress(report.position, tuple(lines))
+        if stalled(setup, lines):
+            return
+
+
+def _reports(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+) -> Iterator[Report]:
+    federation = setup.experiment.federation
+    plan = Federation(
+        seed=setup.experiment.seed,
+        run="federated",
+        num_rounds=federation.num_rounds,
+        clients_per_round=setup.clients_per_round,
+        min_clients=federation.min_clients,
+    )
+    if done.position.round >= federation.num_rounds:
+        return
+    with open_runtime(setup, run.path, observer.note) as runtime:
+        watched = _Watched(runtime, observer.step)
+        yield from federate(setup.program, watched, plan, done.position)
+
+
+def _finish(
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, begun: float
+) -> dict[str, Any]:
+    """Baselines, and all that the run directory holds of the end."""
+    if stalled(setup, done.lines):
+        observer.note(f"round {done.position.round}: no better for "
+                      f"{setup.experiment.evaluate.patience} evaluations; stopped")  # fmt: skip
+    state: State = chosen(setup, run, done, observer.note)
+    lines = done.lines
+    # Hours of work: they are kept before the baselines begin, whatever becomes of those.
+    unmeasured = Comparison(Arm((), {}))
+    so_far = summarize(setup, unmeasured, lines=lines, seconds=time.perf_counter() - begun)
+    export_adapter(setup, state, run.adapter, so_far)
+    comparison = compare(
+        setup, state, rounds=so_far["best_round"] if setup.experiment.evaluate.load_best
+        else lines[-1].round, step=observer.step, note=observer.note,
+    )  # fmt: skip
+    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - begun)
+    run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
+    write_text(run.adapter / "README.md", model_card(setup, summary))
+    run.finish(summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A runtime that tells how many of the cohort have answered."""
+
+    inner: Runtime
+    step: Callable[[str, int, int], None]
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        return self.inner.roster
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        what = f"round {tasks[0].context.round}: {tasks[0].algorithm}"
+        self.step(what, 0, len(clients))
+        for done, reply in enumerate(self.inner.call(tasks, clients), start=1):
+            self.step(what, done, len(clients))
+            yield reply
+
+
+def _timed(reports: Iterator[Report]) -> Iterator[tuple[Report, float]]:
+    start = time.perf_counter()
+    for report in reports:
+        yield report, time.perf_counter() - start
+        start = time.perf_counter()

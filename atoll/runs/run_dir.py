@@ -1,0 +1,138 @@
+"""The run directory: what a run writes, and where.
+
+experiment.yaml (resolved) · run.json (versions, seed, command, fingerprints) · rounds.jsonl ·
+clients.jsonl · checkpoints/ · client_state/ · summary.json · adapter/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atoll.config import dump
+from atoll.disk.files import append_line, json_text, write_json, write_text
+from atoll.errors import RunError
+from atoll.experiment.setup import Setup
+from atoll.models.locate import fingerprint
+
+__all__ = ["RunDirectory", "begin"]
+
+PACKAGES = ("atoll", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and appends; every whole file appears at once."""
+
+    path: Path
+
+    @property
+    def adapter(self) -> Path:
+        """Where the trained adapter goes."""
+        return self.path / "adapter"
+
+    def add_round(self, line: dict[str, Any]) -> None:
+        """One line of rounds.jsonl."""
+        append_line(self.path / "rounds.jsonl", line)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run stands after its last rounds."""
+        return self.path / "checkpoints"
+
+    def record(self) -> dict[str, Any] | None:
+        """run.json; None where the run has not begun."""
+        if not (self.path / "run.json").is_file():
+            return None
+        found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return found
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The whole lines of rounds.jsonl; the last one may have been cut off."""
+        path = self.path / "rounds.jsonl"
+        if not path.is_file():
+            return []
+        found: list[dict[str, Any]] = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def keep_rounds(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write rounds.jsonl anew, with these lines alone."""
+        text = "".join(json_text(line) + "\n" for line in lines)
+        write_text(self.path / "rounds.jsonl", text)
+
+    def clients(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write clients.jsonl."""
+        text = "".join(json_text(line) + "\n" for line in lines)
+        write_text(self.path / "clients.jsonl", text)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, which says that the run is complete."""
+        write_json(self.path / "summary.json", summary)
+
+
+def begin(path: Path, setup: Setup) -> RunDirectory:
+    """Write what a run writes before its first round, or add to it where the run goes on.
+
+    Raises:
+        RunError: when data or base are no longer those that the run was started with.
+    """
+    run = RunDirectory(path)
+    started = run.record()
+    # A run that goes on is unfinished, and with more rounds its file is another one.
+    (path / "summary.json").unlink(missing_ok=True)
+    write_text(path / "experiment.yaml", dump(setup.experiment))
+    found = _record(setup)
+    if started is None:
+        write_json(path / "run.json", found)
+        return run
+    _check_same(started["fingerprints"], found["fingerprints"], setup, path)
+    again = {"versions": found["versions"], "command": found["command"]}
+    write_json(path / "run.json", {**started, "resumed": [*started.get("resumed", []), again]})
+    return run
+
+
+def _check_same(
+    before: Mapping[str, str], now: Mapping[str, str], setup: Setup, path: Path
+) -> None:
+    named = {"data": setup.experiment.data.path, "base": setup.experiment.model.name_or_path}
+    for kind, what in named.items():
+        if before[kind] != now[kind]:
+            raise RunError(
+                f"{what} has changed since the run in {path} was started, so that it cannot go on "
+                "with the same numbers; put back what was there, set output_dir to a new "
+                "directory, or add --fork to start anew from its last checkpoint"
+            )
+
+
+def _record(setup: Setup) -> dict[str, Any]:
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "command": sys.argv,
+        "seed": setup.experiment.seed,
+        "threads": torch.get_num_threads(),
+        "device": str(setup.bench.device),
+        "group_size": setup.bench.group_size,
+        "dtype": str(next(setup.base.model.parameters()).dtype).removeprefix("torch."),
+        "targets": list(setup.built.targets),
+        "fingerprints": {
+            "base": fingerprint(setup.base.backbone),
+            "data": setup.data.fingerprint,
+        },
+        "data": setup.data.card(),
+        "forked_from": setup.forked_from,
+    }

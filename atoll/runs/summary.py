@@ -1,0 +1,142 @@
+"""summary.json: the run in numbers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from atoll import rng
+from atoll.experiment.setup import Setup
+from atoll.runs.compare import Arm, Comparison, final_of, metrics_of_arm
+from atoll.runs.intervals import LEVEL, draws, interval, resamples
+from atoll.runs.lines import RoundLine
+from atoll.runs.selection import best_round
+
+__all__ = ["per_client", "summarize", "trainable_parameters"]
+
+ARMS = ("federated", "local", "pooled")
+WORST = 0.1
+"""The share of the clients whose mean stands beside the single worst one."""
+
+
+def summarize(
+    setup: Setup, comparison: Comparison, *, lines: Sequence[RoundLine], seconds: float
+) -> dict[str, Any]:
+    """All that summary.json holds."""
+    metric, arms = setup.bench.objective.metric, comparison.arms
+    found = {name: metrics_of_arm(setup, arm) for name, arm in arms.items()}
+    finals = {name: numbers and numbers[metric.name] for name, numbers in found.items()}
+    return {
+        "task": setup.experiment.model.task,
+        "metric": metric.name,
+        "higher_is_better": metric.higher_is_better,
+        "final": finals["federated"],
+        "baselines": {name: finals.get(name) for name in ARMS[1:]},
+        "metrics": found,
+        "intervals": _intervals(setup, arms),
+        "own": {name: _own(setup, arms[name]) if name in arms else None for name in ARMS},
+        "per_client": per_client(setup, comparison),
+        "num_rounds": lines[-1].round if lines else 0,
+        "best_round": best_round(setup, lines),
+        "exchanges": sum(line.exchanges for line in lines),
+        "bytes_up": sum(line.bytes_up for line in lines),
+        "bytes_down": sum(line.bytes_down for line in lines),
+        "seconds": round(seconds, 3),
+        "trainable_parameters": trainable_parameters(setup),
+        "skipped_clients": list(setup.data.skipped),
+        "epsilon": None,
+        "delta": None,
+    }
+
+
+def per_client(setup: Setup, comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Rows and metrics of each client, None where it has no held-out rows.
+
+    gain: how much better the federated model is than the client's own, on the client's rows.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for client, count in setup.data.counts.items():
+        measured = {
+            name: arm.own[client].score(setup.bench.objective.metric)
+            for name, arm in comparison.arms.items()
+            if client in arm.own
+        }
+        found[client] = {
+            "train": count.train,
+            "test": count.test,
+            **{
+                name: final_of(setup, measured[name]) if name in measured else None
+                for name in comparison.arms
+            },
+            **_gain(setup, comparison, client),
+        }
+    return found
+
+
+def trainable_parameters(setup: Setup) -> int:
+    """Values that local training moves."""
+    parts = ("adapter", "head") if setup.bench.train_head else ("adapter",)
+    if "train" not in setup.program.algorithms:
+        return 0
+    state = setup.start.server
+    return sum(value.numel() for part in parts for value in state.get(part, {}).values())
+
+
+def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:
+    """Mean by rows, the worst client and the worst tenth, and the deviation over clients."""
+    metric = setup.bench.objective.metric
+    scores = [score for rows in arm.own.values() if (score := rows.score(metric)).count]
+    if not scores:
+        return dict.fromkeys(("mean", "worst", "worst_decile", "spread"))
+    finals = [metric.finals(score.sums, score.count)[metric.name] for score in scores]
+    worst = sorted(finals, reverse=not metric.higher_is_better)
+    total = scores[0]
+    for score in scores[1:]:
+        total += score
+    return {
+        "mean": final_of(setup, total),
+        "worst": worst[0],
+        "worst_decile": statistics.fmean(worst[: math.ceil(WORST * len(worst))]),
+        "spread": statistics.pstdev(finals),
+    }
+
+
+def _intervals(setup: Setup, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
+    """Of the federated metric on the common rows, and of its difference to the other arms'."""
+    models = {name: arm.common for name, arm in arms.items() if arm.common}
+    if "federated" not in models:
+        return None
+    found = draws(
+        setup.bench.objective.metric,
+        list(models.values()),
+        number=resamples(sum(map(len, models.values()))),
+        generator=rng.numpy_generator(setup.experiment.seed, "bootstrap"),
+    )
+    columns = dict(zip(models, found.T, strict=True))
+    federated = columns.pop("federated")
+    return {
+        "level": LEVEL,
+        "federated": interval(federated),
+        **{f"federated_minus_{name}": interval(federated - c) for name, c in columns.items()},
+    }
+
+
+def _gain(setup: Setup, comparison: Comparison, client: str) -> dict[str, Any]:
+    metric, local = setup.bench.objective.metric, comparison.local
+    if local is None or client not in local.own:
+        return {}
+    pair = [[comparison.federated.own[client]], [local.own[client]]]
+    if not len(local.own[client].counts):
+        return {"gain": None, "gain_interval": None}
+    sign = 1 if metric.higher_is_better else -1
+    found = draws(
+        metric,
+        pair,
+        number=resamples(2 * len(local.own)),
+        generator=rng.numpy_generator(setup.experiment.seed, "bootstrap", client),
+    )
+    first, second = (final_of(setup, rows[0].score(metric)) for rows in pair)
+    gain = None if first is None or second is None else sign * (first - second)
+    return {"gain": gain, "gain_interval": interval(sign * (found[:, 0] - found[:, 1]))}

@@ -1,0 +1,290 @@
+"""Runs that go on: after a stop, with more rounds, from another run's model, on damaged files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atoll.config import dump, load
+from atoll.core import Position
+from atoll.errors import RunError
+from atoll.experiment.setup import Setup, prepare
+from atoll.experiment.standing import Machine, standing
+from atoll.runs.checkpoints import Checkpoint, latest, read, save_round, write
+from atoll.runs.lines import RoundLine
+from atoll.runs.resume import forked
+from atoll.runs.run import Observer, federated, run_experiment
+from atoll.runs.selection import best_round, stalled
+from tests.support.federation import SIZES, labelled_rows
+from tests.support.models import Zoo
+from tests.support.scenes import scene
+
+SECTIONS: dict[str, Mapping[str, Any]] = {
+    "model": {"pooling": "mean"},
+    "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+    "federation": {"num_rounds": 3, "clients_per_round": 2, "algorithm": "scaffold"},
+    "evaluate": {"baselines": []},
+}
+
+
+def _setup(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> Setup:
+    both = {name: {**SECTIONS.get(name, {}), **sections.get(name, {})} for name in
+            {**SECTIONS, **sections}}  # fmt: skip
+    return scene(folder, zoo, **both)
+
+
+def _after(setup: Setup, run: Path, rounds: int) -> None:
+    """Leave a run after so many rounds beside round 0."""
+    heard: list[int] = []
+    for line in federated(setup, run, Observer()):
+        heard.append(line.round)
+        if line.round == rounds:
+            break
+    assert heard[-1] == rounds
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    run_experiment(_setup(folder, zoo), folder / "run", Observer())
+    return folder / "run"
+
+
+def _same_weights(run: Path, other: Path) -> bool:
+    a, b = _weights(run), _weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_generator_that_is_left_goes_on(
+    tmp_path: Path, zoo: Zoo, whole: Path, rounds: int
+) -> None:
+    _after(_setup(tmp_path, zoo), tmp_path / "run", rounds)
+    notes: list[str] = []
+    again = _setup(tmp_path, zoo)
+    heard = list(federated(again, tmp_path / "run", Observer(note=notes.append)))
+    assert [line.round for line in heard] == list(range(rounds + 1, 4))
+    assert notes == [f"going on after round {rounds} in {tmp_path / 'run'}"]
+    assert _same_weights(tmp_path / "run", whole)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(record["resumed"]) == 1
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, zoo: Zoo, whole: Path
+) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 2)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["round-1", "round-2"]
+    tensors = run / "checkpoints" / "round-2" / "server.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-7] + b"harmful")
+    notes: list[str] = []
+    run_experiment(_setup(tmp_path, zoo), run, Observer(note=notes.append))
+    assert notes == [
+        "checkpoint round-2 is damaged (its tensors are not those that were written); going on "
+        "from round-1",
+        f"going on after round 1 in {run}",
+    ]
+    assert _same_weights(run, whole), "the clients' states went back as well"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', "null"])
+def test_no_whole_checkpoint_is_an_error_that_keeps_everything(
+    tmp_path: Path, zoo: Zoo, content: str
+) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 0)
+    (run / "checkpoints" / "round-0" / "position.json").write_text(content)
+    before = sorted(run.rglob("*"))
+    with pytest.raises(RunError, match=r"no checkpoint in .* can be read: .*round-0 is damaged"):
+        run_experiment(_setup(tmp_path, zoo), run, Observer())
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_checkpoint_of_another_version(tmp_path: Path) -> None:
+    save_round(tmp_path, Checkpoint(Position({"adapter": {"w": torch.ones(2)}}, 4)))
+    path = tmp_path / "round-4" / "position.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 7'))
+    with pytest.raises(RunError, match=r"another version of Atoll \(format 7, this one reads 1\)"):
+        latest(tmp_path, print)
+
+
+def test_a_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
+    server = {
+        "adapter": {"b": torch.randn(3, 2, dtype=torch.float64), "a/c": torch.zeros(0)},
+        "head": {},
+        "moments": {"count": torch.tensor(3), "half": torch.randn(4).bfloat16()},
+    }
+    shared = torch.randn(4, 4)
+    server["views"] = {"left": shared[:, :2], "right": shared[:, 2:]}
+    position = Position(server, 7, 12, {"ada": 3, "ü/b": 11})
+    write(tmp_path / "round-7", Checkpoint(position, 1.5))
+    found = read(tmp_path / "round-7")
+    assert found.seconds == 1.5
+    assert (found.position.round, found.position.exchanges) == (7, 12)
+    assert found.position.folded == position.folded
+    assert list(found.position.server) == list(server)
+    for part, tree in server.items():
+        assert list(found.position.server[part]) == list(tree)
+        for name, value in tree.items():
+            assert found.position.server[part][name].dtype == value.dtype
+            assert torch.equal(found.position.server[part][name], value)
+
+
+def test_more_rounds_extend_a_finished_run(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
+    shutil.copytree(whole.parent, tmp_path, dirs_exist_ok=True)
+    longer = _setup(tmp_path, zoo, federation={"num_rounds": 5})
+    found = standing(tmp_path / "run", dump(_moved(longer, whole)))
+    assert (found.state, found.changes) == ("unfinished", "federation.num_rounds: 3 -> 5")
+    heard = list(federated(longer, tmp_path / "run", Observer()))
+    assert [line.round for line in heard] == [4, 5]
+    straight = tmp_path / "straight"
+    run_experiment(longer, straight, Observer())
+    # At a constant learning rate, and with a head that trains, five rounds are five rounds.
+    assert _same_weights(tmp_path / "run", straight)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_rounds"] == 5
+
+
+def _moved(setup: Setup, run: Path) -> Any:
+    """The experiment as it stands in another place's run directory."""
+    held = load(run / "experiment.yaml").experiment
+    return held.model_copy(update={"federation": setup.experiment.federation})
+
+
+def test_fewer_rounds_or_another_key_are_another_experiment(whole: Path) -> None:
+    held = load(whole / "experiment.yaml").experiment
+    for section, key, value in [("federation", "num_rounds", 2), ("train", "momentum", 0.5)]:
+        changed = vars(held)[section].model_copy(update={key: value})
+        found = standing(whole, dump(held.model_copy(update={section: changed})))
+        assert found.state == "other"
+        assert found.changes.startswith(f"{section}.{key}: ")
+    assert standing(whole, dump(held)).state == "finished"
+
+
+def test_a_fork_starts_from_the_checkpoint_and_survives_its_origin(
+    tmp_path: Path, zoo: Zoo, whole: Path
+) -> None:
+    last = read(whole / "checkpoints" / "round-3").position.server
+    setup = _setup(tmp_path, zoo, federation={"num_rounds": 1}, train={"learning_rate": 1e-4})
+    notes: list[str] = []
+    setup = forked(setup, whole, notes.append)
+    for part in ("adapter", "head"):
+        for name, value in setup.start.server[part].items():
+            assert torch.equal(value, last[part][name])
+    run = tmp_path / "run"
+    _after(setup, run, 0)
+    record = json.loads((run / "run.json").read_text())
+    assert record["forked_from"] == {"run": str(whole), "round": 3}
+    # Its start is its own: going on does not look at the origin again.
+    again = _setup(tmp_path, zoo, federation={"num_rounds": 1}, train={"learning_rate": 1e-4})
+    run_experiment(again, run, Observer())
+    straight = tmp_path / "straight"
+    run_experiment(setup, straight, Observer())
+    assert _same_weights(run, straight)
+    assert not _same_weights(run, whole)
+
+
+def test_a_fork_of_another_shape(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
+    setup = _setup(tmp_path, zoo, adapter={"r": 3})
+    with pytest.raises(RunError, match=r"is \(3, 32\) in this experiment, and the checkpoint of"):
+        forked(setup, whole, print)
+    with pytest.raises(RunError, match="has no checkpoint to start from"):
+        forked(setup, tmp_path, print)
+
+
+def test_data_that_changed_since(tmp_path: Path, zoo: Zoo) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 1)
+    with (tmp_path / "data" / "ada" / "train.jsonl").open("a") as stream:
+        stream.write(json.dumps({"text": "more", "label": "sea"}) + "\n")
+    with pytest.raises(RunError, match=r"data has changed since the run in .* was started"):
+        run_experiment(_setup(tmp_path, zoo), run, Observer())
+
+
+def test_rounds_without_their_lines(tmp_path: Path, zoo: Zoo) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 2)
+    (run / "rounds.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"rounds.jsonl does not hold the 3 rounds"):
+        run_experiment(_setup(tmp_path, zoo), run, Observer())
+
+
+def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 1)
+    with (run / "rounds.jsonl").open("a") as stream:
+        stream.write('{"round": 2, "lo')
+    run_experiment(_setup(tmp_path, zoo), run, Observer())
+    lines = (run / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_a_run_goes_on_with_the_group_size_that_it_found(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo)
+    _after(setup, tmp_path / "run", 0)
+    found = standing(tmp_path / "run", dump(setup.experiment))
+    assert found.machine == Machine(2, torch.get_num_threads(), "cpu")
+    other = Machine(3, 1, "cpu")
+    loaded = load(tmp_path / "experiment.yaml")
+    assert prepare(loaded, note=print, machine=other).bench.group_size == 3
+
+
+@pytest.fixture
+def watched(tmp_path: Path, zoo: Zoo) -> Callable[..., Setup]:
+    return lambda **evaluate: _setup(tmp_path, zoo, evaluate={"baselines": [], **evaluate})
+
+
+def _lines(*own: float | None) -> list[RoundLine]:
+    return [
+        RoundLine(round, None, None, value, 0, 0, 0, 0, {}, 0.1) for round, value in enumerate(own)
+    ]
+
+
+def test_the_best_round_is_the_first_of_the_best(watched: Callable[..., Setup]) -> None:
+    setup = watched()
+    assert best_round(setup, _lines(None, 0.5, None, 0.7, 0.7, 0.2)) == 3
+    assert best_round(setup, _lines(None, None)) is None
+    assert best_round(setup, []) is None
+
+
+def test_patience_counts_evaluations(watched: Callable[..., Setup]) -> None:
+    setup = watched(patience=2)
+    assert not stalled(setup, _lines(0.5, None, 0.4))
+    assert stalled(setup, _lines(0.5, None, 0.4, None, 0.5))
+    assert not stalled(setup, _lines(0.5, 0.4, 0.6, 0.5))
+    assert not stalled(watched(), _lines(0.5, 0.4, 0.3, 0.2))
+
+
+def test_the_best_model_is_the_one_that_is_exported(tmp_path: Path, zoo: Zoo) -> None:
+    """A learning rate that destroys: some round before the last is the best on unseen rows."""
+    for client, rows in labelled_rows({name: size + 6 for name, size in SIZES.items()}).items():
+        (tmp_path / "data" / client).mkdir(parents=True)
+        for split, part in (("train", rows[6:]), ("test", rows[:6])):
+            text = "".join(json.dumps(row) + "\n" for row in part)
+            (tmp_path / "data" / client / f"{split}.jsonl").write_text(text)
+    setup = _setup(
+        tmp_path, zoo, evaluate={"load_best": True},
+        train={"learning_rate": 0.3}, federation={"num_rounds": 5},
+    )  # fmt: skip
+    notes: list[str] = []
+    summary = run_experiment(setup, tmp_path / "run", Observer(note=notes.append))
+    lines = [json.loads(x) for x in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: (line["own"], -line["round"]))
+    assert best["own"] > lines[-1]["own"], f"no case: {[line['own'] for line in lines]}"
+    assert summary["best_round"] == best["round"]
+    assert summary["final"] == pytest.approx(best["own"])
+    assert notes == [f"the model of round {best['round']} is taken: the best on held-out rows"]
+    kept = [path.name for path in (tmp_path / "run" / "checkpoints").glob("best-*")]
+    assert kept == [f"best-{best['round']}"]
