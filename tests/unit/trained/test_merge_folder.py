@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.unit.experiment.test_files import with_little_room
 
 from atoll.disk.folder import free_place, new_folder
 from atoll.errors import RunError
+from tests.unit.disk.test_files import with_little_room
 
 
 def fill(folder: Path, text: str) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tests.unit.experiment.test_tasks_text import task_scene
-from tests.unit.experiment.test_tasks_vision import scene
 from torch import Tensor
 
 from atoll.runs.run import Observer, run_experiment
@@ -23,6 +21,8 @@ from tests.support.gallery import Gallery
 from tests.support.images import save_picture
 from tests.support.models import Zoo
 from tests.support.scenes import largest
+from tests.unit.tasks.test_tasks_text import task_scene
+from tests.unit.tasks.test_tasks_vision import scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
