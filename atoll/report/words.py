@@ -82,6 +82,6 @@ def legible(text: str) -> str:
 
 
 def short(text: str, length: int) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(legible(text).split())
+    """One line of at most so many characters; of blanks alone, a character that can be seen."""
+    line = " ".join(legible(text).split()) or "\N{REPLACEMENT CHARACTER}" * bool(text)
     return line if len(line) <= length else line[: length - 1] + "…"

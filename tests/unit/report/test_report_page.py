@@ -153,6 +153,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.text(min_size=1, max_size=60), why=st.text(max_size=60))
 @example(name="<", why="]]>")
+@example(name="\n", why="")
 def test_any_name_and_message_leaves_the_page_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, plain_tags: list[str], name: str, why: str
 ) -> None:
