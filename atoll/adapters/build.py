@@ -133,7 +133,7 @@ def _tried(
 ) -> Found:
     try:
         return try_out(model, probe, clients=clients)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         if settings.method in _PLANNERS:
             raise
         dtype = str(next(plan.model.parameters()).dtype).removeprefix("torch.")

@@ -119,8 +119,10 @@ def _inject(base: Base, method: str, config: Any, *, seed: int) -> _Injected:
     """PEFT's modules in a new copy of the base's, their first values drawn from the seed."""
     from peft import get_peft_model
 
-    tensors = [*base.model.parameters(), *base.model.buffers()]
-    model = copy.deepcopy(base.model, {id(tensor): tensor for tensor in tensors})
+    shared: list[Any] = [*base.model.parameters(), *base.model.buffers()]
+    # Layers of bitsandbytes take their weights from the parameter into a state, once.
+    shared += [vars(module)["state"] for module in base.model.modules() if "state" in vars(module)]
+    model = copy.deepcopy(base.model, {id(one): one for one in shared})
     old = {id(module) for module in model.modules()}
     config = copy.deepcopy(config)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:

@@ -111,6 +111,8 @@ def _prepared(
     device = device_of(experiment.train.device if machine is None else machine.device)
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
     bench = placed_on(bench, device)
+    # Another one where PEFT adapts a copy, which shares parameters and not buffers.
+    base.model.to(device)
     if built.alone is None:
         size = experiment.train.group_size if machine is None else machine.group_size
         size = group_size(bench, clients=data.clients) if size == "auto" else size

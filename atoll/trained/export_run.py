@@ -67,6 +67,8 @@ def export_run(path: Path, output: Path, terms: Terms, *, note: Callable[[str], 
         ModelError: when it would not say what the trained model says; nothing is written then.
     """
     place = free_place(output, force=terms.force)
+    if terms.merge:
+        _check_mergeable(path / "experiment.yaml")
     run, made_up = _opened(path, note)
     _check_apart(place, run)
     _check_base(run)
@@ -85,6 +87,17 @@ def export_run(path: Path, output: Path, terms: Terms, *, note: Callable[[str], 
         write_text(folder / "README.md", text)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Exported(place, str(dtype).removeprefix("torch."), found, made_up, size)
+
+
+def _check_mergeable(file: Path) -> None:
+    """Refuse to merge what stands between layers, before anything is loaded."""
+    section = read_yaml(file).get("adapter") if file.is_file() else None
+    if isinstance(section, dict) and section.get("method") == "bottleneck":
+        raise ModelError(
+            "adapter.method is bottleneck, whose layers stand between those of the model: its "
+            "weights have no place for them; export without --merge, which writes the layers and, "
+            "in README.md, the lines that put them on the model"
+        )
 
 
 def _opened(path: Path, note: Callable[[str], None]) -> tuple[TrainedRun, bool]:

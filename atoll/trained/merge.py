@@ -10,14 +10,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from atoll.adapters.build import build_adapter
 from atoll.adapters.peft_tuner import first_line
 from atoll.adapters.stacked import StackedModel
+from atoll.artifacts.plain_lines import activation_of, add_bottlenecks
 from atoll.errors import ModelError
+from atoll.experiment.predicting import probe_batch
+from atoll.experiment.setup import Setup
 from atoll.models.base import Base
 from atoll.trained.load_run import TrainedRun
 from atoll.trained.quantised import dequantise, is_quantised
 
-__all__ = ["dress", "fits_plain", "in_full", "merged_into", "set_dtype", "widen", "with_head"]
+__all__ = ["dress", "in_full", "merged_into", "set_dtype", "widen", "with_head"]
 
 
 def in_full(run: TrainedRun) -> StackedModel:
@@ -25,15 +29,20 @@ def in_full(run: TrainedRun) -> StackedModel:
 
     There its outputs depend on what was trained, and not on how many digits a weight has.
     """
-    base, stacked = run.setup.base, run.setup.bench.model
+    setup, base = run.setup, run.setup.base
     quantised = is_quantised(base.backbone)
     dequantise(base.backbone)
     widen(base.backbone)
     if not quantised:
-        return stacked
-    # Some quantisers have modules of their own, which are others now.
-    stacked.close()
-    return StackedModel(stacked.model, stacked.sites, own=stacked.own)
+        return setup.bench.model
+    # What stood on quantised layers, or was made of a copy of them, is made again on plain ones.
+    setup.bench.model.close()
+    base.model.cpu()
+    probe = probe_batch(setup.bench.objective, setup.data)
+    again = build_adapter(base, setup.experiment.adapter, probe).model
+    again.model.to(setup.bench.device)
+    base.model.to(setup.bench.device)
+    return again
 
 
 def merged_into(base: Base, folder: Path) -> nn.Module:
@@ -67,18 +76,23 @@ def merged_into(base: Base, folder: Path) -> nn.Module:
     return merged
 
 
-def dress(base: Base, folder: Path) -> StackedModel:
+def dress(setup: Setup, folder: Path) -> StackedModel:
     """The base model under the adapter in a folder, loaded as its card says: without Atoll.
 
     What the checkpoint lacked is wiped first, so that the folder must bring it.
     """
+    base, adapter = setup.base, setup.experiment.adapter
     top = base.head.split(".")[0] if base.head else None
     for name, value in base.model.named_parameters():
         if name in base.fresh or name.split(".")[0] == top:
             value.data.zero_()
     if (folder / "adapter_config.json").exists():
         return with_head(base, _wrapped(base.backbone, folder), folder)
-    _load_plain(base.backbone, folder)
+    if adapter.method == "bottleneck":
+        stored = load_file(folder / "model.safetensors", device=str(setup.bench.device))
+        add_bottlenecks(base.backbone, stored, activation_of(adapter.activation))
+    else:
+        _load_plain(base.backbone, folder)
     return with_head(base, base.backbone, folder)
 
 
@@ -109,12 +123,6 @@ def set_dtype(backbone: nn.Module, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def fits_plain(backbone: nn.Module, folder: Path) -> bool:
-    """Whether all that a folder holds has a place in the model's own class, or in PEFT."""
-    file = folder / "model.safetensors"
-    return not file.exists() or load_file(file).keys() <= backbone.state_dict().keys()
-
-
 def _wrapped(backbone: nn.Module, folder: Path) -> nn.Module:
     """The backbone under PEFT's adapter."""
     from peft import PeftModel
@@ -130,12 +138,8 @@ def _load_plain(backbone: nn.Module, folder: Path) -> None:
     file = folder / "model.safetensors"
     if not file.exists():
         return
-    found = backbone.load_state_dict(load_file(file), strict=False)
-    if found.unexpected_keys:
-        raise ModelError(
-            f"{found.unexpected_keys[0]} was trained, and the base model's own class has no place "
-            "for it; export without --merge"
-        )
+    unknown = backbone.load_state_dict(load_file(file), strict=False).unexpected_keys
+    assert not unknown, f"{file} holds {unknown}"
 
 
 def _untie(wrapped: nn.Module) -> None:

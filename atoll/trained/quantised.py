@@ -44,6 +44,8 @@ def dequantise(backbone: Any) -> None:
                 plain = nn.Parameter(weight.dequantize().float(), requires_grad=False)
                 backbone.get_submodule(module).register_parameter(leaf, plain)
             quantiser.remove_quantization_config(backbone)
+        # PEFT reads it.
+        vars(backbone).pop("is_loaded_in_8bit", None)
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the base model's weights are quantised ({method}), and cannot be made plain here: "

@@ -9,21 +9,12 @@ from pathlib import Path
 
 import torch
 
-from atoll.artifacts.read_adapter import read_adapter
 from atoll.disk.files import write_json
 from atoll.disk.folder import MARK
 from atoll.errors import ModelError
 from atoll.models.objective import Batch
 from atoll.trained.load_run import TrainedRun
-from atoll.trained.merge import (
-    dress,
-    fits_plain,
-    in_full,
-    merged_into,
-    set_dtype,
-    widen,
-    with_head,
-)
+from atoll.trained.merge import dress, in_full, merged_into, set_dtype, widen, with_head
 from atoll.trained.merged_folder import read_back, write_merged
 from atoll.trained.outputs import Gap, gap_between, outputs_of
 from atoll.trained.quantised import is_quantised, restore_conv1d, was_conv1d
@@ -109,13 +100,8 @@ def verified_copy(
         widen(base.backbone)
     trained = outputs_of(stacked, run.values, batches)
     shutil.copytree(run.path / "adapter", folder, dirs_exist_ok=True)
-    if fits_plain(base.backbone, folder):
-        stacked.close()
-        again = outputs_of(dress(base, folder), {}, batches)
-    else:
-        # The card's lines put modules among the model's; here Atoll's own do the same.
-        again = outputs_of(stacked, read_adapter(run.setup, folder), batches)
-    gap = gap_between(trained, again)
+    stacked.close()
+    gap = gap_between(trained, outputs_of(dress(run.setup, folder), {}, batches))
     _refuse_beyond(gap, limit, "the adapter, loaded without Atoll, is not the trained model")
     return Verified(gap, limit)
 

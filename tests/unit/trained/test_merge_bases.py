@@ -42,8 +42,11 @@ def eight_bits(kind: str, zoo: Zoo, settings: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(zoo(kind), quantization_config=settings)
 
 
+@pytest.mark.parametrize("method", ["lora", "ia3", "vera"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_base_of_8_bits_is_made_plain_and_merged(kind: str, tmp_path: Path, zoo: Zoo) -> None:
+def test_a_base_of_8_bits_is_made_plain_and_merged(
+    kind: str, method: str, tmp_path: Path, zoo: Zoo
+) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
@@ -51,7 +54,8 @@ def test_a_base_of_8_bits_is_made_plain_and_merged(kind: str, tmp_path: Path, zo
     eight_bits(kind, zoo, BitsAndBytesConfig(load_in_8bit=True)).save_pretrained(base)
     AutoTokenizer.from_pretrained(zoo(kind)).save_pretrained(base)
     assert torch.int8 in {value.dtype for value in load_file(base / "model.safetensors").values()}
-    run = finish(tmp_path, zoo, kind, model={"name_or_path": str(base)})
+    adapter = {"method": method}
+    run = finish(tmp_path, zoo, kind, model={"name_or_path": str(base)}, adapter=adapter)
     ours = said_by(opened(run))
     found = export_run(run, tmp_path / "m", Terms(merge=True), note=_silent)
     assert found.verified.gap.relative < 1e-5
@@ -172,7 +176,7 @@ def test_a_folder_must_bring_what_the_checkpoint_lacked(zoo: Zoo, tmp_path: Path
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["modules_to_save"] = ["classifier"]
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    plain = dress(trained.setup.base, adapter)
+    plain = dress(trained.setup, adapter)
     assert gap_between(ours, outputs_of(plain, {}, batches)).relative > 0.01
 
 
