@@ -26,7 +26,7 @@ from atoll.local.train import LocalRule, Trained, train
 from atoll.tree import Tree
 from benchmarks.common import SCRATCH, interleave, markdown, write_result
 
-LAYERS = {"last 2 of 6": "[45]", "last 3 of 6": "[345]"}
+LAYERS = {"last of 6": "5", "last 2 of 6": "[45]", "last 3 of 6": "[345]"}
 
 
 def main() -> None:
