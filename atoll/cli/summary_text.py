@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,22 @@ def show_run(summary: Mapping[str, Any], path: Path, *, common_test: bool) -> No
         f"Everything is in {path}" + (f"; look at {report} in a browser" if drawn else ""),
         "Next:",
         *([] if drawn else [f"  {command_line('atoll', 'report', path)}"]),
-        f"  {command_line('atoll', 'eval', path)}",
-        f'  {command_line("atoll", "predict", path)} --text "..."',
-        "  atoll init classify",
+        *_next(summary["task"], path),
     ]
     _say("\n".join(lines))
+
+
+def _next(task: str, path: Path) -> Iterator[str]:
+    """What a finished run of a task is good for."""
+    yield f"  {command_line('atoll', 'eval', path)}"
+    if task in ("causal-lm", "preference"):
+        yield f"  {command_line('atoll', 'chat', path)} --compare"
+    else:
+        rows = task in ("image-classification", "token-classification")
+        asked = "--input new.jsonl" if rows else '--text "..."'
+        yield f"  {command_line('atoll', 'predict', path)} {asked}"
+    yield f"  {command_line('atoll', 'export', path)} --merge --output merged"
+    yield "  atoll recipes"
 
 
 def show_arms(

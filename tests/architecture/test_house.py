@@ -1,4 +1,4 @@
-"""The house as DESIGN §2 draws it: floors, no cycles, a loop that fits on a few screens."""
+"""The house: floors, no cycles, a loop that fits on a few screens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on every module (STYLE §8 and §9), each with a violation that it must see."""
+"""Rules on every module, each with a violation that it must see."""
 
 from __future__ import annotations
 

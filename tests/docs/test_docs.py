@@ -1,37 +1,33 @@
-"""What the documentation says is what the code does: its reference, its snippets, its links."""
+"""Pages that hold what the code also holds: the reference, an algorithm, tolerances, papers."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.models import Zoo
-from tests.support.scenes import scene
+from tests.support.pages import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+IDENTIFIER = re.compile(r"\b\d{4}\.\d{5}\b")
 
 
-def test_the_page_of_the_experiment_file_is_what_atoll_schema_prints() -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "atoll", "schema"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    ).stdout  # fmt: skip
-    page = (ROOT / "docs" / "experiment-file.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```\n(.*?)```", page, flags=re.DOTALL)
-    assert block.strip() == printed.strip()
+def test_the_page_of_the_experiment_file_is_what_atoll_schema_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from atoll.cli.app import guarded
+
+    assert guarded(["schema"]) == 0
+    (block,) = blocks(DOCS / "experiment-file.md")
+    assert block.text.strip() == capsys.readouterr().out.strip()
 
 
 def test_the_written_algorithm_is_found_from_the_experiment_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (ROOT / "docs" / "writing-an-algorithm.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    (named,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    found = {block.language: block.text for block in blocks(DOCS / "writing-an-algorithm.md")}
+    code, named = found["python"], found["yaml"]
     (tmp_path / "my_methods.py").write_text(code, encoding="utf-8")
     file = tmp_path / "e.yaml"
     file.write_text(f"model: {{name_or_path: m}}\ndata: {{path: d}}\n{named}", encoding="utf-8")
@@ -47,30 +43,36 @@ def test_the_written_algorithm_is_found_from_the_experiment_file(
     assert bound.keywords["mu"] == 0.1
 
 
-def test_the_python_page_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zoo: Zoo, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    scene(tmp_path, zoo, model={"pooling": "mean"})
-    (tmp_path / "experiment.yaml").rename(tmp_path / "classify.yaml")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "python.md", "exec"), {})
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[:3]] == ["0", "1", "2"]
-    assert "'local': " in said[3]
-    assert "'prediction': " in said[4]
+def test_the_tolerances_are_those_of_the_code() -> None:
+    from atoll.trained.verified import EXACT, QUANTISED, ROUNDED
+
+    page = (DOCS / "export-and-chat.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| .*\| (\d\S+) \|", page)
+    assert [float(number) for number in rows] == [EXACT, ROUNDED, QUANTISED]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
-    assert not missing
+def _papers() -> list[list[str]]:
+    """The rows of the table: method, paper, file, test."""
+    lines = (DOCS / "papers.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return rows[2:]
 
 
-def test_every_method_of_the_papers_table_has_its_file() -> None:
-    rows = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
-    files = re.findall(r"`((?:atoll|tests)/[^`]+)`", rows)
-    assert len(files) > 20
-    assert not [name for name in files if not (ROOT / name).exists()]
+def test_every_method_of_the_papers_table_has_its_file_and_its_test() -> None:
+    rows = _papers()
+    assert len(rows) > 30
+    for method, _, files, tests in rows:
+        for column, folder in ((files, "atoll/"), (tests, "tests/")):
+            named = re.findall(r"`([^`]+)`", column)
+            assert named, method
+            assert all(name.startswith(folder) and (ROOT / name).exists() for name in named), method
+
+
+def test_every_paper_that_the_code_names_is_in_the_table() -> None:
+    listed = {found for row in _papers() for found in IDENTIFIER.findall(row[1])}
+    named = {
+        found: path.name
+        for path in (ROOT / "atoll").rglob("*.py")
+        for found in IDENTIFIER.findall(path.read_text(encoding="utf-8"))
+    }
+    assert {found: name for found, name in named.items() if found not in listed} == {}

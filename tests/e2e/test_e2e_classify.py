@@ -65,9 +65,9 @@ def test_the_end_of_a_run_tells_the_result(folder: Any, first: Any) -> None:
         assert line.startswith(f"{name} ")
         assert line.removeprefix(name).split()[0] == f"{value:.3f}"
     assert lines[6].startswith(("Federating helped: ", "Federating did", "Federating was a draw: "))
-    assert lines[-3:] == [
-        "  atoll eval runs/labels", '  atoll predict runs/labels --text "..."',
-        "  atoll init classify",
+    assert lines[-5:] == [
+        "Next:", "  atoll eval runs/labels", '  atoll predict runs/labels --text "..."',
+        "  atoll export runs/labels --merge --output merged", "  atoll recipes",
     ]  # fmt: skip
 
 

@@ -1,9 +1,5 @@
-"""Typer's own imports are deprecated in the newest click; only warnings of ours are errors."""
+"""The command line is imported in this process."""
 
 from __future__ import annotations
 
-import warnings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import typer  # noqa: F401
+import tests.support.front  # noqa: F401

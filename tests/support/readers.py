@@ -1,0 +1,123 @@
+"""What a reader of each page has before the first command, and changes on the way: tiny things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.federation import labelled_rows, text_rows
+from tests.support.finished import finish
+from tests.support.images import COLOURS, save_picture
+from tests.support.pages import Reader
+from tests.support.task_sites import pair_rows, preference_rows
+
+if TYPE_CHECKING:
+    from tests.support.gallery import Gallery
+    from tests.support.models import Zoo
+
+__all__ = ["READERS", "Models"]
+
+SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SIZES = {"ada": 7, "bob": 5, "cy": 9}
+SHORT = {
+    "num_rounds: 10": "num_rounds: 2", "num_rounds: 5": "num_rounds: 2",
+    "max_length: 64": "max_length: 24", "max_length: 512": "max_length: 24",
+    "head_features: 2048": "head_features: 32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Models:
+    """Folders of tiny models."""
+
+    zoo: Zoo
+    gallery: Gallery
+
+
+def _write(rows: Mapping[str, Sequence[Mapping[str, Any]]], folder: str = "data") -> None:
+    for client, own in rows.items():
+        file = Path(folder) / client / "train.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
+
+
+def _texts(models: Models) -> Reader:
+    """Labelled texts; the tour, too, is one of seconds."""
+    _write(labelled_rows())
+    encoder = models.zoo("bert-with-pooler")
+    smaller = (
+        f"model.name_or_path={encoder}", "data.path=data/", "data.partition=null",
+        "adapter.target_modules=all-linear", "federation.clients_per_round=2",
+    )  # fmt: skip
+    return Reader({"builtin:minilm": encoder, **SHORT}, smaller)
+
+
+def _edited_file(models: Models) -> Reader:
+    """Who has taken the recipe and edited it before."""
+    reader = _texts(models)
+    reader.types("atoll init classify", "before")
+    Path("rows.csv").write_text("body,intent\nreef,sea\nmoon,sky\n", encoding="utf-8")
+    return reader
+
+
+def _chats(models: Models) -> Reader:
+    _write(text_rows())
+    tiny = models.zoo("llama")
+    return Reader({"builtin:smollm2": tiny, SMOL: tiny, **SHORT})
+
+
+def _images(models: Models) -> Reader:
+    for number, client in enumerate(("clinic-a", "clinic-b")):
+        names = [(f"scans/{i:04}.png", sorted(COLOURS)[i % 3]) for i in range(8 + number)]
+        for i, (image, colour) in enumerate(names):
+            save_picture(Path("data") / client / image, colour, 50 * number + i)
+        _write({client: [{"image": image, "label": colour} for image, colour in names]})
+    save_picture(Path("data/clinic-a/scans/0001.png"), "red", 7)
+    return Reader({"google/vit-base-patch16-224": models.gallery("vit"), **SHORT})
+
+
+def _pairs(models: Models) -> Reader:
+    _write(pair_rows(SIZES))
+    return Reader({"builtin:minilm": models.zoo("bert-with-pooler"), **SHORT})
+
+
+def _preferences(models: Models) -> Reader:
+    _write(preference_rows(SIZES))
+    return Reader({"builtin:smollm2": models.zoo("llama"), **SHORT})
+
+
+def _finished(kind: str, name: str) -> Callable[[Models], Reader]:
+    """A run of a tiny model that is finished."""
+
+    def reader(models: Models) -> Reader:
+        Path("runs").mkdir()
+        finish(Path("made"), models.zoo, kind).rename(Path("runs") / name)
+        return Reader()
+
+    return reader
+
+
+def _nothing(models: Models) -> Reader:
+    return Reader()
+
+
+READERS: Mapping[str, Callable[[Models], Reader]] = {
+    "README.md": _texts,
+    "docs/export-and-chat.md": _finished("llama", "finetune"),
+    "docs/index.md": _texts,
+    "docs/plan-and-doctor.md": _edited_file,
+    "docs/python.md": _edited_file,
+    "docs/recipes/classify.md": _texts,
+    "docs/recipes/dpo.md": _preferences,
+    "docs/recipes/embed.md": _pairs,
+    "docs/recipes/finetune.md": _chats,
+    "docs/recipes/quickstart.md": _texts,
+    "docs/recipes/vision.md": _images,
+    "docs/report.md": _finished("bert", "quickstart"),
+    "docs/runtimes.md": _nothing,
+    "docs/writing-an-algorithm.md": _nothing,
+}
+"""The pages of which something is to be typed."""
