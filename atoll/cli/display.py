@@ -72,7 +72,7 @@ class Display:
         rows = sum(count.train for count in setup.data.counts.values())
         self.note(
             f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
-            f"{counted(self._num_rounds, 'round')} of {setup.clients_per_round} clients"
+            f"{counted(self._num_rounds, 'round')} of {counted(setup.clients_per_round, 'client')}"
         )
 
     def resumed(self, lines: Sequence[RoundLine]) -> None:

@@ -117,6 +117,13 @@ def _three_numbers(reader: Reader) -> None:
     assert len(re.findall(r"\d\.\d+", _python_of(reader))) == 4
 
 
+def _three_runs(reader: Reader) -> None:
+    """One that was extended, and a fork of it beside it."""
+    rounds = {path.parent.name: len(path.read_text(encoding="utf-8").splitlines())
+              for path in Path("runs").glob("*/rounds.jsonl")}  # fmt: skip
+    assert rounds == {"classify": 5, "classify-2": 5}
+
+
 def _chat_in_json(reader: Reader) -> None:
     """One line of JSON a turn, with the keys that the page shows; cards beside each export."""
     text = PAGES["docs/export-and-chat.md"].read_text(encoding="utf-8")
@@ -136,6 +143,7 @@ OWN = {
     "docs/recipes/classify.md": _plain_lines_agree,
     "docs/recipes/embed.md": _three_numbers,
     "docs/recipes/vision.md": _plain_lines_agree,
+    "docs/resume.md": _three_runs,
 }
 """What else is to be seen at the end of a page."""
 

@@ -116,6 +116,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/recipes/finetune.md": _chats,
     "docs/recipes/quickstart.md": _texts,
     "docs/recipes/vision.md": _images,
+    "docs/resume.md": _edited_file,
     "docs/report.md": _finished("bert", "quickstart"),
     "docs/runtimes.md": _nothing,
     "docs/writing-an-algorithm.md": _nothing,

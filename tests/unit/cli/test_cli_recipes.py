@@ -17,14 +17,14 @@ from atoll.errors import ConfigError
 def test_every_recipe_is_a_valid_experiment_and_says_what_it_is(name: str, tmp_path: Path) -> None:
     text = find_recipe(name).read_text(encoding="utf-8")
     path = tmp_path / f"{name}.yaml"
-    path.write_text(text)
+    init(name, output=path)
     assert load(path).experiment.output_dir == f"runs/{name}"
     assert text.startswith("# ")
     assert 40 < len(about(text)) <= 100
 
 
 def test_the_recipes_are_there() -> None:
-    assert set(names()) >= {"classify", "finetune", "quickstart"}
+    assert set(names()) == {"classify", "dpo", "embed", "finetune", "quickstart", "vision"}
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "quickstart"])
