@@ -16,7 +16,14 @@ from torch.nn.functional import pad
 
 from atoll.adapters.plan import PeftFile, Plan, first_names, named_by
 from atoll.adapters.site import Frame, Site, split_clients
-from atoll.adapters.targets import in_layers, linear_fans, linear_targets, spared, transposed
+from atoll.adapters.targets import (
+    by_pattern,
+    in_layers,
+    linear_fans,
+    linear_targets,
+    spared,
+    transposed,
+)
 from atoll.config.adapter import Adapter
 from atoll.models.base import Base
 from atoll.tree import Tree
@@ -109,10 +116,20 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
     inside = linear_targets(base.backbone, rule, leave_out=spared(base, heads))
     if settings.layers_to_transform is not None:
         inside = in_layers(inside, settings.layers_to_transform, settings.layers_pattern)
+    rank = by_pattern(inside, settings.rank_pattern, settings.r, key="adapter.rank_pattern")
+    alpha = by_pattern(
+        inside, settings.alpha_pattern, settings.lora_alpha, key="adapter.alpha_pattern"
+    )
     fans = linear_fans(base, inside, leave_out=[*heads, *idle])
-    scale, targets = LoraScale(settings.lora_alpha, settings.use_rslora), list(fans)
+    targets, strip = list(fans), len(base.prefix)
     sites = [
-        lora_site(name, shape, r=settings.r, scale=scale, dropout=settings.lora_dropout)
+        lora_site(
+            name,
+            shape,
+            r=rank[name[strip:]],
+            scale=LoraScale(alpha[name[strip:]], settings.use_rslora),
+            dropout=settings.lora_dropout,
+        )
         for name, shape in fans.items()
     ]
 
@@ -123,6 +140,8 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
             r=settings.r,
             lora_alpha=settings.lora_alpha,
             lora_dropout=settings.lora_dropout,
+            rank_pattern=dict(settings.rank_pattern),
+            alpha_pattern=dict(settings.alpha_pattern),
             use_rslora=settings.use_rslora,
             target_modules=first_names(targets, base.prefix),
             fan_in_fan_out=transposed(base, targets),

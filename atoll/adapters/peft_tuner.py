@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from atoll import rng
 from atoll.adapters.dense import precise
-from atoll.adapters.plan import PeftFile, Plan
+from atoll.adapters.plan import INSIDE, PeftFile, Plan
 from atoll.adapters.stacked import Own
 from atoll.config.adapter import Adapter
 from atoll.config.peft_fields import peft_config
@@ -28,7 +28,6 @@ from atoll.tree import Tree
 
 __all__ = ["first_line", "tuner_plan"]
 
-INSIDE = "base_model.model."
 _NOISE = (
     "fan_in_fan_out is set to False", "Failed to load the CUDA extension",
     "Sparse invariant checks", "Unsupported layer type",

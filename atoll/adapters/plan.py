@@ -14,7 +14,10 @@ from atoll.config.adapter import Adapter
 from atoll.models.base import Base
 from atoll.tree import Tree
 
-__all__ = ["PeftFile", "Plan", "Planner", "first_names", "named_by"]
+__all__ = ["INSIDE", "PeftFile", "Plan", "Planner", "first_names", "named_by"]
+
+INSIDE = "base_model.model."
+"""What stands before a model's own names in a file of PEFT's."""
 
 
 @dataclass(frozen=True)

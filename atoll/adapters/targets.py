@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -15,6 +16,7 @@ from atoll.models.base import Base
 
 __all__ = [
     "bias_modules",
+    "by_pattern",
     "in_layers",
     "linear_fans",
     "linear_targets",
@@ -23,6 +25,9 @@ __all__ = [
     "spared",
     "transposed",
 ]
+
+
+T = TypeVar("T")
 
 
 def linear_targets(
@@ -92,6 +97,27 @@ def in_layers(
             f"modules are in {says}{hint}; name layers that are there"
         )
     return [name for name in names if places[name] in wanted]
+
+
+def by_pattern(
+    names: Sequence[str], patterns: Mapping[str, T], otherwise: T, *, key: str
+) -> dict[str, T]:
+    """For each name what the first pattern that describes its end says, as PEFT's `rank_pattern`.
+
+    Raises:
+        ModelError: when a pattern, which stands at `key`, describes none of the names.
+    """
+    rules = {pattern: re.compile(rf"(?:.*\.)?(?:{pattern})$") for pattern in patterns}
+    for pattern, rule in rules.items():
+        if not any(map(rule.match, names)):
+            raise ModelError(
+                f"{key} names {pattern}, which none of the target modules is called; there are "
+                f"{', '.join(sorted({name.rpartition('.')[2] for name in names}))}"
+            )
+    return {
+        name: next((patterns[p] for p, rule in rules.items() if rule.match(name)), otherwise)
+        for name in names
+    }
 
 
 def _nothing_matches(missing: Sequence[str], linear: Sequence[str]) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from atoll.adapters.plan import INSIDE
 from atoll.experiment.setup import Setup
 from atoll.tree import Tree
 
-__all__ = ["INSIDE", "adapter_config", "peft_tree"]
-
-INSIDE = "base_model.model."
-"""What stands before a model's own names in a file of PEFT's."""
+__all__ = ["adapter_config", "peft_tree"]
 
 
 def peft_tree(setup: Setup, values: Tree) -> Tree:

@@ -16,6 +16,8 @@ Method = Literal["lora", "ia3", "bottleneck", "layers", "bitfit", "full", "none"
 Names = Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
 Index = Annotated[int, Field(ge=0)]
 Indices = Annotated[tuple[Index, ...], Field(min_length=1)]
+Ranks = Mapping[NonEmpty, Annotated[int, Field(ge=1)]]
+Alphas = Mapping[NonEmpty, Annotated[float, Field(gt=0)]]
 
 
 class Adapter(BaseModel):
@@ -28,8 +30,21 @@ class Adapter(BaseModel):
         description="Trained part of the model; layers: its last blocks; none: the head alone; "
         "from adamss on: adapters of PEFT, one client at a time.",
     )
+    name_or_path: NonEmpty | None = Field(
+        None,
+        description="Folder of an adapter to go on from, PEFT's or the adapter/ of a run; null: a "
+        "new one.",
+    )
     r: int = Field(8, ge=0, description="Rank of LoRA.")
     lora_alpha: float = Field(16, gt=0, description="LoRA is scaled by lora_alpha / r.")
+    rank_pattern: Ranks = Field(
+        default_factory=dict,
+        description="Ranks of target modules that have another than r, as {q_proj: 4}; names or "
+        "regular expressions.",
+    )
+    alpha_pattern: Alphas = Field(
+        default_factory=dict, description="As rank_pattern, of other values than lora_alpha."
+    )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before LoRA.")
     use_rslora: bool = Field(False, description="Scale LoRA by lora_alpha / sqrt(r) instead.")
     target_modules: NonEmpty | Names | None = Field(

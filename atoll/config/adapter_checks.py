@@ -30,6 +30,9 @@ def check_adapter(adapter: Adapter, *, model: Model | None) -> Iterator[Problem]
         ("layers_pattern", adapter.layers_pattern),
     ):
         yield from _check_pattern(f"adapter.{name}", value, instead="module names")
+    for name in (*adapter.rank_pattern, *adapter.alpha_pattern):
+        key = "rank_pattern" if name in adapter.rank_pattern else "alpha_pattern"
+        yield from _check_pattern(f"adapter.{key}", name, instead="module names")
     yield from _check_layers(adapter)
     yield from _check_feedforward(adapter)
     if (

@@ -20,6 +20,7 @@ from atoll.experiment.predicting import predicting, probe_batch
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.standing import Machine
+from atoll.experiment.started import started_from
 from atoll.experiment.trackers import check_trackers
 from atoll.local.bench import Bench
 from atoll.local.features import feature_cache
@@ -127,6 +128,7 @@ def _prepared(
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads)
     state = first_state(bench, experiment)
+    state = started_from(experiment, state, base, built, data.labels, note=note)
     for algorithm in program.algorithms.values():
         state = algorithm.server.init(state)
     common = common_examples(objective, data)

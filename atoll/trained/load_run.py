@@ -80,7 +80,8 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     # Who trained it, and how, changes nothing of the model.
     # Its rows are read once: what blocks make of them is not kept.
     overrides = ["federation={}", "evaluate.baselines=[]", "report_to=none"]
-    overrides.append("train.prefix_cache=off")
+    # Its own values are read below.
+    overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
     loaded = load(path / "experiment.yaml", overrides=overrides)
     folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
     if folder is not None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from peft.utils.other import get_pattern_key
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from atoll.adapters.targets import bias_modules, linear_targets
+from atoll.adapters.targets import bias_modules, by_pattern, linear_targets
 from atoll.errors import ModelError
 from tests.support.models import Zoo
 
@@ -105,6 +106,20 @@ def test_every_bias_has_its_module(zoo: Zoo, kind: str) -> None:
     expected = {name for name, _ in model.named_parameters() if name.endswith(".bias")}
     assert {f"{name}.bias" for name in bias_modules(model, leave_out=[])} == expected
     assert "pooler.dense" not in bias_modules(model, leave_out=["pooler.dense"])
+
+
+def test_patterns_are_read_as_pefts() -> None:
+    names = ["layers.0.q_proj", "layers.0.mlp.up_proj", "layers.1.q_proj", "q_proj", "lq_proj"]
+    patterns = {r"1\.q_proj": 1, "q_proj": 2, r".*\.0\..*": 3}
+    found = by_pattern(names, patterns, 9, key="adapter.rank_pattern")
+    assert found == {n: patterns.get(get_pattern_key(patterns, n), 9) for n in names}
+    assert found == dict(zip(names, (2, 3, 1, 2, 9), strict=True))
+    with pytest.raises(ModelError) as caught:
+        by_pattern(names, {"proj": 4}, 9, key="adapter.rank_pattern")
+    assert str(caught.value) == (
+        "adapter.rank_pattern names proj, which none of the target modules is called; there are "
+        "lq_proj, q_proj, up_proj"
+    )
 
 
 def test_llama_has_no_biases(zoo: Zoo) -> None:

@@ -229,8 +229,8 @@ def test_an_adapter_of_another_projection_is_refused(tmp_path: Path, zoo: Zoo) -
     with pytest.raises(ModelError) as caught:
         read_adapter(there, folder)
     assert str(caught.value) == (
-        f"{folder}/adapter_model.safetensors holds another base_model.vera_A than adapter.method "
-        "vera makes here: it was trained under other settings (adapter.config) or on another base"
+        f"{folder}/adapter_model.safetensors holds another base_model.vera_A than is made here: "
+        "it was trained under other settings (adapter.config) or on another base"
     )
 
 

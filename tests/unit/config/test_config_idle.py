@@ -132,6 +132,7 @@ READERS = {
     "adapter.lora_dropout=0.5": "only lora reads it",
     "adapter.use_rslora=true": "only lora reads it",
     "adapter.layers_to_transform=[1]": "only lora reads it",
+    "adapter.rank_pattern={query: 2}": "only lora reads it",
     "adapter.target_modules=[query]": "only lora, ia3 and bottleneck read it",
     "adapter.feedforward_modules=[dense]": "only ia3 reads it",
     "adapter.placement=houlsby": "only bottleneck reads it",
@@ -161,7 +162,8 @@ def test_a_setting_of_another_method_is_refused(refusal: Refusal, key: str, meth
         Path("f.yaml").write_text(text)
         assert load("f.yaml").experiment.adapter.method == method
         return
-    shown = {"[query]": '["query"]', "[dense]": '["dense"]', "{r: 4}": '{"r": 4}'}
+    shown = {"[query]": '["query"]', "[dense]": '["dense"]', "{r: 4}": '{"r": 4}',
+             "{query: 2}": '{"query": 2}'}  # fmt: skip
     value = shown.get(value, value)
     (told,) = refusal(text)
     assert told == (
