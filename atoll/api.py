@@ -18,9 +18,8 @@ from typing import Any
 
 from atoll.config import Loaded, dump
 from atoll.config import load as load_file
-from atoll.errors import RunError
 from atoll.experiment.setup import prepare
-from atoll.experiment.standing import standing
+from atoll.experiment.standing import other_run, standing
 from atoll.report.write import try_report
 from atoll.runs.lines import RoundLine
 from atoll.runs.run import Observer, federated
@@ -54,10 +53,7 @@ def federate(loaded: Loaded, observer: Observer | None = None) -> Iterator[Round
     folder = Path(loaded.experiment.output_dir).expanduser()
     found = standing(folder, dump(loaded.experiment))
     if found.state == "other":
-        raise RunError(
-            f"{folder} holds a run of another experiment ({found.changes}); set output_dir to a "
-            "new directory"
-        )
+        raise other_run(folder, found.changes)
     if found.state != "finished":
         setup = prepare(loaded, note=observer.note, machine=found.machine)
         yield from federated(setup, folder, observer)
@@ -65,10 +61,11 @@ def federate(loaded: Loaded, observer: Observer | None = None) -> Iterator[Round
 
 
 def open_run(path: str | Path, note: Callable[[str], None] = print) -> TrainedRun:
-    """A finished run with its trained model; `note` hears of a base that has changed since.
+    """A finished run with its trained model.
 
     Raises:
         RunError: when there is none, or it is not finished.
+        ModelError: when its base model has other weights now.
     """
     return load_run(Path(path), note=note)
 

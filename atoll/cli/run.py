@@ -60,6 +60,7 @@ def run(
         note(f"This run is finished; its result stands in {folder}. Set output_dir to run it anew, "
              "or a larger federation.num_rounds to go on.")  # fmt: skip
         summary = place.standing.summary or {}
+        _drawn(folder)
     else:
         summary = _run(place)
     if output_format is Format.json:
@@ -110,15 +111,15 @@ def _place(loaded: Loaded, *, fork: bool) -> _Place:
         RunError: when the directory holds another experiment, or nothing that could be forked.
     """
     from atoll.config import dump
-    from atoll.experiment.standing import standing
+    from atoll.experiment.standing import other_run, standing
 
     folder = Path(loaded.experiment.output_dir).expanduser()
     found = standing(folder, dump(loaded.experiment))
     if not fork:
         if found.state == "other":
             raise RunError(
-                f"{folder} holds a run of another experiment ({found.changes}); set output_dir to "
-                "a new directory, or add --fork to start anew from its last checkpoint"
+                f"{other_run(folder, found.changes)}, or add --fork to start anew from its last "
+                "checkpoint"
             )
         return _Place(loaded, folder, found)
     if found.state == "new":
@@ -130,6 +131,19 @@ def _place(loaded: Loaded, *, fork: bool) -> _Place:
         if found.state != "other":
             break
     return _Place(replace(loaded, experiment=changed), beside, found, folder)
+
+
+def _drawn(folder: Path) -> None:
+    """Draw the report of a run that was stopped while it was drawn."""
+    from atoll.disk.files import sweep
+    from atoll.disk.lock import alone
+    from atoll.report.read import REPORT
+    from atoll.report.write import try_report
+
+    if not (folder / REPORT).is_file():
+        with alone(folder):
+            sweep(folder)
+            try_report(folder, note=note)
 
 
 def _run(place: _Place) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,19 @@ from typing import Any
 from atoll.errors import RunError
 
 __all__ = [
+    "PARTIAL",
     "append_line",
     "explained",
     "json_text",
     "make_folder",
+    "sweep",
+    "unfinished",
     "write_json",
     "write_text",
     "write_whole",
 ]
 
+PARTIAL = ".partial"
 _DEVICES = (Path("/dev"), Path("/dev/fd"))
 _WHY = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -71,7 +76,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             return
         path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
         os.close(handle)
         partial = Path(name)
         try:
@@ -83,6 +88,20 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a file or folder is one that was being written, as a killed process leaves it."""
+    return path.name.startswith(".") and path.suffix == PARTIAL
+
+
+def sweep(folder: Path) -> None:
+    """Take away what killed processes left unfinished; nobody else may be writing there."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atoll.disk.files import explained
+from atoll.disk.files import PARTIAL, explained
 from atoll.errors import AtollError, RunError
 
 __all__ = ["MARK", "free_place", "new_folder"]
@@ -61,11 +61,12 @@ def new_folder(place: Path) -> Iterator[Path]:
     """
     with explained(place), _numbered():
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+        partial = Path(tempfile.mkdtemp(PARTIAL, f".{place.name}.", place.parent))
         try:
             yield partial
             _settle(partial)
             _swap(partial, place)
+            _sync(place.parent)
         finally:
             # After the swap this is what stood there before.
             shutil.rmtree(partial, ignore_errors=True)
@@ -92,6 +93,16 @@ def _settle(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """A new name in a folder is on the disk when the folder is."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _swap(partial: Path, place: Path) -> None:

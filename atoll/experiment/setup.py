@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from atoll.adapters.build import Built, build_adapter
 from atoll.config import Experiment, Loaded, resolve
 from atoll.config.tasks import TASKS
@@ -79,7 +81,7 @@ def prepare(
     """Load and check everything; `note` hears what a user should know.
 
     data: stands in for what the file names.
-    machine: what a run that goes on was started with.
+    machine: what a run that goes on was started with; torch gets as many threads again.
 
     Raises:
         AtollError: for anything in the file, data or model that would not train.
@@ -109,6 +111,9 @@ def _prepared(
     probe = probe_batch(objective, data)
     built = build_adapter(base, experiment.adapter, probe)
     _tell(built, note)
+    if machine is not None:
+        # Sums of another number of threads round in another order.
+        torch.set_num_threads(machine.threads)
     device = device_of(experiment.train.device if machine is None else machine.device)
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
     bench = placed_on(bench, device)

@@ -12,13 +12,16 @@ from pydantic import JsonValue
 
 from atoll.config.words import shown
 from atoll.config.yaml_text import parse
+from atoll.disk.files import unfinished
 from atoll.disk.lock import alone
 from atoll.errors import RunError
 from atoll.words import listed
 
-__all__ = ["Machine", "Standing", "differences", "standing"]
+__all__ = ["Machine", "Standing", "differences", "look", "other_run", "standing"]
 
 ROUNDS = "federation.num_rounds"
+BESIDE = ("output_dir", "report_to")
+"""Keys on which no number depends: a run goes on, or is finished, under other values of them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ def standing(path: Path, resolved: str) -> Standing:
     Raises:
         RunError: when nothing can run there, or what stands there cannot be read.
     """
+    if not path.is_dir():
+        return look(path, resolved)
+    with alone(path):
+        return look(path, resolved)
+
+
+def look(path: Path, resolved: str) -> Standing:
+    """As `standing`, for who holds the directory."""
     if not path.exists():
         _check_place(path)
         return Standing("new")
@@ -58,13 +69,12 @@ def standing(path: Path, resolved: str) -> Standing:
         raise RunError(f"output_dir {path} is a file; set output_dir to a directory")
     held = path / "experiment.yaml"
     if not held.is_file():
-        if any(path.iterdir()):
+        if not all(map(unfinished, path.iterdir())):
             raise RunError(
                 f"output_dir {path} holds files that are not of a run; set output_dir to a new one"
             )
         return Standing("new")
-    with alone(path):
-        before = held.read_text(encoding="utf-8")
+    before = held.read_text(encoding="utf-8")
     changes = _changed(before, resolved)
     machine = _machine(path)
     if not changes or _extends(changes):
@@ -76,15 +86,22 @@ def standing(path: Path, resolved: str) -> Standing:
     return Standing("other", None, machine, differences(before, resolved))
 
 
+def other_run(path: Path, changes: str) -> RunError:
+    """That a directory is taken, and how the experiment there differs."""
+    return RunError(
+        f"{path} holds a run of another experiment ({changes}); set output_dir to a new directory"
+    )
+
+
 def differences(before: str, after: str) -> str:
-    """`federation.num_rounds: 2 -> 3`: the keys in which two resolved experiments differ."""
+    """`federation.num_rounds: 2 -> 3`: where two resolved experiments differ in more than place."""
     changed = _changed(before, after)
     return listed([f"{key}: {shown(old)} -> {shown(new)}" for key, (old, new) in changed.items()])
 
 
 def _changed(before: str, after: str) -> dict[str, tuple[JsonValue, JsonValue]]:
     old, new = (_flat(parse(text, at=str).tree) for text in (before, after))
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in {**old, **new} if key not in BESIDE and old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 
 

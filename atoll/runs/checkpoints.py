@@ -1,7 +1,7 @@
 """Checkpoints: where a run stands, whole or not at all, so that it survives its process.
 
 checkpoints/round-N/ holds server.safetensors (every part of the server's state) and position.json
-(round, exchanges, folded, and the digest of the tensors). A folder appears under its name when both
+(round, exchanges, folded, and the digest of all that). A folder appears under its name when both
 files are on the disk. `start` is the state before the first round, `best-N` the best one so far.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from atoll.core import Position, State
-from atoll.disk.files import explained
+from atoll.disk.files import sweep
+from atoll.disk.folder import new_folder
 from atoll.errors import RunError
 
 __all__ = ["FORMAT", "Checkpoint", "latest", "read", "save_best", "save_round", "write"]
@@ -76,52 +75,32 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         # A file of tensors has an order of its own, and sums follow the order of the names.
         "parts": {part: list(tree) for part, tree in position.server.items()},
         "seconds": checkpoint.seconds,
-        "sha256": hashlib.sha256(tensors).hexdigest(),
     }
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
-        try:
-            _synced(partial / "server.safetensors", tensors)
-            _synced(partial / "position.json", json.dumps(about, indent=1).encode())
-            # One of this name is of a round that is being repeated: nothing goes on from it.
-            shutil.rmtree(path, ignore_errors=True)
-            os.replace(partial, path)
-            _sync_folder(path.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    about["sha256"] = _digest(about, tensors)
+    sweep(path.parent)
+    with new_folder(path) as partial:
+        (partial / "server.safetensors").write_bytes(tensors)
+        (partial / "position.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 class _Damaged(Exception):
     """Why a checkpoint cannot be used."""
 
 
-def _synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _digest(about: Mapping[str, Any], tensors: bytes) -> str:
+    """Of the tensors and of what stands beside them; seconds move no number."""
+    named = {name: value for name, value in about.items() if name not in ("sha256", "seconds")}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode() + tensors).hexdigest()
 
 
-def _sync_folder(path: Path) -> None:
-    """A new name in a folder is on the disk when the folder is."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    """Take away what processes that were killed left unfinished."""
-    for path in folder.glob(".partial-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def latest(folder: Path, note: Callable[[str], None]) -> Checkpoint | None:
+def latest(
+    folder: Path,
+    note: Callable[[str], None],
+    also: Callable[[Position], str | None] = lambda position: None,
+) -> Checkpoint | None:
     """The newest checkpoint that is whole; `note` hears of those that are not.
+
+    also: what else is damaged of what a run needs that goes on from there; None: nothing.
 
     Raises:
         RunError: when there are only damaged ones, or one of another version of Atoll.
@@ -129,9 +108,12 @@ def latest(folder: Path, note: Callable[[str], None]) -> Checkpoint | None:
     damaged: list[str] = []
     for path in _rounds(folder):
         try:
-            found = read(path)
+            found = _read(path)
         except _Damaged as error:
             damaged.append(f"checkpoint {path.name} is damaged ({error})")
+            continue
+        if (why := also(found.position)) is not None:
+            damaged.append(f"checkpoint {path.name} cannot be used ({why})")
             continue
         for text in damaged:
             note(f"{text}; going on from {path.name}")
@@ -145,11 +127,22 @@ def latest(folder: Path, note: Callable[[str], None]) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read one checkpoint and check it whole.
+    """Read one checkpoint that no other can stand in for, and check it whole.
 
     Raises:
-        RunError: when another version of Atoll wrote it.
+        RunError: when it is damaged, or another version of Atoll wrote it.
     """
+    try:
+        return _read(path)
+    except _Damaged as error:
+        run = path.parent.parent
+        raise RunError(
+            f"{path} is damaged ({error}); put it back, or remove {run} to run the experiment from "
+            "its beginning"
+        ) from None
+
+
+def _read(path: Path) -> Checkpoint:
     try:
         about = json.loads((path / "position.json").read_text(encoding="utf-8"))
         written = about["format"]
@@ -159,8 +152,8 @@ def read(path: Path) -> Checkpoint:
                 f"reads {FORMAT}); go on with that version, or remove {path.parent.parent}"
             )
         content = (path / "server.safetensors").read_bytes()
-        if hashlib.sha256(content).hexdigest() != about["sha256"]:
-            raise _Damaged("its tensors are not those that were written")
+        if _digest(about, content) != about["sha256"]:
+            raise _Damaged("it is not what was written")
         return _checkpoint(about, load(content))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _Damaged(f"{type(error).__name__}: {error}") from error

@@ -111,9 +111,10 @@ def metrics_of_arm(setup: Setup, arm: Arm) -> dict[str, float | None] | None:
 
 
 def final_of(setup: Setup, score: Score) -> float | None:
-    """The metric that a score comes to; None where nothing was counted."""
+    """The metric that a score comes to; None where nothing was counted, or it is no number."""
     metric = setup.bench.objective.metric
-    return metric.finals(score.sums, score.count)[metric.name] if score.count else None
+    final = metric.finals(score.sums, score.count)[metric.name] if score.count else math.nan
+    return final if math.isfinite(final) else None
 
 
 def _local(

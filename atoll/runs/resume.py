@@ -13,6 +13,7 @@ from atoll.experiment.setup import Setup
 from atoll.runs.checkpoints import Checkpoint, latest, read, write
 from atoll.runs.lines import RoundLine
 from atoll.runs.run_dir import RunDirectory
+from atoll.runtimes.store import damaged_state
 from atoll.words import counted
 
 __all__ = ["Progress", "forked", "progress", "started"]
@@ -27,31 +28,33 @@ class Progress:
     seconds: float = 0.0
 
 
-def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Progress:
-    """Where the run in this directory stands; lines of rounds after that are dropped.
+def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Progress | None:
+    """Where the run in this directory stands; None where it has done no round.
 
     Raises:
         RunError: when its checkpoints or its rounds.jsonl cannot be read.
     """
-    found = latest(run.checkpoints, note)
+    found = latest(run.checkpoints, note, lambda at: damaged_state(run.client_state, at.folded))
     if found is None:
-        run.keep_rounds([])
-        return Progress(setup.start)
+        return None
     done = found.position.round
-    kept = [line for line in run.rounds() if line["round"] <= done]
-    if [line["round"] for line in kept] != list(range(done + 1)):
+    lines = run.rounds()[: done + 1]
+    if [line["round"] for line in lines] != list(range(done + 1)):
         raise RunError(
             f"{run.path}/rounds.jsonl does not hold the {counted(done + 1, 'round')} that were run "
             f"before checkpoint round-{done}; put it back, or remove {run.path} to run the "
             "experiment from its beginning"
         )
-    run.keep_rounds(kept)
     metric = setup.bench.objective.metric.name
-    return Progress(found.position, tuple(_line(line, metric) for line in kept), found.seconds)
+    return Progress(found.position, tuple(_line(line, metric) for line in lines), found.seconds)
 
 
 def started(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Setup:
-    """The setup with the run's own first state: a fork keeps it, because its origin may go on."""
+    """The setup with the run's own first state: a fork keeps it, because its origin may go on.
+
+    Raises:
+        RunError: when that state is damaged.
+    """
     kept = run.checkpoints / "start"
     if not kept.exists():
         if setup.forked_from is not None:

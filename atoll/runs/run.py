@@ -66,9 +66,11 @@ def federated(
     begun = time.perf_counter()
     make_folder(output_dir)
     with alone(output_dir):
-        run = begin(output_dir, setup)
+        run = RunDirectory(output_dir)
+        found = progress(run, setup, observer.note)
+        begin(run, setup, 0 if found is None else len(found.lines))
         setup = started(run, setup, observer.note)
-        done = before = progress(run, setup, observer.note)
+        done = before = found or Progress(setup.start)
         if before.lines:
             observer.note(f"going on after round {before.position.round} in {output_dir}")
             observer.resumed(before.lines)

@@ -18,13 +18,16 @@ from typing import Any
 import torch
 
 from atoll.config import dump
-from atoll.disk.files import append_line, json_text, write_json, write_text
+from atoll.disk.files import append_line, json_text, sweep, write_json, write_text
 from atoll.errors import RunError
 from atoll.experiment.setup import Setup
+from atoll.experiment.standing import look, other_run
 from atoll.models.locate import fingerprint
 
 __all__ = ["RunDirectory", "begin"]
 
+ENDS = ("report.html", "summary.json")
+"""What a finished run has."""
 PACKAGES = ("atoll", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors")
 
 
@@ -48,6 +51,11 @@ class RunDirectory:
         """Where the run stands after its last rounds."""
         return self.path / "checkpoints"
 
+    @property
+    def client_state(self) -> Path:
+        """Where clients keep what they go on from."""
+        return self.path / "client_state"
+
     def record(self) -> dict[str, Any] | None:
         """run.json; None where the run has not begun."""
         if not (self.path / "run.json").is_file():
@@ -61,7 +69,8 @@ class RunDirectory:
         if not path.is_file():
             return []
         found: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # Not splitlines: a message may hold a line break of Unicode.
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 found.append(json.loads(line))
             except ValueError:
@@ -83,25 +92,32 @@ class RunDirectory:
         write_json(self.path / "summary.json", summary)
 
 
-def begin(path: Path, setup: Setup) -> RunDirectory:
+def begin(run: RunDirectory, setup: Setup, lines: int) -> None:
     """Write what a run writes before its first round, or add to it where the run goes on.
 
+    lines: how many of rounds.jsonl stay.   What is refused leaves everything as it was.
+
     Raises:
-        RunError: when data or base are no longer those that the run was started with.
+        RunError: when data or base are no longer those that the run was started with, or another
+            experiment has been started there.
     """
-    run = RunDirectory(path)
-    started = run.record()
+    text, path = dump(setup.experiment), run.path
+    standing = look(path, text)
+    if standing.state == "other":
+        raise other_run(path, standing.changes)
+    started, found = run.record(), _record(setup)
+    if started is not None:
+        _check_same(started["fingerprints"], found["fingerprints"], setup, path)
+        again = {"versions": found["versions"], "command": found["command"]}
+        found = {**started, "resumed": [*started.get("resumed", []), again]}
+    for folder in (path, run.adapter):
+        sweep(folder)
     # A run that goes on is unfinished, and with more rounds its file is another one.
-    (path / "summary.json").unlink(missing_ok=True)
-    write_text(path / "experiment.yaml", dump(setup.experiment))
-    found = _record(setup)
-    if started is None:
-        write_json(path / "run.json", found)
-        return run
-    _check_same(started["fingerprints"], found["fingerprints"], setup, path)
-    again = {"versions": found["versions"], "command": found["command"]}
-    write_json(path / "run.json", {**started, "resumed": [*started.get("resumed", []), again]})
-    return run
+    for name in ENDS:
+        (path / name).unlink(missing_ok=True)
+    write_text(path / "experiment.yaml", text)
+    write_json(path / "run.json", found)
+    run.keep_rounds(run.rounds()[:lines])
 
 
 def _check_same(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import select
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 
 from atoll.core import Failure, Reply
 from atoll.core.wire import unpack
 from atoll.errors import PayloadError
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.frames import Frame
+from atoll.runtimes.silence import LOOK
 from atoll.runtimes.workers import Worker
 
 __all__ = ["Desk", "Turn", "heard", "record_of"]
-
-LOOK = 1.0
-"""Seconds after which it is looked whether silent workers still live."""
 
 
 @dataclass
@@ -46,8 +44,14 @@ class Turn:
 
 def heard(busy: Sequence[Desk]) -> list[tuple[Desk, bool]]:
     """The desks whose workers sent something or closed their pipe, else those that ended."""
-    ready = wait([desk.worker.fileno() for desk in busy], timeout=LOOK)
+    poll = select.poll()
+    for desk in busy:
+        poll.register(desk.worker.fileno(), select.POLLIN)
+    ready = {descriptor for descriptor, _ in poll.poll(1000 * LOOK)}
     spoke = [(desk, True) for desk in busy if desk.worker.fileno() in ready]
+    for desk in busy:
+        if desk.worker.fileno() not in ready:
+            desk.worker.silence.look()
     # A pipe outlives its worker where a process that the worker forked still holds it.
     return spoke or [(desk, False) for desk in busy if desk.worker.ended]
 

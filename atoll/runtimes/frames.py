@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,8 +43,16 @@ class Frame:
     data: bytes = b""
 
 
-def write_frame(descriptor: int, frame: Frame, *, limit: int = LIMIT) -> None:
+def _at_once() -> None:
+    """The system waits."""
+
+
+def write_frame(
+    descriptor: int, frame: Frame, *, limit: int = LIMIT, wait: Callable[[], None] = _at_once
+) -> None:
     """Write one frame whole.
+
+    wait: called before each part, where the descriptor does not block.
 
     Raises:
         BrokenPipeError: nobody reads any more.
@@ -56,16 +65,21 @@ def write_frame(descriptor: int, frame: Frame, *, limit: int = LIMIT) -> None:
     for part in (_HEAD.pack(frame.kind.value, frame.number, len(frame.data)), frame.data):
         left = memoryview(part)
         while left:
+            wait()
             left = left[os.write(descriptor, left) :]
 
 
-def read_frame(descriptor: int, *, limit: int = LIMIT) -> Frame | None:
+def read_frame(
+    descriptor: int, *, limit: int = LIMIT, wait: Callable[[], None] = _at_once
+) -> Frame | None:
     """The next frame, or None where the other side ended, also in the middle of a frame.
+
+    wait: called before each part.
 
     Raises:
         PayloadError: an unknown kind, or more bytes than `limit`; nothing after it can be read.
     """
-    head = _read(descriptor, _HEAD.size)
+    head = _read(descriptor, _HEAD.size, wait)
     if head is None:
         return None
     letter, number, length = _HEAD.unpack(head)
@@ -76,14 +90,15 @@ def read_frame(descriptor: int, *, limit: int = LIMIT) -> Frame | None:
             f"a frame of {length:,} bytes was announced; at most {limit:,} are read, and what "
             "follows is not"
         )
-    data = _read(descriptor, length)
+    data = _read(descriptor, length, wait)
     return None if data is None else Frame(Kind(letter), number, data)
 
 
-def _read(descriptor: int, length: int) -> bytes | None:
+def _read(descriptor: int, length: int, wait: Callable[[], None]) -> bytes | None:
     pieces: list[bytes] = []
     left = length
     while left:
+        wait()
         piece = os.read(descriptor, min(left, PIECE))
         if not piece:
             return None

@@ -14,6 +14,7 @@ from atoll.runtimes.desks import Desk, Turn, heard, record_of
 from atoll.runtimes.frames import Kind
 from atoll.runtimes.messages import error_of
 from atoll.runtimes.workers import Hire, Worker
+from atoll.words import listed
 
 __all__ = ["Processes"]
 
@@ -24,7 +25,8 @@ RETRIES = 1
 class Processes:
     """A runtime of up to `workers` processes; a context manager.
 
-    rows: the roster, with the rows by which clients are shared out.   note: hears of deaths.
+    rows: the roster, with the rows by which clients are shared out.
+    note: hears of deaths and of long silence.
 
     A client stays with its worker through a round. Where a worker dies, another takes its place,
     and the clients that are still owed an answer are asked again, each alone: that needs the least
@@ -49,7 +51,7 @@ class Processes:
     def __enter__(self) -> Processes:
         try:
             for number in range(self._size):
-                self._desks.append(Desk(number, Worker(self._hire, number + 1)))
+                self._desks.append(Desk(number, Worker(self._hire, number + 1, self._note)))
             for desk in self._desks:
                 desk.worker.ready()
         except BaseException:
@@ -111,8 +113,9 @@ class Processes:
             return
         if desk.worker.ended:
             desk.worker.close()
-            desk.worker = Worker(self._hire, desk.number + 1)
+            desk.worker = Worker(self._hire, desk.number + 1, self._note)
             desk.worker.ready()
+        desk.worker.silence.doing = f"it works for {listed(desk.batch)}"
         desk.worker.send(turn.asking.frames(desk.batch, desk.worker.held))
 
     def _took(self, desk: Desk, turn: Turn, speaks: bool) -> Iterator[Reply | Failure]:
@@ -140,8 +143,7 @@ class Processes:
         turn.deaths.update(owed)
         again = [client for client in owed if turn.deaths[client] <= RETRIES]
         desk.batches.extendleft((client,) for client in reversed(again))
-        more = f" and {len(again) - 5} more" if len(again) > 5 else ""
-        asked = f"; another is asked again for {', '.join(again[:5])}{more}" if again else ""
+        asked = f"; another is asked again for {listed(again)}" if again else ""
         self._note(f"{desk.worker.name} {how}{asked}")
         for client in owed:
             while client not in again and turn.owed(client):

@@ -7,18 +7,24 @@ the states that such a run would start from beside those that it made since.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 
 from atoll.core import Context, State
+from atoll.errors import RunError
+from atoll.tree import Tree
 
-__all__ = ["ClientStore", "disk_store", "memory_store"]
+__all__ = ["ClientStore", "damaged_state", "disk_store", "memory_store"]
+
+DIGEST = "sha256"
 
 BACK = 2
 """Rounds that a run may go back: as many as it keeps checkpoints."""
@@ -65,19 +71,19 @@ def disk_store(folder: Path) -> ClientStore:
     """States as safetensors, one folder a client; a version appears whole or not at all."""
 
     def load(context: Context, folded: int | None) -> State:
-        files = {_version(path): path for path in _place(folder, context).glob("*.safetensors")}
+        files = _files(folder, context.client)
         start, kept = _committed(files, folded, context.round)
         for version in files.keys() - kept:
             files[version].unlink()
         state: State = {}
         if start is not None:
-            for name, value in load_file(files[start]).items():
+            for name, value in _read(files[start]).items():
                 part, _, key = name.partition("/")
                 state.setdefault(part, {})[key] = value
         return state
 
     def save(context: Context, state: State) -> None:
-        place = _place(folder, context)
+        place = _place(folder, context.client)
         if not state and not place.exists():
             return
         place.mkdir(parents=True, exist_ok=True)
@@ -88,7 +94,7 @@ def disk_store(folder: Path) -> ClientStore:
         handle, partial = tempfile.mkstemp(dir=place, suffix=".partial")
         os.close(handle)
         try:
-            save_file(flat, partial)
+            save_file(flat, partial, metadata={DIGEST: _digest(flat)})
             os.replace(partial, place / f"{context.exchange}-{context.round}.safetensors")
         except BaseException:
             Path(partial).unlink(missing_ok=True)
@@ -97,9 +103,42 @@ def disk_store(folder: Path) -> ClientStore:
     return ClientStore(load, save)
 
 
-def _place(folder: Path, context: Context) -> Path:
+def damaged_state(folder: Path, folded: Mapping[str, int]) -> str | None:
+    """Which of the states that a run goes on from is not whole; `folded` as a position has it."""
+    for client, exchange in folded.items():
+        files = _files(folder, client)
+        start, _ = _committed(files, exchange, 0)
+        try:
+            if start is not None:
+                _read(files[start])
+        except RunError as error:
+            return str(error)
+    return None
+
+
+def _read(path: Path) -> Tree:
+    try:
+        with safe_open(path, "pt") as opened:
+            flat = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            written = (opened.metadata() or {}).get(DIGEST)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if written != _digest(flat):
+        raise RunError(f"{path} is damaged: it is not what was written")
+    return flat
+
+
+def _digest(flat: Tree) -> str:
+    return hashlib.sha256(save(flat)).hexdigest()
+
+
+def _place(folder: Path, client: str) -> Path:
     """A folder inside `folder`, whatever the client is called."""
-    return folder / quote(context.client, safe="").replace(".", "%2E")
+    return folder / quote(client, safe="").replace(".", "%2E")
+
+
+def _files(folder: Path, client: str) -> dict[_Version, Path]:
+    return {_version(path): path for path in _place(folder, client).glob("*.safetensors")}
 
 
 def _version(path: Path) -> _Version:

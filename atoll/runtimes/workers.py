@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atoll.errors import PayloadError, RunError
 from atoll.runtimes.frames import Frame, Kind, read_frame, write_frame
 from atoll.runtimes.messages import Identity, error_of, read
+from atoll.runtimes.silence import Silence
 
 __all__ = ["Hire", "Worker"]
 
@@ -31,12 +34,12 @@ class Hire:
 
 
 class Worker:
-    """A process that answers asks; `held`: the requests that it has.
+    """A process that answers asks; `held`: the requests that it has.   note: hears of long silence.
 
     It does not outlive this process, however that ends: it goes when its pipe closes.
     """
 
-    def __init__(self, hire: Hire, number: int) -> None:
+    def __init__(self, hire: Hire, number: int, note: Callable[[str], None]) -> None:
         self.name = f"worker {number}"
         self.held: set[int] = set()
         self._hire = hire
@@ -48,6 +51,8 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        os.set_blocking(self._stdin.fileno(), False)
+        self.silence = Silence(self._process.pid, name=self.name, note=note)
         self.send([Frame(Kind.OPEN, 0, hire.identity.model_dump_json().encode())])
 
     def _started(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -91,13 +96,15 @@ class Worker:
 
     def send(self, frames: Iterable[Frame]) -> None:
         """Write frames; that nobody reads them is found out by `receive`."""
+        descriptor, wait = self._stdin.fileno(), self.silence.wait
         with suppress(BrokenPipeError):
             for frame in frames:
-                write_frame(self._stdin.fileno(), frame)
+                write_frame(descriptor, frame, wait=partial(wait, descriptor, select.POLLOUT))
 
     def receive(self) -> Frame | None:
         """The next frame, or None at its end."""
-        return read_frame(self._stdout.fileno())
+        descriptor, wait = self._stdout.fileno(), self.silence.wait
+        return read_frame(descriptor, wait=partial(wait, descriptor, select.POLLIN))
 
     def ending(self) -> str:
         """How a worker ended that sends no more: `was killed by SIGKILL`."""

@@ -16,13 +16,12 @@ import torch
 from atoll.artifacts.card import loading_lines
 from atoll.disk.files import write_text
 from atoll.disk.folder import free_place, new_folder
-from atoll.errors import DataError, ModelError, RunError
-from atoll.models.locate import fingerprint
+from atoll.errors import DataError, RunError
 from atoll.tasks.text import model_dtype
 from atoll.trained.load_run import TrainedRun, load_run
 from atoll.trained.merged_folder import merged_lines
 from atoll.trained.outputs import batches_to_compare
-from atoll.trained.run_records import card_of, read_json, read_yaml
+from atoll.trained.run_records import card_of, read_yaml
 from atoll.trained.verified import Verified, verified_copy, verified_merge
 
 __all__ = ["Exported", "Terms", "export_run"]
@@ -71,7 +70,6 @@ def export_run(path: Path, output: Path, terms: Terms, *, note: Callable[[str], 
         _check_mergeable(path / "experiment.yaml")
     run, made_up = _opened(path, note)
     _check_apart(place, run)
-    _check_base(run)
     batches = batches_to_compare(run.setup, made_up=made_up)
     computes = model_dtype(run.setup.experiment, run.setup.base)
     dtype = computes if terms.dtype is None else _DTYPES[terms.dtype]
@@ -126,17 +124,6 @@ def _check_apart(place: Path, run: TrainedRun) -> None:
             raise RunError(f"{place} holds {what}; name another place")
     if place.is_relative_to(adapter):
         raise RunError(f"{place} lies in the adapter of the run; name another place")
-
-
-def _check_base(run: TrainedRun) -> None:
-    """Refuse a base model that is no longer the one that was trained on."""
-    before = read_json(run.path / "run.json")["fingerprints"]["base"]
-    if fingerprint(run.setup.base.backbone) != before:
-        raise ModelError(
-            f"{run.setup.base.source.hub_id} has other weights than when {run.path} was trained, "
-            "and with those the adapter is another model; put the earlier ones back, or set "
-            "model.revision"
-        )
 
 
 def _checked(found: Verified) -> str:

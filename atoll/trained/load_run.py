@@ -22,7 +22,7 @@ from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, canonical
 from atoll.data.scan import Share
 from atoll.data.tables import Row, read_table
-from atoll.errors import DataError, RunError
+from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.setup import Setup, load_data, prepare
 from atoll.models.locate import fingerprint
 from atoll.tasks import task_of
@@ -74,7 +74,7 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
 
     Raises:
         RunError: when the run is not there or not finished.
-        ModelError: when the adapter does not fit the model.
+        ModelError: when the adapter does not fit the model, or that has other weights now.
     """
     record, facts = _finished(path)
     # Who trained it, and how, changes nothing of the model.
@@ -100,7 +100,7 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
             f"({len(labels)}, now {len(setup.data.labels or ())}); name other rows to "
             "evaluate on, or run the experiment again"
         )
-    _compare(setup, record, note=note, with_data=with_data)
+    _compare(setup, path, record, note=note, with_data=with_data)
     values, kind = read_adapter(setup, path / "adapter"), record["data"]["kind"]
     return TrainedRun(path, setup, values, kind, bool(facts.get("chat", kind == "messages")))
 
@@ -161,11 +161,23 @@ def _stand_in(
 
 
 def _compare(
-    setup: Setup, record: dict[str, Any], *, note: Callable[[str], None], with_data: bool
+    setup: Setup,
+    path: Path,
+    record: dict[str, Any],
+    *,
+    note: Callable[[str], None],
+    with_data: bool,
 ) -> None:
-    """Say so where the base model or the data are no longer those of the run."""
+    """Refuse a base model that is no longer that of the run, and say so of the data.
+
+    Raises:
+        ModelError: for the base model.
+    """
     prints = record["fingerprints"]
     if fingerprint(setup.base.backbone) != prints["base"]:
-        note(f"{setup.base.source.hub_id} has other weights than when the run was trained")
+        raise ModelError(
+            f"{setup.base.source.hub_id} has other weights than when {path} was trained, and with "
+            "those the adapter is another model; put the earlier ones back, or set model.revision"
+        )
     if with_data and setup.data.fingerprint != prints["data"]:
         note(f"{setup.experiment.data.path} holds other rows than when the run was trained")

@@ -104,9 +104,12 @@ def test_three_kills(straight: tuple[Path, dict[str, Any]], tmp_path: Path) -> N
 def test_kills_inside_the_writing_of_checkpoints(
     straight: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Between the two files of a checkpoint, and before it gets its name; each in another round."""
-    codes = _same_end(straight, tmp_path / "run", ["fsync:6", "fsync:7", "replace:6", "rmdir:1"])
-    assert codes[:3] == [-9, -9, -9]
+    """Before there is a file, between the two of a checkpoint, before it gets its name, and in the
+    writing of the model card and of the report; each in another round."""
+    plan = ["fsync:1", "fsync:6", "fsync:7", "replace:6", "rmdir:1", "replace:20"]
+    codes = _same_end(straight, tmp_path / "run", plan)
+    assert codes[:4] == [-9, -9, -9, -9]
+    assert not list((tmp_path / "run").rglob(".*"))
 
 
 @pytest.mark.long

@@ -63,6 +63,8 @@ def misfortune(client: str, number: int, folder: Path) -> None:
             time.sleep(600)
         (folder / "child").write_text(str(child))
         os._exit(4)
+    if client == "stops" and once(folder, "stopped"):
+        os.kill(os.getpid(), signal.SIGSTOP)
     if client == "sleeps":
         time.sleep(600)
 
@@ -92,6 +94,8 @@ def main(folder: Path) -> None:
         named = {each for question in ask["questions"] for each in question["requests"]}
         records = {each: records[each] for each in named}
         write(b"d", number)
+        if "stops-later" in ask["clients"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 if __name__ == "__main__":

@@ -92,11 +92,26 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     notes: list[str] = []
     run_experiment(_setup(tmp_path, zoo), run, Observer(note=notes.append))
     assert notes == [
-        "checkpoint round-2 is damaged (its tensors are not those that were written); going on "
-        "from round-1",
+        "checkpoint round-2 is damaged (it is not what was written); going on from round-1",
         f"going on after round 1 in {run}",
     ]
     assert _same_weights(run, whole), "the clients' states went back as well"
+
+
+def test_a_damaged_state_of_a_client_falls_back_too(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 2)
+    state = next((run / "client_state").glob("*/*-2.safetensors"))
+    content = bytearray(state.read_bytes())
+    content[-3] ^= 1
+    state.write_bytes(content)
+    notes: list[str] = []
+    run_experiment(_setup(tmp_path, zoo), run, Observer(note=notes.append))
+    assert notes[0] == (
+        f"checkpoint round-2 cannot be used ({state} is damaged: it is not what was written); "
+        "going on from round-1"
+    )
+    assert _same_weights(run, whole)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', "null"])
@@ -144,8 +159,10 @@ def test_a_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
 
 def test_more_rounds_extend_a_finished_run(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
     shutil.copytree(whole.parent, tmp_path, dirs_exist_ok=True)
+    held = tmp_path / "run" / "experiment.yaml"
+    held.write_text(held.read_text().replace(str(whole.parent), str(tmp_path)))
     longer = _setup(tmp_path, zoo, federation={"num_rounds": 5})
-    found = standing(tmp_path / "run", dump(_moved(longer, whole)))
+    found = standing(tmp_path / "run", dump(longer.experiment))
     assert (found.state, found.changes) == ("unfinished", "federation.num_rounds: 3 -> 5")
     heard = list(federated(longer, tmp_path / "run", Observer()))
     assert [line.round for line in heard] == [4, 5]
@@ -155,12 +172,6 @@ def test_more_rounds_extend_a_finished_run(tmp_path: Path, zoo: Zoo, whole: Path
     assert _same_weights(tmp_path / "run", straight)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["num_rounds"] == 5
-
-
-def _moved(setup: Setup, run: Path) -> Any:
-    """The experiment as it stands in another place's run directory."""
-    held = load(run / "experiment.yaml").experiment
-    return held.model_copy(update={"federation": setup.experiment.federation})
 
 
 def test_fewer_rounds_or_another_key_are_another_experiment(whole: Path) -> None:
@@ -231,14 +242,20 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path, zoo: Zoo, whol
     assert [json.loads(line)["round"] for line in lines] == [0, 1, 2, 3]
 
 
-def test_a_run_goes_on_with_the_group_size_that_it_found(tmp_path: Path, zoo: Zoo) -> None:
+def test_a_run_goes_on_with_the_group_size_and_threads_that_it_found(
+    tmp_path: Path, zoo: Zoo
+) -> None:
     setup = _setup(tmp_path, zoo)
     _after(setup, tmp_path / "run", 0)
     found = standing(tmp_path / "run", dump(setup.experiment))
     assert found.machine == Machine(2, torch.get_num_threads(), "cpu")
-    other = Machine(3, 1, "cpu")
-    loaded = load(tmp_path / "experiment.yaml")
-    assert prepare(loaded, note=print, machine=other).bench.group_size == 3
+    loaded, threads = load(tmp_path / "experiment.yaml"), torch.get_num_threads()
+    try:
+        again = prepare(loaded, note=print, machine=Machine(3, threads + 1, "cpu"))
+        assert again.bench.group_size == 3
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture

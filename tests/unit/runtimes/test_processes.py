@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import torch
 
 from atoll.core import Channel, Context, Failure, Payload, Task
 from atoll.errors import DataError, PayloadError, RunError
-from atoll.runtimes import asking
+from atoll.runtimes import asking, desks, silence
 from atoll.runtimes.messages import Identity
 from atoll.runtimes.processes import Processes
 from atoll.runtimes.workers import Hire
@@ -228,6 +229,40 @@ def test_what_cannot_travel_ends_the_call_and_the_next_is_answered(tmp_path: Pat
             list(runtime.call([odd], ["ada"]))
         assert told(list(runtime.call([task(["ada"])], ["ada"]))).keys() == {"ada"}
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("client", "size", "doing"),
+    [
+        ("stops", 2, "it works for stops, zoe"),  # in its work
+        ("stops-later", 2**20, "it works for stops-later, zoe"),  # before it took what is sent
+    ],
+)
+def test_a_worker_that_is_stopped_is_told_and_goes_on(
+    client: str, size: int, doing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "FIRST", 0.05)
+    monkeypatch.setattr(silence, "LOOK", 0.01)
+    monkeypatch.setattr(desks, "LOOK", 0.01)
+    roster, told_of = [client, "zoe"], []
+    hire = Hire((sys.executable, "-S", "-E", str(PEER), str(tmp_path)), IDENTITY, tmp_path)
+
+    def note(text: str) -> None:
+        found = re.search(r"`kill -CONT (\d+)` lets it go on", text)
+        if found:
+            told_of.append(text)
+            os.kill(int(found[1]), signal.SIGCONT)
+
+    def broadcast(client: str) -> Payload:
+        return large
+
+    large = {"adapter": Channel({"w": torch.ones(size)})}
+    heavy = Task("train", task(roster, round=2).context, broadcast, {})
+    with Processes(hire, dict.fromkeys(roster, 1), workers=1, note=note) as runtime:
+        asked = [list(runtime.call([each], roster)) for each in (task(roster), heavy)]
+    assert [told(answers).keys() for answers in asked] == [set(roster)] * 2
+    assert told_of
+    assert f"has said nothing for 0 s: {doing}; it is stopped" in told_of[0]
 
 
 def test_a_call_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from atoll.core import Context, State
-from atoll.runtimes.store import ClientStore, disk_store, memory_store
+from atoll.errors import RunError
+from atoll.runtimes.store import ClientStore, damaged_state, disk_store, memory_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -102,6 +103,21 @@ def test_the_next_round_commits(store: ClientStore, tmp_path: Path) -> None:
     # The checkpoint of round 5 is damaged: the run comes back to the end of round 4.
     assert value_of(store.load(at(5, 5), 4)) == 4
     assert store.load(at(5, 5), 3) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_a_damaged_state_is_told(content: bytes | None, tmp_path: Path) -> None:
+    store = disk_store(tmp_path)
+    store.save(at(1, 0), state(1))
+    assert damaged_state(tmp_path, {"ada": 0, "bob": 0}) is None
+    path = tmp_path / "ada" / "0-1.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"!" if content is None else content)
+    assert str(damaged_state(tmp_path, {"ada": 0})).startswith(f"{path} is damaged: ")
+    with pytest.raises(RunError, match="is damaged: "):
+        store.load(at(2, 1), 0)
+    # What was never folded is of no account.
+    assert damaged_state(tmp_path, {"bob": 0}) is None
 
 
 def test_clients_do_not_share(store: ClientStore) -> None:
