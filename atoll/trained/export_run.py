@@ -16,7 +16,7 @@ import torch
 from atoll.artifacts.card import loading_lines
 from atoll.disk.files import write_text
 from atoll.disk.folder import free_place, new_folder
-from atoll.errors import DataError, RunError
+from atoll.errors import DataError, ModelError, RunError
 from atoll.tasks.text import model_dtype
 from atoll.trained.load_run import TrainedRun, load_run
 from atoll.trained.merged_folder import merged_lines
