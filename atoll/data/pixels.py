@@ -12,6 +12,8 @@ __all__ = ["eight_bits", "laid_out", "listed_pixels"]
 
 _TOPS = {"i": (255, 65535), "u": (255, 65535), "f": (1, 255)}
 """What white may be, by kind of number."""
+_DARK = 8
+"""A whole set that is darker than white by this factor was scaled in another way: 12 bits, say."""
 
 
 def eight_bits(array: np.ndarray, largest: float | None = None) -> np.ndarray:
@@ -21,13 +23,13 @@ def eight_bits(array: np.ndarray, largest: float | None = None) -> np.ndarray:
         (255 or 65535 for whole numbers, 1 or 255 for others).
 
     Raises:
-        DataError: for negative or infinite pixels, and larger ones.
+        DataError: for negative or infinite pixels, larger ones, and a set that would be all dark.
     """
-    if array.dtype == np.uint8 or not array.size:
+    if not array.size:
         return array.astype(np.uint8)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
-    numbers = _TOPS.get(array.dtype.kind, ())
+    numbers = (255,) if array.dtype == np.uint8 else _TOPS.get(array.dtype.kind, ())
     if not numbers:
         raise DataError(f"`image` holds {array.dtype}; pixels are numbers.")
     low, high = float(array.min()), max(float(array.max()), largest or 0.0)
@@ -37,6 +39,13 @@ def eight_bits(array: np.ndarray, largest: float | None = None) -> np.ndarray:
             f"`image` holds pixels from {low:g} to {high:g} ({array.dtype}); write whole numbers "
             "from 0 to 255, or shares from 0 to 1."
         )
+    if largest is not None and 0 < high * _DARK < white:
+        raise DataError(
+            f"the brightest pixel of all images is {high:g} ({array.dtype}, where {white} is "
+            f"white): a model would see next to nothing. Scale them, as in x * (255 / {high:g})."
+        )
+    if array.dtype == np.uint8:
+        return array
     return np.rint(array * (255 / white)).astype(np.uint8)
 
 

@@ -171,6 +171,22 @@ def test_the_arrays_of_a_file_share_one_scale(tmp_path: Path) -> None:
         read_arrays(tmp_path / "c.npz")
 
 
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 16), ("uint16", 4095), ("float32", 16)])
+def test_a_set_on_a_scale_of_its_own_is_not_read_as_darkness(
+    tmp_path: Path, dtype: str, top: int
+) -> None:
+    images = np.linspace(0, top, 32).reshape(2, 4, 4).astype(dtype)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1])
+    with pytest.raises(
+        DataError, match=rf"a\.npz, x_train: the brightest .* is {top} .*255 / {top}"
+    ):
+        read_arrays(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x_train=images * (255 / top), y_train=[0, 1])
+    assert int(read_arrays(tmp_path / "a.npz")["train"].rows[1]["image"].max()) == 255
+    np.savez(tmp_path / "a.npz", x_train=images * 0, y_train=[0, 1])
+    assert not read_arrays(tmp_path / "a.npz")["train"].rows[1]["image"].any()
+
+
 def test_images_with_texts_from_an_npz_file(tmp_path: Path) -> None:
     texts = np.asarray(["a red thing", "another"])
     np.savez(tmp_path / "a.npz", x_train=np.stack([RED, RED]), text_train=texts)
