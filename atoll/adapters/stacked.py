@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from atoll import rng
+from atoll.adapters.blocks import block_lists
+from atoll.adapters.recompute import lent, recomputed
 from atoll.adapters.site import Frame, Site
+from atoll.errors import ModelError
 from atoll.tree import Tree
 
 __all__ = ["Own", "StackedModel"]
@@ -42,6 +45,7 @@ class StackedModel:
     sites: the adapted modules; their hooks stay until `close`.
     own: what of the model itself trains beside the sites.
     drops: whether training draws dropout; then a Frame must bring generators.
+    blocks: those that backward runs again, see `recompute`.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class StackedModel:
         self.sites = tuple(sites)
         self.own = own
         self.drops = drops or (own is not None and bool(own.noisy))
+        self.blocks: tuple[nn.Module, ...] = ()
         self._values: Tree = {}
         self._frame: Frame | None = None
         self._hooks = [
@@ -77,20 +82,67 @@ class StackedModel:
             values |= site.init(rng.generator(seed, "adapter", site.module))
         return values
 
+    def recompute(self) -> None:
+        """Keep of the model's blocks only what they read, and run them again in backward.
+
+        Raises:
+            ModelError: when the model has no list of blocks.
+        """
+        names = [name for blocks in block_lists(self.model) for name in blocks]
+        if not names:
+            raise ModelError(
+                "train.gradient_checkpointing is true, but the model has no list of blocks to "
+                "compute again; remove it, or lower train.per_device_train_batch_size"
+            )
+        self.blocks = tuple(self.model.get_submodule(name) for name in names)
+
+    @contextmanager
+    def keeping_all(self) -> Iterator[None]:
+        """As if no block were run again in backward."""
+        blocks, self.blocks = self.blocks, ()
+        try:
+            yield
+        finally:
+            self.blocks = blocks
+
     def forward(self, values: Tree, inputs: Mapping[str, Tensor], frame: Frame) -> Tensor:
         """Logits [K·b, …] under values [K, …] (or [1, …], which serve every client)."""
-        self._values, self._frame = values, frame
-        try:
-            if self.own is None:
+        if self.own is None:
+            with self._under(values, frame), self._kept(values, frame):
                 return self._logits(self.model(**inputs))
-            assert frame.clients == 1, "a model's own parameters train one client at a time"
-            own = {parameter: values[name][0] for name, parameter in self.own.names.items()}
-            if self.own.casts:
-                own = self._rest(own, next(iter(values.values())).dtype) | own
-            with _own_dropout(self.own.noisy, frame):
-                return self._logits(functional_call(self.model, own, (), dict(inputs)))
+        assert frame.clients == 1, "a model's own parameters train one client at a time"
+        own = {parameter: values[name][0] for name, parameter in self.own.names.items()}
+        if self.own.casts:
+            own = self._rest(own, next(iter(values.values())).dtype) | own
+        with self._under(values, frame), _seeded(frame), self._kept(values, frame, own):
+            return self._logits(functional_call(self.model, own, (), dict(inputs)))
+
+    @contextmanager
+    def _under(self, values: Tree, frame: Frame) -> Iterator[None]:
+        """Hooks read these, and the model's own dropout is on where the frame brings draws."""
+        noisy = () if self.own is None or frame.generators is None else self.own.noisy
+        self._values, self._frame = values, frame
+        for module in noisy:
+            module.training = True
+        try:
+            yield
         finally:
             self._values, self._frame = {}, None
+            for module in noisy:
+                module.training = False
+
+    def _kept(
+        self, values: Tree, frame: Frame, own: Tree | None = None
+    ) -> AbstractContextManager[None]:
+        """What a forward pass keeps for backward: all, or what blocks read."""
+        if not self.blocks or not torch.is_grad_enabled():
+            return nullcontext()
+
+        def again() -> AbstractContextManager[None]:
+            draws = frame.generators and tuple(one.clone_state() for one in frame.generators)
+            return self._under(values, replace(frame, generators=draws))
+
+        return recomputed(self.blocks, again, *(() if own is None else (lent(self.model, own),)))
 
     def _rest(self, own: Tree, dtype: torch.dtype) -> Tree:
         """What does not train, where its precision is another: one forward has one precision."""
@@ -131,17 +183,11 @@ class StackedModel:
 
 
 @contextmanager
-def _own_dropout(modules: Sequence[nn.Module], frame: Frame) -> Iterator[None]:
+def _seeded(frame: Frame) -> Iterator[None]:
     """A model's own dropout reads the global generator; lend it the client's."""
     if frame.generators is None:
         yield
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(frame.generators[0].initial_seed())
-        for module in modules:
-            module.training = True
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.training = False
+        yield

@@ -180,6 +180,11 @@ class Train(BaseModel):
     group_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="Clients trained in one batch; auto: as many as pay."
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep less for backward, and compute the model's blocks again there: less "
+        "memory, more time.",
+    )
     prefix_cache: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
         description="Where the outputs of frozen blocks below all trained ones are kept, computed "

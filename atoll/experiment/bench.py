@@ -29,6 +29,8 @@ def bench_of(
     """Where clients train one after another, on the CPU."""
     solved = TASKS[experiment.model.task].solved and experiment.adapter.head != "train"
     train_head = experiment.adapter.train_head
+    if experiment.train.gradient_checkpointing:
+        built.model.recompute()
     return Bench(
         model=built.model,
         objective=objective,

@@ -10,7 +10,8 @@ from torch import nn
 
 from atoll.adapters.site import Frame, fan
 from atoll.local.bench import Bench
-from atoll.models.objective import Example
+from atoll.models.objective import Batch, Example
+from atoll.tree import Tree
 
 __all__ = ["group_size"]
 
@@ -50,7 +51,42 @@ def _width(bench: Bench) -> int:
 
 def _one_row(bench: Bench, example: Example) -> tuple[int, int, int]:
     """Of one row: bytes kept for its backward, and its tokens; and a client's buffers in bytes."""
-    saved, tokens = 0, 1
+    read: list[int] = []
+    tokens = 1
+
+    def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tokens
+        tokens = max(tokens, args[0].numel() // args[0].shape[-1])
+
+    def weigh(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        read.extend(one.nbytes for one in args[:1])
+
+    layers = [bench.model.model.get_submodule(site.module) for site in bench.model.sites]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    hooks += [block.register_forward_pre_hook(weigh) for block in bench.model.blocks]
+    first = next(iter(bench.model.model.parameters()))
+    values = {
+        name: value.to(first).unsqueeze(0).requires_grad_()
+        for name, value in bench.model.init(0).items()
+    }
+    batch = bench.objective.collate([example]).to(bench.device)
+    try:
+        saved, blocks = _saved(bench, values, batch), len(bench.model.blocks)
+        if blocks:
+            # Of each block what it reads is kept, and in backward all of one at a time.
+            inputs = sum(read)
+            with bench.model.keeping_all():
+                saved += inputs + (_saved(bench, values, batch) - saved) // blocks
+    finally:
+        for hook in hooks:
+            hook.remove()
+    buffers = 5 * sum(value.numel() * value.element_size() for value in values.values())
+    return saved, tokens, buffers
+
+
+def _saved(bench: Bench, values: Tree, batch: Batch) -> int:
+    """Bytes that a forward pass keeps for backward, weights apart."""
+    saved = 0
 
     def count(value: torch.Tensor) -> torch.Tensor:
         nonlocal saved
@@ -58,27 +94,9 @@ def _one_row(bench: Bench, example: Example) -> tuple[int, int, int]:
             saved += value.numel() * value.element_size()
         return value
 
-    def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        nonlocal tokens
-        tokens = max(tokens, args[0].numel() // args[0].shape[-1])
-
-    layers = [bench.model.model.get_submodule(site.module) for site in bench.model.sites]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
-    first = next(iter(bench.model.model.parameters()))
-    values = {
-        name: value.to(first).unsqueeze(0).requires_grad_()
-        for name, value in bench.model.init(0).items()
-    }
-    batch = bench.objective.collate([example]).to(bench.device)
-    extents = ((batch.views, batch.length),)
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-            bench.model.forward(values, batch.inputs, Frame(1, extents))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    buffers = 5 * sum(value.numel() * value.element_size() for value in values.values())
-    return saved, tokens, buffers
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+        bench.model.forward(values, batch.inputs, Frame(1, ((batch.views, batch.length),)))
+    return saved
 
 
 def _free_bytes(device: torch.device) -> int:

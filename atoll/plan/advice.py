@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from atoll.adapters.blocks import block_lists
 from atoll.experiment.setup import Setup
 from atoll.plan.clock import Seconds
 from atoll.plan.estimate import Knobs, Memory
@@ -108,6 +109,9 @@ def _unpooled(setup: Setup) -> Iterator[Try]:
 
 def _smaller(setup: Setup) -> Iterator[Advice]:
     """No size of batches is small enough: less must train, or of a smaller model."""
+    if not setup.experiment.train.gradient_checkpointing and block_lists(setup.base.model):
+        why = "blocks are computed again in backward, and not kept for it"
+        yield Advice("memory", ("train.gradient_checkpointing=true",), why)
     if setup.experiment.adapter.method == "full":
         yield Advice("memory", ("adapter.method=lora",), "a small adapter trains, not the model")
     if setup.experiment.model.dtype in ("auto", "float32"):

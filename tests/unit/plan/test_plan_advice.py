@@ -59,8 +59,9 @@ def test_where_no_batch_is_small_enough_less_must_train(zoo: Zoo, tmp_path: Path
     setup = scene(tmp_path, zoo, "llama", adapter={"method": "full"})
     needs = needs_of(setup, ROOM)
     found = list(memory_advice(setup, 0, lambda knobs: _use(setup, needs, knobs)))
-    assert [one.values for one in found][:3] == [
-        ("adapter.method=lora",), ("model.dtype=bfloat16",), ("train.optimizer=sgd",),
+    assert [one.values for one in found][:4] == [
+        ("train.gradient_checkpointing=true",), ("adapter.method=lora",), ("model.dtype=bfloat16",),
+        ("train.optimizer=sgd",),
     ]  # fmt: skip
     lora = scene(tmp_path / "lora", zoo, "llama")
     assert _use(lora, needs_of(lora, ROOM)).peak < _use(setup, needs).peak
