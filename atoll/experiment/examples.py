@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from atoll.data import FederatedData
 from atoll.errors import DataError
+from atoll.local.prefix import with_kin
 from atoll.models.objective import Example, Objective
 
 __all__ = ["cached_examples", "common_examples", "told_of"]
@@ -29,7 +30,7 @@ def cached_examples(
         if key not in held:
             rows = data.rows(client, "train" if split == "train" else "test")
             with told_of(f"client {client}, {'training' if split == 'train' else 'test'} rows"):
-                held[key] = objective.encode(rows)
+                held[key] = with_kin(objective.encode(rows))
             size += _nbytes(held[key])
             while len(held) > 1 and size > CACHED_BYTES:
                 size -= _nbytes(held.popitem(last=False)[1])
@@ -65,6 +66,6 @@ def common_examples(
     def examples() -> Sequence[Example] | None:
         rows = data.test()
         with told_of("the common test set"):
-            return None if rows is None else objective.encode(rows)
+            return None if rows is None else with_kin(objective.encode(rows))
 
     return examples

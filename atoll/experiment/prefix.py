@@ -53,7 +53,7 @@ def _recast(bench: Bench) -> bool:
 
 def _shelf(wanted: str, size: int, place: Path) -> Shelf | None:
     if wanted == "memory" or (wanted == "auto" and size <= _memory()):
-        return memory_shelf(max(size * 2, MEMORY_MOST))
+        return memory_shelf()
     if wanted == "disk" or size <= _disk(place):
         return disk_shelf(place)
     return None

@@ -1,7 +1,7 @@
 """What the frozen blocks below the trained ones make of each row: computed once, and kept.
 
-Every row is computed by itself, so that its numbers do not depend on the batch that first needed
-them, and a run that goes on after a stop has the same ones.
+A row is computed together with its kin, whoever asks for it: so its numbers do not depend on the
+batch that first needed them, and a run that goes on after a stop has the same ones.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from atoll.adapters.site import Frame
 from atoll.local.boundary import Boundary
-from atoll.models.objective import Batch, Example
+from atoll.models.objective import Batch, Example, Kin
 from atoll.tree import Tree
 
-__all__ = ["Prefix", "Shelf", "disk_shelf", "memory_shelf"]
+__all__ = ["KIN", "Prefix", "Shelf", "disk_shelf", "memory_shelf", "with_kin"]
 
+KIN = 16
+"""Rows that run together: enough for fast products, few enough to be of one length."""
 Collate = Callable[[Sequence[Example | None]], Batch]
 
 
@@ -35,18 +37,10 @@ class Shelf:
     keep: Callable[[bytes, Tensor], None]
 
 
-def memory_shelf(max_bytes: int) -> Shelf:
-    """In memory, the first rows that come until it is full: a pass over the rows meets them all."""
+def memory_shelf() -> Shelf:
+    """In memory, as long as the process lives."""
     held: dict[bytes, Tensor] = {}
-    size = 0
-
-    def keep(key: bytes, value: Tensor) -> None:
-        nonlocal size
-        if size + value.nbytes <= max_bytes:
-            held[key] = value
-            size += value.nbytes
-
-    return Shelf(held.get, keep)
+    return Shelf(held.get, held.__setitem__)
 
 
 def disk_shelf(path: Path) -> Shelf:
@@ -104,21 +98,24 @@ class Prefix:
 
     def _of(self, row: Example) -> list[Tensor]:
         """The activations of a row's views."""
-        keys = [self._key(view) for view in _halves(row)]
-        found = [self.shelf.find(key) for key in keys]
+        found = [self.shelf.find(key) for key in self._keys(row)]
         if any(value is None for value in found):
-            found = list(self._computed(row))
-            for key, value in zip(keys, found, strict=True):
-                assert value is not None, "a view was not computed"
-                self.shelf.keep(key, value)
+            for one, values in self._computed([row] if row.kin is None else row.kin.rows):
+                if one is row:
+                    found = list(values)
+                for key, value in zip(self._keys(one), values, strict=True):
+                    self.shelf.keep(key, value)
         return [value for value in found if value is not None]
 
-    def _computed(self, row: Example) -> Iterator[Tensor]:
+    def _computed(self, rows: Sequence[Example]) -> Iterator[tuple[Example, list[Tensor]]]:
+        """Each row, and what the blocks make of its views."""
         device = next(self.boundary.model.model.parameters()).device
-        batch = self.collate([row]).to(device)
-        hidden = self.boundary.prefix(batch.inputs).cpu()
-        for view, one in zip(_halves(row), hidden, strict=True):
-            yield one[: len(view.ids)].clone() if batch.length is not None else one.clone()
+        batch = self.collate(rows).to(device)
+        hidden = iter(self.boundary.prefix(batch.inputs).cpu())
+        for row in rows:
+            views = [(view, next(hidden)) for view in _halves(row)]
+            cut = batch.length is not None
+            yield row, [(one[: len(view.ids)] if cut else one).clone() for view, one in views]
 
     @staticmethod
     def _views(
@@ -126,13 +123,36 @@ class Prefix:
     ) -> list[Tensor | None]:
         return [None] * count if row is None else list(known[id(row)])
 
-    def _key(self, view: Example) -> bytes:
-        digest = hashlib.blake2b(self.mark, digest_size=16)
+    def _keys(self, row: Example) -> list[bytes]:
+        mark = self.mark + (_content([row]) if row.kin is None else row.kin.mark)
+        return [
+            hashlib.blake2b(mark + bytes([view]), digest_size=16).digest()
+            for view in range(len(_halves(row)))
+        ]
+
+
+def with_kin(rows: Sequence[Example], size: int = KIN) -> list[Example]:
+    """The same rows, in their order, each with the `size` that run with it."""
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    found = list(rows)
+    for start in range(0, len(order), size):
+        places, kin = order[start : start + size], list[Example]()
+        mark = _content([rows[row] for row in places])
+        for place, row in enumerate(places):
+            found[row] = replace(rows[row], kin=Kin(kin, mark + place.to_bytes(4, "big")))
+            kin.append(found[row])
+    return found
+
+
+def _content(rows: Sequence[Example]) -> bytes:
+    """A digest of what the model reads of rows."""
+    digest = hashlib.blake2b(digest_size=16)
+    for view in (view for row in rows for view in _halves(row)):
         for array in (view.ids, view.positions, view.pixels):
             if array is not None:
                 digest.update(f"{array.dtype}{array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.digest()
+    return digest.digest()
 
 
 def _halves(row: Example) -> list[Example]:

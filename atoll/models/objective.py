@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atoll.tree import Tree
 
-__all__ = ["Batch", "Example", "Metric", "Objective", "column_sums", "no_terms", "unsettled"]
+__all__ = ["Batch", "Example", "Kin", "Metric", "Objective", "column_sums", "no_terms", "unsettled"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Example:
     pair: the other half of a row of two (a positive, a rejected answer).
     known: what the base model says of it, where a task compares with that.
     over: lengths in tokens of the rows in it that were cut.
+    kin: rows that run with it where something is kept of rows.
     """
 
     ids: np.ndarray
@@ -36,6 +37,7 @@ class Example:
     pair: Example | None = None
     known: np.ndarray | None = None
     over: tuple[int, ...] = ()
+    kin: Kin | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Its length in a batch: rows of one batch are padded to the longest."""
@@ -61,6 +63,18 @@ class Example:
         own = (self.ids, self.target, self.positions, self.pixels, self.known)
         size = sum(array.nbytes for array in own if array is not None)
         return size + (0 if self.pair is None else self.pair.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Kin:
+    """A few rows of one client and about one length, and a mark of one of them.
+
+    The mark tells the row from all others, also from the same one among other rows: the last bits
+    of what a model makes of a row depend on the rows beside it.
+    """
+
+    rows: list[Example]
+    mark: bytes
 
 
 @dataclass(frozen=True)

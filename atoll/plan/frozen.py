@@ -8,16 +8,14 @@ from atoll.experiment.prefix import MEMORY_MOST, MEMORY_SHARE
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.setup import Setup
 from atoll.local.features import feature_cache
-from atoll.local.prefix import memory_shelf
+from atoll.local.prefix import KIN, memory_shelf
 from atoll.models.objective import Example
 from atoll.plan.clock import Line, Sample, Seconds, fit, timed
 from atoll.plan.rows import Fresh
 
 __all__ = ["Frozen", "apart", "frozen_of", "frozen_pace"]
 
-ROOM = 2**28
-"""Bytes of outputs that a plan keeps for itself."""
-ROWS = 6
+GROUPS = 6
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ def apart(setup: Setup) -> Setup:
     prefix = setup.bench.prefix
     if prefix is None:
         return setup
-    bench = replace(setup.bench, prefix=replace(prefix, shelf=memory_shelf(ROOM)))
+    bench = replace(setup.bench, prefix=replace(prefix, shelf=memory_shelf()))
     labelled = None if setup.labelled is None else feature_cache(bench)
     settings = setup.experiment.adapter
     heads = Heads() if labelled is None else head_methods(bench, settings, labelled)
@@ -60,13 +58,15 @@ def frozen_of(setup: Setup, everything: Fresh, free: int) -> Frozen:
 
 
 def frozen_pace(setup: Setup, rows: list[Example]) -> Line:
-    """Over (rows, tokens): frozen blocks on one row after another."""
+    """Over (rows, tokens): frozen blocks on rows of about one length, as they run together."""
     if setup.bench.prefix is None:
         return Line((Seconds(), Seconds()))
     order = sorted(rows, key=len)
+    groups = [order[start : start + KIN] for start in range(0, len(order), KIN)]
+    few = [order[: KIN // 2], *groups[:: max(len(groups) // GROUPS, 1)]]
     boundary, samples = setup.bench.prefix.boundary, list[Sample]()
-    for row in [order[0], *order[:: max(len(order) // ROWS, 1)]]:
-        batch = setup.bench.objective.collate([row]).to(setup.bench.device)
+    for group in [few[0], *few]:  # The first pass of all pays for what is met for the first time.
+        batch = setup.bench.objective.collate(group).to(setup.bench.device)
         _, taken = timed(lambda batch=batch: boundary.prefix(batch.inputs), setup.bench.device)  # type: ignore[misc]
-        samples.append(((1, len(row)), taken))
+        samples.append(((len(group), len(group) * len(group[-1])), taken))
     return fit(samples[1:])

@@ -70,7 +70,7 @@ def measure(name: str, layers: str, options: argparse.Namespace) -> dict[str, An
         files = iter(range(1000))
         arms = {
             "run": arm("run", lambda: plain),
-            "memory": arm("memory", lambda: kept(memory_shelf(2**31))),
+            "memory": arm("memory", lambda: kept(memory_shelf())),
             "disk": arm("disk", lambda: kept(disk_shelf(Path(folder) / f"{next(files)}.sqlite"))),
         }
         times = interleave(arms, repeats=options.repeats)

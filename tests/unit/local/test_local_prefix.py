@@ -14,7 +14,8 @@ from torch import nn
 
 from atoll.local.boundary import find_boundary
 from atoll.local.infer import evaluate, features
-from atoll.local.prefix import Prefix, Shelf, disk_shelf, memory_shelf
+from atoll.local.prefix import KIN, Prefix, Shelf, disk_shelf, memory_shelf, with_kin
+from atoll.models.objective import Example
 from tests.support.federation import Site, distance, moved, probe, site, stir
 from tests.support.models import Zoo
 
@@ -32,11 +33,12 @@ def _upper(zoo: Zoo, kind: str, **options: Any) -> Site:
 
 
 def _kept(there: Site, shelf: Shelf | None = None) -> Site:
-    rows = {client: there.bench.examples(client, "train") for client in there.clients}
+    rows = {client: with_kin(there.bench.examples(client, "train")) for client in there.clients}
     boundary = find_boundary(there.bench.model, probe(there.bench.objective, rows))
     assert boundary is not None
-    prefix = Prefix(boundary, there.bench.objective.collate, shelf or memory_shelf(2**30), b"")
-    return replace(there, bench=replace(there.bench, prefix=prefix))
+    prefix = Prefix(boundary, there.bench.objective.collate, shelf or memory_shelf(), b"")
+    bench = replace(there.bench, prefix=prefix, examples=lambda client, split: rows[client])
+    return replace(there, bench=bench)
 
 
 @pytest.mark.parametrize("kind", UPPER)
@@ -85,15 +87,16 @@ def test_each_row_runs_once(zoo: Zoo, kind: str) -> None:
     seen = _counted(there, kind)
     there.train(group_size=2)
     there.train(group_size=2, round=2)
-    rows = [x.ids.tobytes() for c in there.clients for x in there.bench.examples(c, "train")]
-    assert seen == [1] * len(set(rows))
+    counts = [len(there.bench.examples(client, "train")) for client in there.clients]
+    assert sum(seen) == sum(counts)
+    assert len(seen) == sum(-(-count // KIN) for count in counts)
 
 
 def test_a_rows_bits_do_not_depend_on_who_asked_first(zoo: Zoo) -> None:
     """So that a run that was stopped, and asks in another order, goes on to the same bits."""
     there = _upper(zoo, "bert", dtype="float32")
     values = {name: value.float() for name, value in stir(there.values, 1).items()}
-    examples = list(there.bench.examples("cy", "train"))
+    examples = with_kin(there.bench.examples("cy", "train"), 4)
     found = []
     for first in (examples[:1], examples[::-1], examples[3:7]):
         kept = _kept(there)
@@ -118,7 +121,7 @@ def test_memory_and_disk_hold_the_same_bits(zoo: Zoo, tmp_path: Path) -> None:
                 assert torch.equal(found[client].end[name], value)
 
 
-@pytest.mark.parametrize("make", [lambda path: memory_shelf(2**20), disk_shelf])
+@pytest.mark.parametrize("make", [lambda path: memory_shelf(), disk_shelf])
 def test_a_shelf_gives_back_what_it_keeps(make: Callable[[Path], Shelf], tmp_path: Path) -> None:
     shelf = make(tmp_path / "x.sqlite")
     for place, dtype in enumerate((torch.float32, torch.bfloat16, torch.float64)):
@@ -131,23 +134,27 @@ def test_a_shelf_gives_back_what_it_keeps(make: Callable[[Path], Shelf], tmp_pat
     assert shelf.find(b"none") is None
 
 
-def test_a_full_memory_keeps_what_it_has() -> None:
-    shelf = memory_shelf(100)
-    for place in range(5):
-        shelf.keep(bytes([place]), torch.zeros(2, 5))
-    assert [shelf.find(bytes([place])) is not None for place in range(5)] == [True] * 2 + [
-        False
-    ] * 3
-
-
 def test_another_model_finds_nothing(zoo: Zoo, tmp_path: Path) -> None:
     there = _kept(_upper(zoo, "bert"), disk_shelf(tmp_path / "x.sqlite"))
     assert there.bench.prefix
     row = there.bench.examples("ada", "train")[0]
     other = replace(there.bench.prefix, mark=b"another")
-    assert other._key(row) != there.bench.prefix._key(row)
-    longer = replace(row, ids=np.append(row.ids, 3))
-    assert other._key(longer) != other._key(row)
+    assert other._keys(row) != there.bench.prefix._keys(row)
+    longer = replace(row, ids=np.append(row.ids, 3), kin=None)
+    assert other._keys(longer) != other._keys(replace(row, kin=None))
+
+
+def test_kin_are_rows_of_about_one_length(zoo: Zoo) -> None:
+    rows = [
+        Example(np.arange(length), np.zeros(1, np.int64)) for length in (3, 9, 4, 8, 3, 7, 1, 2)
+    ]
+    found = with_kin(rows, 3)
+    assert [row.ids is other.ids for row, other in zip(found, rows, strict=True)] == [True] * 8
+    kin = {tuple(len(one) for one in row.kin.rows) for row in found if row.kin}
+    assert kin == {(1, 2, 3), (3, 4, 7), (8, 9)}
+    assert all(any(one is row for one in row.kin.rows) for row in found if row.kin)
+    marks = {row.kin.mark for row in found if row.kin}
+    assert len(marks) == 8, "the two rows of length 3 are told apart"
 
 
 @pytest.mark.parametrize(
