@@ -11,7 +11,6 @@ from atoll.local.features import feature_cache
 from atoll.local.prefix import KIN, memory_shelf
 from atoll.models.objective import Example
 from atoll.plan.clock import Line, Sample, Seconds, fit, timed
-from atoll.plan.rows import Fresh
 
 __all__ = ["Frozen", "apart", "frozen_of", "frozen_pace"]
 
@@ -39,26 +38,26 @@ def apart(setup: Setup) -> Setup:
     return replace(setup, bench=bench, labelled=labelled, program=program)
 
 
-def frozen_of(setup: Setup, everything: Fresh, free: int) -> Frozen:
-    """What a run keeps of all rows; `free`: bytes of memory that are free when it starts."""
+def frozen_of(setup: Setup, everything: tuple[int, int], free: int) -> Frozen:
+    """What a run keeps of all rows.
+
+    everything: how many rows, and tokens.   free: bytes of memory that are free when it starts.
+    """
     if setup.bench.prefix is None:
         return Frozen()
     row = next(iter(setup.bench.examples(setup.data.clients[0], "train")))
     batch = setup.bench.objective.collate([row]).to(setup.bench.device)
     hidden = setup.bench.prefix.boundary.prefix(batch.inputs)
     # Rows without a length, as images, are all of one size.
-    size = (
-        round(everything.tokens * hidden.nbytes / len(row))
-        if len(row)
-        else (round(everything.rows * hidden.nbytes))
-    )
+    count, tokens = everything
+    size = tokens * hidden.nbytes // len(row) if len(row) else count * hidden.nbytes
     wanted = setup.experiment.train.prefix_cache
     fits = size <= min(MEMORY_SHARE * free, MEMORY_MOST)
     return Frozen(size, wanted == "memory" or (wanted == "auto" and fits))
 
 
 def frozen_pace(setup: Setup, rows: list[Example]) -> Line:
-    """Over (rows, tokens): frozen blocks on rows of about one length, as they run together."""
+    """Over (passes, cells): frozen blocks on rows of about one length, as they run together."""
     if setup.bench.prefix is None:
         return Line((Seconds(), Seconds()))
     order = sorted(rows, key=len)
@@ -68,5 +67,5 @@ def frozen_pace(setup: Setup, rows: list[Example]) -> Line:
     for group in [few[0], *few]:  # The first pass of all pays for what is met for the first time.
         batch = setup.bench.objective.collate(group).to(setup.bench.device)
         _, taken = timed(lambda batch=batch: boundary.prefix(batch.inputs), setup.bench.device)  # type: ignore[misc]
-        samples.append(((len(group), len(group) * len(group[-1])), taken))
+        samples.append(((1, len(group) * max(len(group[-1]), 1)), taken))
     return fit(samples[1:])

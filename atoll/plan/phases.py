@@ -10,7 +10,7 @@ from atoll.experiment.baselines import expected_passes
 from atoll.experiment.setup import Setup
 from atoll.plan.asked import Asked
 from atoll.plan.load import Load, forward_load, training_load
-from atoll.plan.rows import COMMON, Fresh, Rows
+from atoll.plan.rows import COMMON, Rows
 from atoll.plan.work import Answers, Work, head_rows, measured, training_loads
 
 __all__ = ["baseline_work", "round_work"]
@@ -30,7 +30,7 @@ def round_work(setup: Setup, exchanges: Sequence[Asked], rows: Rows) -> dict[str
         answers = {one.algorithm: Answers(1, len(cohort), count)}
         if one.kind == "round":
             rounds += 1
-            fresh = sum((rows.met.run(name, "train", passes) for name in cohort), Fresh())
+            fresh = sum((rows.met.run(name, "train", passes) for name in cohort), Load())
             found["training"] += Work(next(loads), answers=answers, fresh=fresh)
         elif one.kind == "evaluation":
             found["evaluation"] += measured(setup, rows) + Work(answers=answers)
@@ -63,7 +63,7 @@ def _local(setup: Setup, rows: Rows, passes: float) -> Work:
         alone = [_context(setup, "local", name) for name in clients]
         starts = range(0, len(clients), bench.group_size)
         groups = [alone[start : start + bench.group_size] for start in starts]
-        fresh = sum((rows.met.run(name, "train", passes) for name in clients), Fresh())
+        fresh = sum((rows.met.run(name, "train", passes) for name in clients), Load())
         found += Work(sum(training_loads(bench, groups, rows, epochs=passes), Load()), fresh=fresh)
     for name in clients:
         found += Work(forward=forward_load(rows.lengths(name, "test"), size) + on_shared)

@@ -7,24 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atoll.experiment.setup import Setup
+from atoll.local.prefix import KIN
 from atoll.plan.features import Features, features_of
+from atoll.plan.load import Load, forward_load
 
-__all__ = ["COMMON", "Fresh", "Met", "Rows", "rows_of"]
+__all__ = ["COMMON", "Met", "Rows", "rows_of"]
 
 COMMON = ("", "test")
 """The key of the common test set."""
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """Rows that a run meets for the first time, and their tokens."""
-
-    rows: float = 0.0
-    tokens: float = 0.0
-
-    def __add__(self, other: Fresh) -> Fresh:
-        """Both."""
-        return Fresh(self.rows + other.rows, self.tokens + other.tokens)
 
 
 class Met:
@@ -37,15 +27,14 @@ class Met:
         self._lengths, self._keeps = lengths, keeps
         self._share: dict[tuple[str, str], float] = {}
 
-    def run(self, client: str, split: str, passes: float = 1.0) -> Fresh:
-        """Run a client's rows so many times; what of them is new."""
+    def run(self, client: str, split: str, passes: float = 1.0) -> Load:
+        """Run a client's rows so many times; what of them is new, and runs with its kin."""
         known = self._share.get((client, split), 0.0)
-        new = min(passes, 1.0 - known)
+        new = (1.0 - known) * (1.0 - max(1.0 - passes, 0.0) ** KIN)
         if not self._keeps or new <= 0:
-            return Fresh()
+            return Load()
         self._share[client, split] = known + new
-        lengths = self._lengths(client, split)
-        return Fresh(new * len(lengths), new * sum(lengths))
+        return forward_load(self._lengths(client, split), KIN).times(new)
 
 
 @dataclass(frozen=True)
@@ -56,11 +45,11 @@ class Rows:
     features: Features
     met: Met
 
-    def everything(self, setup: Setup) -> Fresh:
-        """All rows, each once."""
+    def everything(self, setup: Setup) -> tuple[int, int]:
+        """How many rows there are, and how many tokens."""
         keys = [(name, split) for name in setup.data.clients for split in ("train", "test")]
         each = [self.lengths(*key) for key in (*keys, COMMON)]
-        return Fresh(sum(map(len, each)), sum(map(sum, each)))
+        return sum(map(len, each)), sum(map(sum, each))
 
 
 def rows_of(setup: Setup) -> Rows:

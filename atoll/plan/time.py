@@ -35,7 +35,7 @@ SAMPLE = 256
 class Pace:
     """Lines of seconds over amounts of work.
 
-    training: passes, clients of each, cells.   forward: passes, cells.   fresh: rows, tokens.
+    training: passes, clients of each, cells.   forward: passes, cells.   fresh: as forward.
     folds, sums: by algorithm, see `HeadPace`.
     """
 
@@ -71,7 +71,7 @@ def seconds_of(work: Work, pace: Pace) -> Seconds:
     training, forward = work.training, work.forward
     found = pace.training.at(training.passes, training.clients, training.cells)
     found += pace.forward.at(forward.passes, forward.cells)
-    found += pace.fresh.at(work.fresh.rows, work.fresh.tokens)
+    found += pace.fresh.at(work.fresh.passes, work.fresh.cells)
     for name, answers in work.answers.items():
         found += pace.folds[name].at(answers.exchanges, answers.clients)
         if name in pace.sums:

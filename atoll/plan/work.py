@@ -10,7 +10,7 @@ from atoll.core import Context
 from atoll.experiment.setup import Setup
 from atoll.local.bench import Bench
 from atoll.plan.load import VISITS, Load, forward_load, training_load
-from atoll.plan.rows import COMMON, Fresh, Rows
+from atoll.plan.rows import COMMON, Rows
 from atoll.runtimes.inprocess import AT_ONCE
 
 __all__ = ["Answers", "Work", "head_rows", "measured", "training_loads"]
@@ -39,7 +39,7 @@ class Work:
     training: Load = field(default_factory=Load)
     forward: Load = field(default_factory=Load)
     answers: Mapping[str, Answers] = field(default_factory=dict)
-    fresh: Fresh = field(default_factory=Fresh)
+    fresh: Load = field(default_factory=Load)
 
     def __add__(self, other: Work) -> Work:
         """Both."""
@@ -57,9 +57,7 @@ def measured(setup: Setup, rows: Rows) -> Work:
     size = setup.bench.settings.per_device_eval_batch_size
     keys = [*((client, "test") for client in setup.data.clients), COMMON]
     loads = [forward_load(rows.lengths(*key), size) for key in keys]
-    return Work(
-        forward=sum(loads, Load()), fresh=sum((rows.met.run(*key) for key in keys), Fresh())
-    )
+    return Work(forward=sum(loads, Load()), fresh=sum((rows.met.run(*key) for key in keys), Load()))
 
 
 def head_rows(setup: Setup, rows: Rows, clients: Sequence[str], representation: str) -> Work:
@@ -68,7 +66,7 @@ def head_rows(setup: Setup, rows: Rows, clients: Sequence[str], representation: 
     missed = [client for client in clients if rows.features.missed(client, representation)]
     loads = [forward_load(rows.lengths(client, "train"), size) for client in missed]
     fresh = [rows.met.run(client, "train") for client in missed]
-    return Work(forward=sum(loads, Load()), fresh=sum(fresh, Fresh()))
+    return Work(forward=sum(loads, Load()), fresh=sum(fresh, Load()))
 
 
 def training_loads(

@@ -75,7 +75,7 @@ def _counts(work: Work) -> dict[str, tuple[float, float]]:
     return {
         "training": (work.training.passes, work.training.cells),
         "forward": (work.forward.passes, work.forward.cells),
-        "fresh": (work.fresh.rows, work.fresh.tokens),
+        "fresh": (work.fresh.passes, work.fresh.cells),
     }
 
 
