@@ -111,18 +111,8 @@ def _prepared(
     probe = probe_batch(objective, data)
     built = build_adapter(base, experiment.adapter, probe)
     _tell(built, note)
-    if machine is not None:
-        # Sums of another number of threads round in another order.
-        torch.set_num_threads(machine.threads)
-    device = device_of(experiment.train.device if machine is None else machine.device)
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
-    bench = placed_on(bench, device)
-    # Another one where PEFT adapts a copy, which shares parameters and not buffers.
-    base.model.to(device)
-    if built.alone is None:
-        size = experiment.train.group_size if machine is None else machine.group_size
-        size = group_size(bench, clients=data.clients) if size == "auto" else size
-        bench = replace(bench, group_size=size)
+    bench = _placed(bench, base, built, data.clients, machine)
     bench = replace(bench, prefix=prefix_of(experiment, bench, data, probe))
     if objective.drops_rows:
         data = predicting(data, bench.examples, note=note)
@@ -140,6 +130,24 @@ def _prepared(
     if machine is None:  # else its rows were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
     return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
+
+
+def _placed(
+    bench: Bench, base: Base, built: Built, clients: Sequence[str], machine: Machine | None
+) -> Bench:
+    """On its device, with as many clients at once as it holds; as before where a run goes on."""
+    if machine is not None:
+        # Sums of another number of threads round in another order.
+        torch.set_num_threads(machine.threads)
+    settings = bench.settings
+    bench = placed_on(bench, device_of(settings.device if machine is None else machine.device))
+    # Another one where PEFT adapts a copy, which shares parameters and not buffers.
+    base.model.to(bench.device)
+    if built.alone is not None:
+        return bench
+    size = settings.group_size if machine is None else machine.group_size
+    size = group_size(bench, clients=clients) if size == "auto" else size
+    return replace(bench, group_size=size)
 
 
 def _tell(built: Built, note: Callable[[str], None]) -> None:
