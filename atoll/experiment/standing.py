@@ -14,7 +14,7 @@ from atoll.config.words import shown
 from atoll.config.yaml_text import parse
 from atoll.disk.files import unfinished
 from atoll.disk.lock import alone
-from atoll.errors import RunError
+from atoll.errors import ConfigError, RunError
 from atoll.words import listed
 
 __all__ = ["Machine", "Standing", "differences", "look", "other_run", "standing"]
@@ -74,8 +74,13 @@ def look(path: Path, resolved: str) -> Standing:
                 f"output_dir {path} holds files that are not of a run; set output_dir to a new one"
             )
         return Standing("new")
-    before = held.read_text(encoding="utf-8")
-    changes = _changed(before, resolved)
+    try:
+        before = held.read_text(encoding="utf-8")
+        changes = _changed(before, resolved)
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{held} is damaged ({error}); put it back, or set output_dir to a new directory"
+        ) from None
     machine = _machine(path)
     if not changes or _extends(changes):
         summary = _summary(path)
@@ -100,7 +105,7 @@ def differences(before: str, after: str) -> str:
 
 
 def _changed(before: str, after: str) -> dict[str, tuple[JsonValue, JsonValue]]:
-    old, new = (_flat(parse(text, at=str).tree) for text in (before, after))
+    old, new = (_flat(parse(text, at="line {}".format).tree) for text in (before, after))
     keys = [key for key in {**old, **new} if key not in BESIDE and old.get(key) != new.get(key)]
     return {key: (old.get(key), new.get(key)) for key in keys}
 

@@ -50,19 +50,19 @@ def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Pr
 
 
 def started(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Setup:
-    """The setup with the run's own first state: a fork keeps it, because its origin may go on.
+    """The setup with the run's own first state: one that came from elsewhere is kept.
 
     Raises:
         RunError: when that state is damaged.
     """
     kept = run.checkpoints / "start"
-    if not kept.exists():
-        if setup.forked_from is not None:
-            write(kept, Checkpoint(setup.start))
-            origin = setup.forked_from
-            note(f"starting anew from round {origin['round']} of {origin['run']}")
-        return setup
-    return replace(setup, start=read(kept).position)
+    if kept.exists():
+        return replace(setup, start=read(kept).position)
+    if setup.forked_from is not None or setup.experiment.adapter.name_or_path is not None:
+        write(kept, Checkpoint(setup.start))
+    if setup.forked_from is not None:
+        note("starting anew from round {round} of {run}".format(**setup.forked_from))
+    return setup
 
 
 def _line(line: Mapping[str, Any], metric: str) -> RoundLine:

@@ -6,19 +6,23 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from atoll.disk.files import sweep, unfinished, write_text
 from atoll.errors import RunError
 from atoll.experiment.standing import standing
 from atoll.runs.checkpoints import read
+from atoll.runs.resume import started
 from atoll.runs.run import Observer, federated, run_experiment
 from atoll.runs.run_dir import RunDirectory
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 
-SECTIONS = {
+SECTIONS: dict[str, dict[str, Any]] = {
     "model": {"pooling": "mean"},
     "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
     "evaluate": {"baselines": [], "load_best": True},
@@ -110,6 +114,24 @@ def test_a_best_model_that_is_lost_is_told(folder: Path, zoo: Zoo, tmp_path: Pat
     RunDirectory(run).keep_rounds([{**line, "own": 2.0 - line["round"]} for line in lines])
     with pytest.raises(RunError, match=r"checkpoints/best-0 is damaged .*put it back, or remove"):
         run_experiment(setup, run, Observer())
+
+
+def test_a_run_keeps_the_adapter_that_it_started_from(
+    folder: Path, zoo: Zoo, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "run" / "adapter", tmp_path / "adapter")
+    adapter = {**SECTIONS["adapter"], "name_or_path": str(tmp_path / "adapter")}
+    sections = {**SECTIONS, "adapter": adapter}
+    setup = scene(tmp_path, zoo, **sections, federation={"num_rounds": 1})
+    run = tmp_path / "run"
+    next(federated(setup, run, Observer()))
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)
+    changed = scene(tmp_path, zoo, **sections, federation={"num_rounds": 1})
+    again = started(RunDirectory(run), changed, print)
+    for name, value in setup.start.server["adapter"].items():
+        assert torch.equal(again.start.server["adapter"][name], value)
+        assert not torch.equal(changed.start.server["adapter"][name], value)
 
 
 def test_a_message_may_hold_any_line_break(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_finished_run_without_its_record(tmp_path: Path) -> None:
         standing(tmp_path, "{}")
 
 
+@pytest.mark.parametrize("content", [b"x: [", b"\x85\xff", b"x: \x00"])
+def test_a_damaged_experiment_in_a_run(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"experiment.yaml is damaged \(.*\); put it back, or"):
+        standing(tmp_path, "seed: 0\n")
+
+
 def test_a_place_below_a_file_is_refused_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/a/b, but .*/file is a file; set output_dir"):
