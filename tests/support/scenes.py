@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from atoll.config import load
+from atoll.config.tasks import TASKS
 from atoll.core import State
 from atoll.experiment.setup import Setup, prepare
 from tests.support.federation import labelled_rows, stir, text_rows
@@ -55,6 +56,8 @@ def scene(folder: Path, zoo: Zoo, kind: str = "bert", **sections: Mapping[str, A
     }
     for name, values in sections.items():
         written[name] = {**written.get(name, {}), **values}
+    if not TASKS[written["model"]["task"]].texts:
+        del written["data"]["max_length"]
     (folder / "experiment.yaml").write_text(yaml.safe_dump(written))
     return prepare(load(folder / "experiment.yaml"), note=lambda text: None)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +16,12 @@ from atoll.plan.traffic import traffic
 from atoll.runs.run import Observer, run_experiment
 from atoll.runs.summary import trainable_parameters
 from tests.support.models import Zoo
-from tests.support.scenes import scene
+from tests.support.scenes import scene, write_clients
+from tests.support.task_sites import image_rows, pair_rows, preference_rows, seen_rows
+from tests.support.text_tasks import number_rows, plain_rows, tagged_rows, topic_rows
+
+if TYPE_CHECKING:
+    from tests.support.gallery import Gallery
 
 COHORT = {"num_rounds": 3, "clients_per_round": 2}
 CASES: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = {
@@ -45,6 +50,39 @@ CASES: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = {
 }  # fmt: skip
 
 
+SIZES = {"ada": 5, "bob": 3, "cy": 8}
+INT8 = [{"name": "quantise", "dtype": "int8"}]
+Rows = Callable[[Mapping[str, int]], Mapping[str, Any]]
+TASKS: dict[str, tuple[str, str, Rows, dict[str, Any], dict[str, Any]]] = {
+    "masked-lm": (
+        "zoo bert", "masked-lm", plain_rows, {"method": "ia3"}, {"algorithm": "fedprox"},
+    ),
+    "token-classification": (
+        "zoo bert", "token-classification", tagged_rows, {"method": "bottleneck"},
+        {"algorithm": "fedopt", "stages": INT8},
+    ),
+    "regression": ("zoo bert", "regression", number_rows, {}, {"algorithm": "scaffold"}),
+    "several labels": (
+        "zoo bert", "multi-label-classification", topic_rows,
+        {"method": "layers", "num_layers": 1, "refit_every": 1}, {},
+    ),
+    "images": (
+        "gallery vit", "image-classification", image_rows, {"method": "dora", "head": "train", "config": {"target_modules": ["q_proj"]}}, {},
+    ),
+    "pairs": (
+        "zoo bert-with-pooler", "embedding", pair_rows, {"layers_to_transform": [1]},
+        {"aggregator": {"name": "trimmed_mean", "fraction": 0.3}},
+    ),
+    "images and texts": (
+        "gallery clip", "embedding", seen_rows, {"method": "bitfit"}, {"algorithm": "fednova"},
+    ),
+    "preferences": (
+        "zoo llama", "preference", preference_rows, {"use_rslora": True, "r": 3},
+        {"stages": [{"name": "top_k", "fraction": 0.2}]},
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_line_of_the_run_was_known_before(case: str, zoo: Zoo, tmp_path: Path) -> None:
     kind, sections = CASES[case]
@@ -52,9 +90,36 @@ def test_every_line_of_the_run_was_known_before(case: str, zoo: Zoo, tmp_path: P
     evaluate = {"baselines": [], **sections.get("evaluate", {})}
     changed = {**sections, "federation": federation, "evaluate": evaluate}
     setup = scene(tmp_path, zoo, kind, **changed)
-    planned = _lines(setup)
-    summary = run_experiment(setup, tmp_path / "run", Observer())
-    lines = (tmp_path / "run" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    _check(_lines(setup), setup, tmp_path / "run")
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_every_task_sends_what_was_planned(
+    case: str, zoo: Zoo, gallery: Gallery, tmp_path: Path
+) -> None:
+    model, task, rows, adapter, federation = TASKS[case]
+    place, kind = model.split()
+    written = {
+        client: [{key: value if key != "image" else value.tolist() for key, value in row.items()}
+                 for row in own]
+        for client, own in rows(SIZES).items()
+    }  # fmt: skip
+    write_clients(tmp_path / "data", written)
+    sections: dict[str, Mapping[str, Any]] = {
+        "model": {"name_or_path": (zoo if place == "zoo" else gallery)(kind), "task": task},
+        "data": {"max_length": 12},
+        "adapter": adapter,
+        "federation": {**COHORT, "num_rounds": 2, **federation},
+        "evaluate": {"baselines": []},
+    }
+    setup = scene(tmp_path, zoo, **sections)
+    _check(_lines(setup), setup, tmp_path / "run")
+
+
+def _check(planned: list[dict[str, int]], setup: Setup, run: Path) -> None:
+    """Run it, and hold its lines to the plan's."""
+    summary = run_experiment(setup, run, Observer())
+    lines = (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
     ran = [json.loads(line) for line in lines]
     assert all(not line["failures"] for line in ran)
     assert planned == [{name: line[name] for name in planned[0]} for line in ran]
