@@ -86,6 +86,9 @@ def prepare(
     Raises:
         AtollError: for anything in the file, data or model that would not train.
     """
+    if machine is not None:
+        # Sums of another number of threads round in another order.
+        torch.set_num_threads(machine.threads)
     for text in loaded.notes:
         note(text)
     data = load_data(loaded) if data is None else data
@@ -136,9 +139,6 @@ def _placed(
     bench: Bench, base: Base, built: Built, clients: Sequence[str], machine: Machine | None
 ) -> Bench:
     """On its device, with as many clients at once as it holds; as before where a run goes on."""
-    if machine is not None:
-        # Sums of another number of threads round in another order.
-        torch.set_num_threads(machine.threads)
     settings = bench.settings
     bench = placed_on(bench, device_of(settings.device if machine is None else machine.device))
     # Another one where PEFT adapts a copy, which shares parameters and not buffers.

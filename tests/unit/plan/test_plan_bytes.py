@@ -67,7 +67,8 @@ TASKS: dict[str, tuple[str, str, Rows, dict[str, Any], dict[str, Any]]] = {
         {"method": "layers", "num_layers": 1, "refit_every": 1}, {},
     ),
     "images": (
-        "gallery vit", "image-classification", image_rows, {"method": "dora", "head": "train", "config": {"target_modules": ["q_proj"]}}, {},
+        "gallery vit", "image-classification", image_rows,
+        {"method": "dora", "head": "train", "config": {"target_modules": ["q_proj"]}}, {},
     ),
     "pairs": (
         "zoo bert-with-pooler", "embedding", pair_rows, {"layers_to_transform": [1]},
