@@ -19,6 +19,9 @@ __all__ = ["example_of", "prompt_of"]
 Row = Mapping[str, Any]
 Message = Mapping[str, Any]
 
+# Rows that are longer than the model reads are cut later, and counted: transformers need not warn.
+_QUIET = {"verbose": False}
+
 
 def example_of(tokenizer: Any, row: Row, *, completion_only: bool) -> Example:
     """A row of messages, prompt and completion, instruction and output, or text."""
@@ -30,7 +33,7 @@ def example_of(tokenizer: Any, row: Row, *, completion_only: bool) -> Example:
         return _answered(tokenizer, row["prompt"], row["completion"], completion_only)
     if _both(row, "instruction", "output"):
         return _answered(tokenizer, _alpaca(row), row["output"], completion_only)
-    ids, end = tokenizer(row["text"])["input_ids"], _end(tokenizer)
+    ids, end = _ids(tokenizer, row["text"]), _end(tokenizer)
     return _example(ids if ids[-1:] == end else ids + end, 0)
 
 
@@ -58,15 +61,20 @@ def _end(tokenizer: Any) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
+def _ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=special, **_QUIET)["input_ids"]
+    return ids
+
+
 def _given(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text)["input_ids"]
+    ids = _ids(tokenizer, text)
     # Some tokenizers end every text, but this one goes on.
     return ids[:-1] if ids and ids[-1:] == _end(tokenizer) else ids
 
 
 def _answered(tokenizer: Any, prompt: str, answer: str, completion_only: bool) -> Example:
     before = _given(tokenizer, prompt)
-    rest = tokenizer(answer, add_special_tokens=False)["input_ids"] + _end(tokenizer)
+    rest = _ids(tokenizer, answer, special=False) + _end(tokenizer)
     return _example(before + rest, len(before) if completion_only else 0)
 
 
@@ -126,7 +134,11 @@ def _rendered(tokenizer: Any, messages: Sequence[Message], *, prompt: bool) -> l
         )
     try:
         ids: list[int] = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=prompt, tokenize=True, return_dict=False
+            list(messages),
+            add_generation_prompt=prompt,
+            tokenize=True,
+            return_dict=False,
+            tokenizer_kwargs=_QUIET,
         )
     except TemplateError as error:
         roles = ", ".join(str(message["role"]) for message in messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -73,3 +74,18 @@ def test_a_chat_that_the_template_does_not_take() -> None:
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match="does not take a chat of user, user: roles must alternate"):
         example_of(tokenizer, {"messages": [USER, USER]}, completion_only=True)
+
+
+@pytest.mark.parametrize("name", ["prompt/completion", "instruction/output", "messages", "text"])
+def test_a_row_that_will_be_cut_brings_no_word_from_transformers(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its loggers hand nothing up, and so nothing to caplog, unless they are told to.
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    row = {"text": "ab" * 100} if name == "text" else dict(ROWS[name])
+    if name == "messages":
+        row["messages"] = [USER, {**ANSWER, "content": "ab" * 100}]
+    elif name != "text":
+        row[name.split("/")[1]] = "ab" * 100
+    assert len(example_of(letters(chat=True), row, completion_only=True).ids) > 128
+    assert not caplog.records
