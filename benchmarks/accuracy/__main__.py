@@ -42,6 +42,11 @@ SETTINGS: dict[str, list[str]] = {
     "logistic-30": [*PLAIN, "adapter.head=logistic", "adapter.head_exchanges=29"],
     "lora-lda": ["adapter.head=lda", "adapter.head_features=null"],
     "fedavg": [*TRAINED, "federation.algorithm=fedavg"],
+    "fedavg-fast-head": [
+        *TRAINED,
+        "federation.algorithm=fedavg",
+        "train.head_learning_rate=0.02",
+    ],
     "fedprox": [*TRAINED, "federation.algorithm={name: fedprox, mu: 0.01}"],
     "scaffold": [*TRAINED, "federation.algorithm=scaffold"],
     "fednova": [*TRAINED, "federation.algorithm=fednova"],

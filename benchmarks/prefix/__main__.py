@@ -93,7 +93,7 @@ def scene(layers: str) -> Setup:
             "model: {name_or_path: 'builtin:minilm'}\n"
             "data: {path: 'builtin:docstrings', partition: {num_clients: 1}, max_length: 32}\n"
             f"adapter: {{target_modules: 'encoder.layer.{layers}.attention.*', head: train}}\n"
-            "train: {group_size: 1, prefix_cache: memory}\n"
+            "train: {group_size: 1, prefix_cache: memory, learning_rate: 2.0e-4}\n"
         )
         return prepare(load(file), note=lambda text: None)
 
