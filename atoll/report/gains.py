@@ -37,8 +37,8 @@ class Gain:
     def kind(self) -> str:
         """`better` or `worse` where the interval leaves zero out; else `even`."""
         low, high = self.ends or (self.value, self.value)
-        # One row that is drawn again and again has an interval without width, and proves nothing.
-        if self.ends and low == high and (self.test_rows or 0) < FEW:
+        # A few rows that agree have an interval without width, or none, and prove nothing.
+        if low == high and (self.test_rows or 0) < FEW:
             return "even"
         return "better" if low > 0 else "worse" if high < 0 else "even"
 

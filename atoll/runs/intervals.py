@@ -49,10 +49,13 @@ def _value(metric: Metric, model: Rows, rows: np.ndarray) -> float:
     return metric.finals(score.sums, score.count)[metric.name] if score.count else float("nan")
 
 
-def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The middle `LEVEL` of drawn values; None where none of them is a number."""
+def interval(values: np.ndarray, *, rows: int) -> tuple[float, float] | None:
+    """The middle `LEVEL` of drawn values; None where none of them is a number.
+
+    rows: from which they were drawn; one that is drawn again and again tells nothing of others.
+    """
     known = values[np.isfinite(values)]
-    if not len(known):
+    if rows < 2 or not len(known):
         return None
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -115,11 +115,14 @@ def _intervals(setup: Setup, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
         generator=rng.numpy_generator(setup.experiment.seed, "bootstrap"),
     )
     columns = dict(zip(models, found.T, strict=True))
-    federated = columns.pop("federated")
+    federated, rows = columns.pop("federated"), len(models["federated"][0].counts)
     return {
         "level": LEVEL,
-        "federated": interval(federated),
-        **{f"federated_minus_{name}": interval(federated - c) for name, c in columns.items()},
+        "federated": interval(federated, rows=rows),
+        **{
+            f"federated_minus_{name}": interval(federated - column, rows=rows)
+            for name, column in columns.items()
+        },
     }
 
 
@@ -128,7 +131,8 @@ def _gain(setup: Setup, comparison: Comparison, client: str) -> dict[str, Any]:
     if local is None or client not in local.own:
         return {}
     pair = [[comparison.federated.own[client]], [local.own[client]]]
-    if not len(local.own[client].counts):
+    rows = len(local.own[client].counts)
+    if not rows:
         return {"gain": None, "gain_interval": None}
     sign = 1 if metric.higher_is_better else -1
     found = draws(
@@ -139,4 +143,4 @@ def _gain(setup: Setup, comparison: Comparison, client: str) -> dict[str, Any]:
     )
     first, second = (final_of(setup, rows[0].score(metric)) for rows in pair)
     gain = None if first is None or second is None else sign * (first - second)
-    return {"gain": gain, "gain_interval": interval(sign * (found[:, 0] - found[:, 1]))}
+    return {"gain": gain, "gain_interval": interval(sign * (found[:, 0] - found[:, 1]), rows=rows)}

@@ -102,10 +102,12 @@ def test_very_few_rows_that_agree_prove_nothing(test: int | None, kind: str) -> 
     assert [row.kind for row in found.rows] == [kind]
 
 
-def test_without_an_interval_the_sign_tells() -> None:
-    found = gains(_gains((0.2, None), (-0.1, None), (0.0, None)))
+def test_without_an_interval_the_sign_of_many_rows_tells() -> None:
+    rows = {f"c{gain}": {"gain": gain, "test": 10} for gain in (0.2, -0.1, 0.0)}
+    rows["one"] = {"gain": 1.0, "test": 1}
+    found = gains(Summary.model_validate({"per_client": rows}))
     assert found is not None
-    assert [row.kind for row in found.rows] == ["worse", "even", "better"]
+    assert [row.kind for row in found.rows] == ["worse", "even", "better", "even"]
 
 
 def _points(svg: str, colour: str) -> list[tuple[float, float]]:

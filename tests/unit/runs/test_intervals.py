@@ -21,7 +21,7 @@ def test_the_interval_of_a_share_is_the_normal_one() -> None:
     draw = np.random.default_rng(0)
     right = draw.random(600) < 0.8
     found = draws(accuracy(2), [[_answers(right)]], number=1000, generator=draw)
-    low, high = interval(found[:, 0])
+    low, high = interval(found[:, 0], rows=600)
     share = right.mean()
     width = stats.norm.ppf(0.975) * np.sqrt(share * (1 - share) / len(right))
     assert low == pytest.approx(share - width, abs=0.006)
@@ -36,9 +36,9 @@ def test_pairing_takes_away_what_both_models_share() -> None:
     second[np.flatnonzero(first)[:10]] = False
     arms = [[_answers(first)], [_answers(second)]]
     found = draws(accuracy(2), arms, number=1000, generator=draw)
-    low, high = interval(found[:, 0] - found[:, 1])
+    low, high = interval(found[:, 0] - found[:, 1], rows=500)
     assert 0 < low < 0.02 < high < 0.04
-    alone = interval(found[:, 0])
+    alone = interval(found[:, 0], rows=500)
     assert alone[1] - alone[0] > 3 * (high - low)
 
 
@@ -51,8 +51,9 @@ def test_an_arm_is_the_mean_of_its_models() -> None:
 
 
 def test_nothing_to_measure_has_no_interval() -> None:
-    assert interval(np.array([np.nan, np.nan])) is None
-    assert interval(np.array([np.nan, 0.5])) == (0.5, 0.5)
+    assert interval(np.array([np.nan, np.nan]), rows=2) is None
+    assert interval(np.array([np.nan, 0.5]), rows=2) == (0.5, 0.5)
+    assert interval(np.array([0.5, 0.5]), rows=1) is None
 
 
 def test_many_models_get_fewer_draws() -> None:
