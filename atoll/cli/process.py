@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from atoll.models.quiet import hush
+
 __all__ = ["INTERRUPTED", "interruptible", "load_torch", "settle", "threads"]
 
 INTERRUPTED = 130
@@ -46,6 +48,7 @@ def settle() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    hush()
 
 
 def load_torch() -> None:

@@ -30,6 +30,8 @@ __all__ = ["inprocess", "processes"]
 START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv.pop(1))
+from atoll.models.quiet import hush
+hush()
 from atoll.worker import main
 main(sys.argv[1:])
 """

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["hush", "quiet"]
+
+
+def hush() -> None:
+    """Before libraries load: where torchao is installed, peft loads it, and it tells of kernels
+    for other machines."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -18,16 +26,16 @@ def quiet(*, hushed: bool = False) -> Iterator[None]:
     hushed: also bars that heed no setting, except for a person at a terminal: a GGUF file's takes
         most of a minute.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as speech
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = speech.get_verbosity(), speech.is_progress_bar_enabled()
+    speech.set_verbosity_error()
+    speech.disable_progress_bar()
     aside = contextlib.redirect_stderr(io.StringIO())
     try:
         with aside if hushed and not sys.stderr.isatty() else contextlib.nullcontext():
             yield
     finally:
-        logging.set_verbosity(level)
+        speech.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            speech.enable_progress_bar()

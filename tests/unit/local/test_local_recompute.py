@@ -85,7 +85,7 @@ def test_blocks_whose_outputs_are_known_are_not_run_again(zoo: Zoo) -> None:
     rows = {client: there.bench.examples(client, "train") for client in there.clients}
     boundary = find_boundary(there.bench.model, probe(there.bench.objective, rows))
     assert boundary is not None
-    prefix = Prefix(boundary, there.bench.objective.collate, memory_shelf(2**30), b"")
+    prefix = Prefix(boundary, there.bench.objective.collate, memory_shelf(), b"")
     there.bench.model.recompute()
     kept, _ = replace(there, bench=replace(there.bench, prefix=prefix)).train(group_size=2)
     for client, expected in plain.items():
