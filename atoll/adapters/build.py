@@ -119,12 +119,18 @@ def _check_something(base: Base, settings: Adapter, plan: Plan, heads: Sequence[
         return
     method, head = settings.method, f"only the head '{base.head}', which trains whole, or "
     key = "adapter.target_modules" if method in _PLANNERS else "adapter.config.target_modules"
-    raise ModelError(
-        _NOTHING.get(
-            method,
-            f"{key} names {head if heads else ''}modules that no gradient reaches, and nothing for "
-            f"{method} to train; name other layers, or use another adapter.method",
+    if plan.named is None:
+        raise ModelError(
+            _NOTHING.get(
+                method,
+                f"adapter.method is {method}, but the model has no layer that it could adapt"
+                f"{f' beside its head {base.head}, which trains whole' if heads else ''}; use "
+                f"{'none, or ' if heads else ''}full",
+            )
         )
+    raise ModelError(
+        f"{key} names {head if heads else ''}modules that no gradient reaches, and nothing for "
+        f"{method} to train; name other layers, or use another adapter.method"
     )
 
 

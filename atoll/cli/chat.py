@@ -144,6 +144,10 @@ class _Session:
         }
         answered({"turn": turn, "asked": message}, answers, json=self.json)
         first = answers[self.arms[0]]
+        if first.complete and not first.text and not self.json:
+            template = self.run.setup.base.tokenizer.chat_template and not talk.templated
+            hint = "; --chat-template asks under its chat template" if template else ""
+            note(f"(the model ended its answer before the first word{hint})")
         return kept.then(message, first.text) if first.text or first.complete else kept
 
 

@@ -23,6 +23,9 @@ __all__ = ["predict"]
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     text: Annotated[list[str] | None, typer.Option(help="A text; may be repeated.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="An image; may be repeated.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option("--input", metavar="FILE|-", help="JSONL, CSV or Parquet; -: lines of stdin."),
@@ -47,17 +50,19 @@ def predict(
     starts from the file of rows; vectors are made of a `text`, an `image`, or both. Each row comes
     back as one line of JSON with what was predicted.
 
-    Without --text and --input rows are read from standard input: JSON objects, or plain texts where
-    the first line is no object.
+    Without --text, --image and --input rows are read from standard input: JSON objects, or plain
+    texts where the first line is no object.
     """
-    if (not text and source is None and sys.stdin.isatty()) or (text and source):
-        raise click.UsageError('give either --text "..." or --input FILE')
+    given = sum(map(bool, (text, image, source)))
+    if given > 1 or (not given and sys.stdin.isatty()):
+        raise click.UsageError('give one of --text "...", --image FILE and --input FILE')
     load_torch()
     from atoll.cli.rows import given_rows
     from atoll.trained.load_run import load_run
 
     trained = load_run(run, note=note)
-    rows = given_rows(text or [], source, trained)
+    typed = [*({"text": one} for one in text or ()), *({"image": one} for one in image or ())]
+    rows = given_rows(typed, source, trained)
     found = list(_predictions(trained, rows, top=top, max_new_tokens=max_new_tokens))
     _write(found, output, {"run": str(run)} if output_format is Format.json else None)
 

@@ -20,15 +20,17 @@ __all__ = ["given_rows", "read_lines"]
 Row = dict[str, Any]
 
 
-def given_rows(texts: Sequence[str], source: str | None, trained: TrainedRun) -> list[Row]:
+def given_rows(typed: Sequence[Row], source: str | None, trained: TrainedRun) -> list[Row]:
     """The rows, each with what the task reads.
+
+    typed: rows of one column, each given by the option of its name.
 
     Raises:
         DataError: for a file that cannot be read, no rows, or rows of the wrong columns.
     """
     experiment = trained.setup.experiment
-    if texts:
-        table = Table("--text", [{"text": text} for text in texts])
+    if typed:
+        table = Table(f"--{next(iter(typed[0]))}", list(typed))
     elif source is None or source == "-":
         table = read_lines(sys.stdin.buffer.read())
     else:

@@ -49,8 +49,7 @@ def _next(task: str, path: Path) -> Iterator[str]:
     if task in ("causal-lm", "preference"):
         yield f"  {command_line('atoll', 'chat', path)} --compare"
     else:
-        rows = task in ("image-classification", "token-classification")
-        asked = "--input new.jsonl" if rows else '--text "..."'
+        asked = "--image new.png" if task == "image-classification" else '--text "..."'
         yield f"  {command_line('atoll', 'predict', path)} {asked}"
     yield f"  {command_line('atoll', 'export', path)} --merge --output merged"
     yield "  atoll recipes"

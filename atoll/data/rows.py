@@ -123,7 +123,8 @@ def _no_kind(row: Row) -> str:
             f"{' and '.join(f'`{name}`' for name in empty)} is empty here; fill it in or remove "
             "the row."
         )
-    near = next((hint for name in row if (hint := nearest(name, needed))), "")
+    other = [name for name in row if name not in needed]
+    near = next((hint for name in other if (hint := nearest(name, needed))), "")
     return (
         f"the columns {_names(row)} make no known kind of row{near}. Rows hold one of: {known}. "
         "Rename columns with `columns`, as in {text: body, label: intent}."

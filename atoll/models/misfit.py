@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,10 @@ def reason_of(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     if not lines or isinstance(error, TypeError | AttributeError | LookupError | struct.error):
         return f"a file of it has another form than expected ({error!r})"
+    if kind := re.match(r"Unrecognized configuration class <class '(?:.*\.)?(\w+)'", lines[0]):
+        return f"its config.json is of another kind of model ({kind[1]})"
+    if lines[0].startswith("Couldn't instantiate the backend tokenizer"):
+        return "it holds no tokenizer, as a model that reads no text"
     broken = isinstance(error, SafetensorError)
     return f"its weights cannot be read ({lines[0]})" if broken else lines[0]
 

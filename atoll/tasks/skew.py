@@ -57,7 +57,7 @@ def _given(wanted: Mapping[str, float], labels: Sequence[str]) -> list[float]:
     if unknown:
         raise ConfigError(
             f"train.class_weights names {unknown[0]}, which is no label of the data"
-            f"{did_you_mean(unknown[0], among=labels)}; the labels are {listed(labels)}"
+            f"{did_you_mean(unknown[0], among=labels) or '.'} The labels are {listed(labels)}"
         )
     return [float(wanted.get(label, 1.0)) for label in labels]
 

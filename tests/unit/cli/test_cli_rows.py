@@ -71,6 +71,16 @@ def test_a_mapped_column_wins_over_one_that_has_its_name(tmp_path: Path, zoo: Zo
     assert _given(trained, tmp_path, {"text": "a"}) == {"text": "a"}
 
 
+def test_rows_may_be_typed(tmp_path: Path, zoo: Zoo) -> None:
+    trained = TrainedRun(tmp_path, scene(tmp_path, zoo), {}, "text/label")
+    assert given_rows([{"text": "a"}, {"text": "b"}], None, trained) == [
+        {"text": "a"},
+        {"text": "b"},
+    ]
+    with pytest.raises(DataError, match=r"^--image, row 1: the row has no `text`; it has image$"):
+        given_rows([{"image": "a.png"}], None, trained)
+
+
 @pytest.mark.parametrize(("row", "message"), [
     ({"messages": []}, r"new\.jsonl:1: `messages` is list \[\], not a list of messages"),
     ({"messages": [{"content": "a"}]}, "not a list of messages"),
