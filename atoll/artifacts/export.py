@@ -14,6 +14,7 @@ from atoll.artifacts.peft_layout import adapter_config, peft_tree
 from atoll.core import State
 from atoll.disk.files import json_text, write_json, write_text, write_whole
 from atoll.experiment.setup import Setup
+from atoll.models.locate import fingerprint
 from atoll.tasks import task_of
 from atoll.tree import Tree
 
@@ -59,6 +60,7 @@ def _facts(setup: Setup) -> dict[str, Any]:
     return {
         # A folder's own path, which leads there from every other folder; builtin: has another path.
         "base_model": base.source.hub_id if base.source.hub_id == base.source.path else named,
+        "base_fingerprint": fingerprint(base.backbone),
         "auto_class": base.auto_class,
         "method": setup.experiment.adapter.method,
         "pooling": base.pooling,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
+from atoll.config import dump, load
 from atoll.config.words import shown
 from atoll.config.yaml_text import parse
 from atoll.disk.files import unfinished
@@ -75,7 +76,7 @@ def look(path: Path, resolved: str) -> Standing:
             )
         return Standing("new")
     try:
-        before = held.read_text(encoding="utf-8")
+        before = _resolved(held)
         changes = _changed(before, resolved)
     except (ConfigError, UnicodeDecodeError) as error:
         raise RunError(
@@ -89,6 +90,17 @@ def look(path: Path, resolved: str) -> Standing:
         _check_place(path)
         return Standing("unfinished", summary, machine, differences(before, resolved))
     return Standing("other", None, machine, differences(before, resolved))
+
+
+def _resolved(held: Path) -> str:
+    """The experiment of a run as this version resolves it: keys that are new have their defaults.
+
+    One that this version would not read stays as it is written.
+    """
+    try:
+        return dump(load(held).experiment)
+    except ConfigError:
+        return held.read_text(encoding="utf-8")
 
 
 def other_run(path: Path, changes: str) -> RunError:

@@ -15,6 +15,7 @@ from atoll.config.words import shown
 from atoll.core import State
 from atoll.errors import DataError, ModelError
 from atoll.models.base import Base
+from atoll.models.locate import fingerprint
 
 __all__ = ["started_from"]
 
@@ -62,10 +63,7 @@ def started_from(
         _check_labels(folder, facts.get("labels"), labels)
     like = {**state.get("adapter", {}), **head}
     check_stored(values, like, folder, model=base.source.hub_id)
-    named = (config or {}).get("base_model_name_or_path") or (facts or {}).get("base_model")
-    if named not in (None, base.source.hub_id, base.source.path, experiment.model.name_or_path):
-        note(f"the adapter in {folder} says that it is for {named}; it goes on from there on "
-             f"{base.source.hub_id}")  # fmt: skip
+    _tell_base(experiment, base, folder, {**(facts or {}), **(config or {})}, note=note)
     found = {name: values[name].to(value.dtype) for name, value in like.items()}
     return {
         part: {name: found.get(name, value) for name, value in tree.items()}
@@ -73,6 +71,25 @@ def started_from(
         else tree
         for part, tree in state.items()
     }
+
+
+def _tell_base(
+    experiment: Experiment,
+    base: Base,
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    note: Callable[[str], None],
+) -> None:
+    """Say so where the adapter was trained on another base, by its weights, else by its name."""
+    mark, own = facts.get("base_fingerprint"), base.source.hub_id
+    if mark is not None and mark != fingerprint(base.backbone):
+        note(f"the adapter in {folder} was trained on other weights than those of {own}; it goes "
+             "on from there on these")  # fmt: skip
+    named = facts.get("base_model_name_or_path") or facts.get("base_model")
+    known = (None, own, base.source.path, experiment.model.name_or_path)
+    if mark is None and named not in known:
+        note(f"the adapter in {folder} says that it is for {named}; it goes on from there on {own}")
 
 
 def _check_labels(folder: Path, theirs: Any, labels: Sequence[str] | None) -> None:

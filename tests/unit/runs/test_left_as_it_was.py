@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from atoll.disk.files import sweep, unfinished, write_text
 from atoll.errors import RunError
+from atoll.experiment.setup import prepare
 from atoll.experiment.standing import standing
 from atoll.runs.checkpoints import read
 from atoll.runs.resume import started
@@ -80,6 +81,13 @@ def test_where_a_run_lies_and_who_is_told_are_no_other_experiment(folder: Path) 
     moved = text.replace("report_to: none", "report_to: [tensorboard]").replace("/run\n", "/b\n")
     found = standing(folder / "run", moved)
     assert (found.state, found.changes) == ("finished", "")
+    held = folder / "run" / "experiment.yaml"
+    try:  # A key that came with a later version has its default.
+        held.write_text(text.replace("  lr_scheduler_type: constant\n", ""))
+        assert held.read_text() != text
+        assert standing(folder / "run", moved).state == "finished"
+    finally:
+        held.write_text(text)
     longer = moved.replace("num_rounds: 2", "num_rounds: 3")
     found = standing(folder / "run", longer)
     assert (found.state, found.changes) == ("unfinished", "federation.num_rounds: 2 -> 3")
@@ -123,6 +131,15 @@ def test_a_run_keeps_the_adapter_that_it_started_from(
     adapter = {**SECTIONS["adapter"], "name_or_path": str(tmp_path / "adapter")}
     sections = {**SECTIONS, "adapter": adapter}
     setup = scene(tmp_path, zoo, **sections, federation={"num_rounds": 1})
+    facts = tmp_path / "adapter" / "atoll.json"
+    for mark, told in ((None, 0), ("0123", 1)):
+        if mark is not None:
+            facts.write_text(
+                json.dumps({**json.loads(facts.read_text()), "base_fingerprint": mark})
+            )
+        notes: list[str] = []
+        prepare(setup.loaded, note=notes.append)
+        assert sum("was trained on other weights than those of" in one for one in notes) == told
     run = tmp_path / "run"
     next(federated(setup, run, Observer()))
     path = tmp_path / "adapter" / "adapter_model.safetensors"
