@@ -12,18 +12,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import tempfile
-import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from atoll.config import load
-from atoll.experiment.setup import prepare
-from atoll.runs.run import Observer, run_experiment
 from benchmarks.accuracy.tables import tables
 from benchmarks.common import write_result
+from benchmarks.recipes import run_recipe
 
 HERE = Path(__file__).parent
 FROZEN = ["adapter.method=none", "federation.num_rounds=0", "federation.algorithm=fedavg"]
@@ -100,34 +94,21 @@ def _data_name(path: str) -> str:
 
 def one_run(data: str, more: list[str], *, alpha: float) -> dict[str, Any]:
     """One experiment: its final accuracy, what it cost, and its rounds."""
-    start, cpu = time.perf_counter(), time.process_time()
     place = data if data.startswith("builtin:") else str(Path(data).resolve())
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "classify.yaml"
-        packaged = files("atoll") / "recipes" / "classify.yaml"
-        recipe.write_text(packaged.read_text(encoding="utf-8"), encoding="utf-8")
-        loaded = load(
-            recipe,
-            overrides=[
-                "model.name_or_path=builtin:minilm",
-                f"data.path={place}",
-                f"data.partition={{name: dirichlet, alpha: {alpha}, num_clients: 20}}",
-                "data.holdout=0.0",
-                "evaluate.baselines=[]",
-                f"output_dir={folder}/run",
-                *more,
-            ],
-        )
-        setup = prepare(loaded, note=print)
-        watch = Observer(note=print, round=lambda line: print(line, flush=True))
-        summary = run_experiment(setup, Path(folder) / "run", watch)
-        lines = (Path(folder) / "run" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-    setup.bench.model.close()
+    found = run_recipe(
+        "classify",
+        [
+            "model.name_or_path=builtin:minilm",
+            f"data.path={place}",
+            f"data.partition={{name: dirichlet, alpha: {alpha}, num_clients: 20}}",
+            "data.holdout=0.0",
+            "evaluate.baselines=[]",
+            *more,
+        ],
+    )
     return {
-        **{key: summary[key] for key in ("final", "exchanges", "bytes_up", "bytes_down")},
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "rounds": [json.loads(line) for line in lines],
+        **{key: found["summary"][key] for key in ("final", "exchanges", "bytes_up", "bytes_down")},
+        **{key: found[key] for key in ("seconds", "cpu_seconds", "rounds")},
     }
 
 

@@ -1,0 +1,1 @@
+"""Every task on a real data set: local, federated, pooled."""
