@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from atoll.artifacts.card import model_card
 from atoll.artifacts.peft_layout import adapter_config, peft_tree
 from atoll.core import State
-from atoll.disk.files import json_text, write_json, write_text, write_whole
+from atoll.disk.files import json_text, write_bytes, write_json, write_text
 from atoll.experiment.setup import Setup
 from atoll.models.locate import fingerprint
 from atoll.tasks import task_of
@@ -74,13 +72,4 @@ def _facts(setup: Setup) -> dict[str, Any]:
 
 def _save(path: Path, tree: Tree) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tree.items()}
-    write_whole(path, lambda partial: _write(partial, plain))
-
-
-def _write(path: Path, tree: Tree) -> None:
-    try:
-        save_file(tree, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        # A full disk, say: safetensors gives the system's number in words only.
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else 0, str(error)) from error
+    write_bytes(path, save(plain, metadata={"format": "pt"}))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from atoll.core.parts import ClientWork, Failure, Reply, Request
+from atoll.errors import AtollError, PayloadError
 
 __all__ = ["answers"]
 
@@ -17,8 +18,9 @@ def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply |
     """What `client` answers; an exception becomes a Failure of the client that it stays with.
 
     Clients work in stacks, so that an exception names none of them: those that have not answered
-    are asked again in halves, until the one is alone. A broken assertion is a bug, and memory that
-    ran out is the machine's: both end the run.
+    are asked again in halves, until the one is alone. A broken assertion is a bug, memory that ran
+    out is the machine's, and rows or files that cannot be used (but for a payload) are the user's:
+    these end the run.
     """
     waiting = {request.context.client: request for request in requests}
     try:
@@ -26,7 +28,7 @@ def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply |
             waiting.pop(answer.client, None)
             yield answer
     except Exception as error:
-        if isinstance(error, AssertionError) or _out_of_memory(error):
+        if _ends_the_run(error):
             raise
         left = list(waiting.values())
         if not left:
@@ -43,6 +45,11 @@ def _told(error: Exception) -> str:
     """The error, and the line that raised it: the traceback itself ends at the client."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _ends_the_run(error: Exception) -> bool:
+    told = isinstance(error, AtollError) and not isinstance(error, PayloadError)
+    return told or isinstance(error, AssertionError) or _out_of_memory(error)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atoll.errors import RunError
+from atoll.errors import AtollError, RunError
 
 __all__ = [
     "PARTIAL",
@@ -23,6 +24,7 @@ __all__ = [
     "make_folder",
     "sweep",
     "unfinished",
+    "write_bytes",
     "write_json",
     "write_text",
     "write_whole",
@@ -54,8 +56,15 @@ def explained(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        why = _WHY.get(error.errno or 0, error.strerror or str(error))
+    except AtollError:
+        raise
+    except Exception as error:
+        # Libraries written in Rust give the system's refusals in words only.
+        rust = re.search(r"\(os error (\d+)\)", str(error))
+        if not isinstance(error, OSError) and rust is None:
+            raise
+        number = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else 0
+        why = _WHY.get(number or 0, os.strerror(number) if number else str(error))
         raise RunError(f"{path} cannot be written: {why}") from error
 
 
@@ -110,9 +119,18 @@ def _umask() -> int:
     return mask
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole."""
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+
+    write_whole(path, write)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    write_whole(path, lambda partial: _write(partial, text))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -139,10 +157,6 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
             if path.exists():
                 os.truncate(path, size)
             raise
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

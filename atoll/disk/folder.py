@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from atoll.disk.files import PARTIAL, explained
-from atoll.errors import AtollError, RunError
+from atoll.errors import RunError
 
 __all__ = ["MARK", "free_place", "new_folder"]
 
@@ -59,7 +58,7 @@ def new_folder(place: Path) -> Iterator[Path]:
     Raises:
         RunError: a full disk, a read-only place, a missing permission.
     """
-    with explained(place), _numbered():
+    with explained(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(PARTIAL, f".{place.name}.", place.parent))
         try:
@@ -70,18 +69,6 @@ def new_folder(place: Path) -> Iterator[Path]:
         finally:
             # After the swap this is what stood there before.
             shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _numbered() -> Iterator[None]:
-    """Libraries written in Rust give the system's refusals in words; find the number again."""
-    try:
-        yield
-    except Exception as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None or isinstance(error, OSError | AtollError):
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _settle(folder: Path) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from atoll.adapters.site import Frame
+from atoll.errors import RunError
 from atoll.local.boundary import Boundary
 from atoll.models.objective import Batch, Example, Kin
 from atoll.tree import Tree
@@ -44,7 +47,10 @@ def memory_shelf() -> Shelf:
 
 
 def disk_shelf(path: Path) -> Shelf:
-    """In a SQLite file, which several processes may share and a kill does not damage."""
+    """In a SQLite file, which several processes may share and a kill does not damage.
+
+    Its functions raise RunError where the file is damaged, or the disk is full.
+    """
     opened: list[sqlite3.Connection] = []
 
     def store() -> sqlite3.Connection:
@@ -58,14 +64,27 @@ def disk_shelf(path: Path) -> Shelf:
         return opened[0]
 
     def find(key: bytes) -> Tensor | None:
-        row = store().execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
-        return None if row is None else load(row[0])["row"]
+        with _told(path):
+            row = store().execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
+            return None if row is None else load(row[0])["row"]
 
     def keep(key: bytes, value: Tensor) -> None:
         raw = save({"row": value.contiguous()})
-        store().execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (key, raw))
+        with _told(path):
+            store().execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (key, raw))
 
     return Shelf(find, keep)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be used: {error}; free some space, or remove the file, which is made "
+            "again, and run the same command again"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,16 @@ the states that such a run would start from beside those that it made since.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save as packed
 
 from atoll.core import Context, State
+from atoll.disk.files import sweep, write_bytes
 from atoll.errors import RunError
 from atoll.tree import Tree
 
@@ -86,19 +85,12 @@ def disk_store(folder: Path) -> ClientStore:
         place = _place(folder, context.client)
         if not state and not place.exists():
             return
-        place.mkdir(parents=True, exist_ok=True)
-        for path in place.iterdir():
-            if path.suffix != ".safetensors":  # a part, left by a process that was killed
-                path.unlink()
         flat = {f"{part}/{key}": v for part, tree in state.items() for key, v in tree.items()}
-        handle, partial = tempfile.mkstemp(dir=place, suffix=".partial")
-        os.close(handle)
-        try:
-            save_file(flat, partial, metadata={DIGEST: _digest(flat)})
-            os.replace(partial, place / f"{context.exchange}-{context.round}.safetensors")
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        sweep(place)
+        write_bytes(
+            place / f"{context.exchange}-{context.round}.safetensors",
+            packed(flat, metadata={DIGEST: _digest(flat)}),
+        )
 
     return ClientStore(load, save)
 
@@ -129,7 +121,7 @@ def _read(path: Path) -> Tree:
 
 
 def _digest(flat: Tree) -> str:
-    return hashlib.sha256(save(flat)).hexdigest()
+    return hashlib.sha256(packed(flat)).hexdigest()
 
 
 def _place(folder: Path, client: str) -> Path:

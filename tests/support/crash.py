@@ -51,11 +51,11 @@ def _arm(function: str, number: str) -> None:
     """Die at the so-manieth call of a function of `os`."""
     inner, left = getattr(os, function), [int(number)]
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return inner(*arguments)
+        return inner(*arguments, **named)
 
     setattr(os, function, counted)
 

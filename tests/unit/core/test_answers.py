@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from atoll.core import ClientWork, Context, Failure, Reply, Request, answers
+from atoll.errors import DataError
 
 NAMES = tuple(f"c{i}" for i in range(11))
 STACK = 4
@@ -64,6 +65,7 @@ def test_the_others_still_work_in_stacks() -> None:
     "error",
     [
         AssertionError("a bug"),
+        DataError("the rows of client c1 have changed since they were first read"),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("MPS backend out of memory"),

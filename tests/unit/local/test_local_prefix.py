@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from atoll.errors import RunError
 from atoll.local.boundary import find_boundary
 from atoll.local.infer import evaluate, features
 from atoll.local.prefix import KIN, Prefix, Shelf, disk_shelf, memory_shelf, with_kin
@@ -193,3 +194,12 @@ def test_the_model_is_as_it_was_after_a_failure(zoo: Zoo) -> None:
         raise RuntimeError
     after = vars(there.bench.model.model.get_submodule("backbone.encoder.layer.0"))
     assert after.keys() == before.keys()
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "prefix.sqlite"
+    path.write_bytes(b"no data base" * 400)
+    with pytest.raises(
+        RunError, match=r"prefix.sqlite cannot be used: .*remove the file, which is"
+    ):
+        disk_shelf(path).find(b"key")
