@@ -12,6 +12,7 @@ from atoll.errors import DataError
 
 __all__ = ["Moments", "moments_of", "number_of"]
 
+LARGEST = 1e100
 SAME = 1e-12  # numbers that differ by a smaller share of their mean differ by rounding
 
 
@@ -55,7 +56,7 @@ def number_of(label: Any) -> float:
     """A label as the number that it is, or that it is written as.
 
     Raises:
-        DataError: when it is none, or not finite.
+        DataError: when it is none, not finite, or too large to be squared.
     """
     if isinstance(label, list):
         raise DataError(
@@ -71,4 +72,6 @@ def number_of(label: Any) -> float:
         ) from None
     if not math.isfinite(found):
         raise DataError(f"a label is {label}; write a finite number, or remove the row")
+    if abs(found) > LARGEST:
+        raise DataError(f"a label is {label}, too large to compute with; write it in larger units")
     return found

@@ -139,7 +139,7 @@ def _other_kind(row: Row, expected: RowKind) -> str:
             f"are {expected} rows. Fill it in or remove the row."
         )
     return (
-        f"this is a {_kind_of(row)} row ({_names(row)}), the others are {expected} rows; "
+        f"this is a row of {_kind_of(row)} ({_names(row)}), the others are {expected} rows; "
         "give all rows the same columns."
     )
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from atoll.errors import ModelError
-from atoll.models.checks import check_causal, check_tokenizer
+from atoll.models.checks import check_causal, check_text_alone, check_tokenizer
 from atoll.models.images import Processor
 from atoll.models.locate import Source, load_auto
 from atoll.models.pooling import (
@@ -108,6 +108,7 @@ def load_base(
     with seeded(head.seed):
         # A checkpoint without a pooler gets a new one, which must be the same everywhere.
         backbone = load_auto("AutoModel", source, options=options)
+    check_text_alone(backbone, source)
     return _pooled(backbone, head, Base(backbone, backbone, "backbone.", tokenizer, source,
                                         "AutoModel", "classifier", pooling, normalize))  # fmt: skip
 

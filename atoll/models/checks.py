@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from atoll.errors import ModelError
 from atoll.models.locate import Source, find_file
 
-__all__ = ["check_causal", "check_tokenizer", "reads_at_most"]
+__all__ = ["check_causal", "check_text_alone", "check_tokenizer", "reads_at_most"]
 
 FEW = 16  # a vocabulary of so few words beside the special tokens may be made up
 
@@ -55,7 +55,7 @@ def check_causal(model: nn.Module, source: Source) -> None:
     if bool((found[0, 1:] != 0).any()):
         raise ModelError(
             f"model {source.hub_id} ({type(model).__name__}) reads the tokens that follow, so that "
-            "it sees what it should predict; task causal-lm needs a decoder, such as GPT-2 or "
+            "it sees what it should predict; a model that writes is a decoder, such as GPT-2 or "
             "Llama. Name another model, or set model.task to classification"
         )
 
@@ -80,3 +80,17 @@ def _positions(config: Any) -> int | None:
     config = config.get_text_config()
     found: int | None = getattr(config, "max_position_embeddings", None)
     return found
+
+
+def check_text_alone(backbone: nn.Module, source: Source) -> None:
+    """Refuse a model of two encoders where rows hold nothing but text.
+
+    Raises:
+        ModelError: with the task that is for such models.
+    """
+    if {"get_image_features", "get_text_features"} <= set(dir(type(backbone))):
+        raise ModelError(
+            f"model {source.hub_id} ({type(backbone).__name__}) has an encoder of images beside "
+            "that of texts, and rows without images do not use it; give rows of image and text "
+            "(model.task: embedding), or name a model of texts"
+        )

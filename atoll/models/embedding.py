@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atoll.errors import DataError, ModelError
 from atoll.models.base import Base, ready, seeded
-from atoll.models.checks import check_tokenizer
+from atoll.models.checks import check_text_alone, check_tokenizer
 from atoll.models.collate import IGNORED, collate_text
 from atoll.models.contrast import Contrast, key_of
 from atoll.models.encode import encode_texts, uncut
@@ -102,6 +102,7 @@ def load_encoder(
         options["attn_implementation"] = attention
     with seeded(vectors.seed):
         backbone = load_auto("AutoModel", source, options=options)
+    check_text_alone(backbone, source)
     if backbone.config.is_encoder_decoder:
         raise ModelError(
             f"model {source.hub_id} ({type(backbone).__name__}) has an encoder and a decoder, and "

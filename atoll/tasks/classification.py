@@ -17,6 +17,7 @@ from atoll.tasks.kind import (
     Task,
     check_length,
     labels_of,
+    one_class_each,
     source_of,
     usual_kind,
 )
@@ -28,11 +29,7 @@ __all__ = ["CLASSIFICATION", "most_probable", "text_head"]
 
 def _base(experiment: Experiment, data: FederatedData) -> Base:
     usual_kind(experiment, data, ("text/label",))
-    labels = labels_of(experiment, data)
-    for client in data.clients[:1]:
-        for row in data.rows(client, "train"):
-            label_of(row)
-    return text_head(experiment, len(labels))
+    return text_head(experiment, len(one_class_each(experiment, data, label_of)))
 
 
 def text_head(experiment: Experiment, num_labels: int) -> Base:

@@ -15,7 +15,7 @@ from atoll.models.images import pixels_of
 from atoll.models.objective import Objective
 from atoll.models.vision import image_classification, load_vision
 from atoll.tasks.classification import most_probable
-from atoll.tasks.kind import Task, Usage, labels_of, source_of, usual_kind
+from atoll.tasks.kind import Task, Usage, labels_of, one_class_each, source_of, usual_kind
 from atoll.tasks.pictures import image_lines, processor_file
 from atoll.tasks.skew import skew_terms
 from atoll.tasks.text import num_labels
@@ -25,10 +25,7 @@ __all__ = ["IMAGE_CLASSIFICATION"]
 
 def _base(experiment: Experiment, data: FederatedData) -> Base:
     usual_kind(experiment, data, ("image/label",))
-    labels, model = labels_of(experiment, data), experiment.model
-    for client in data.clients[:1]:
-        for row in data.rows(client, "train"):
-            label_of(row)
+    labels, model = one_class_each(experiment, data, label_of), experiment.model
     return load_vision(
         source_of(experiment),
         num_labels=len(labels),

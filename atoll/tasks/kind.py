@@ -24,6 +24,7 @@ __all__ = [
     "Usage",
     "check_length",
     "labels_of",
+    "one_class_each",
     "source_of",
     "usual_kind",
 ]
@@ -128,6 +129,29 @@ def labels_of(experiment: Experiment, data: FederatedData) -> tuple[str, ...]:
             "set model.task to regression"
         )
     return data.labels
+
+
+def one_class_each(
+    experiment: Experiment, data: FederatedData, label_of: Callable[[Row], str]
+) -> tuple[str, ...]:
+    """The classes of rows that have one each; the first client's rows are looked at.
+
+    Raises:
+        DataError: for rows with several, and where all rows have the same one.
+    """
+    labels, first = labels_of(experiment, data), data.clients[0]
+    for number, row in enumerate(data.rows(first, "train"), start=1):
+        try:
+            label_of(row)
+        except DataError as error:
+            raise DataError(f"client {first}, training row {number}: {error}") from error
+    if len(labels) == 1:
+        raise DataError(
+            f"{experiment.data.path}: every row has the label `{labels[0]}`, so that there is "
+            "nothing to tell apart; name the column of the labels (data.columns), or all of them "
+            "(data.labels)"
+        )
+    return labels
 
 
 def check_length(length: int, base: Base) -> None:

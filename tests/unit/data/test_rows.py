@@ -76,7 +76,7 @@ def test_rows_of_two_kinds_are_refused_at_the_first_that_differs() -> None:
     rows: list[Row] = [{"text": "a", "label": "x"}, {"text": "b", "label": None}]
     with pytest.raises(DataError, match=r"^a.jsonl:4: the row has no `label`; the other rows"):
         canonical(Table("a.jsonl", rows, [2, 4]), columns={})
-    with pytest.raises(DataError, match="this is a text/label row"):
+    with pytest.raises(DataError, match="this is a row of text/label"):
         row_kind(reversed(rows))
 
 

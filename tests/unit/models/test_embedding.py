@@ -207,6 +207,8 @@ def test_a_model_that_masks_no_padding_reads_texts_of_its_full_length(gallery: G
 def test_models_that_do_not_fit_are_refused(zoo: Zoo, gallery: Gallery) -> None:
     with pytest.raises(ModelError, match="has no encoders of images and of texts"):
         load_dual(locate(zoo("bert-with-pooler")), Vectors())
+    with pytest.raises(ModelError, match="and rows without images do not use it; give rows of"):
+        load_encoder(locate(gallery("clip")), Vectors())
     _, task = clip(gallery)
     with pytest.raises(DataError, match="has neither an image nor a text"):
         task.encode([{"anchor": "reef"}])

@@ -34,9 +34,11 @@ def test_labels_that_are_no_classes(tmp_path: Path, zoo: Zoo) -> None:
     assert message.endswith("write class names or whole numbers, or set model.task to regression")
     several = {"ada": [{"text": "a", "label": ["sea", "sky"]}, {"text": "b", "label": ["sea"]}]}
     message = _refused(tmp_path / "several", zoo, "bert", several)
-    assert message.startswith("a label is a list (sea, sky), and task classification gives each")
+    told = "client ada, training row 1: a label is a list (sea, sky), and task classification gives"
+    assert message.startswith(told)
     later = {"ada": [{"text": "a", "label": "sea"}] * 2 + [{"text": "a", "label": ["sky"]}]}
-    assert "a label is a list (sky)" in _refused(tmp_path / "later", zoo, "bert", later)
+    told = "client ada, training row 3: a label is a list (sky)"
+    assert told in _refused(tmp_path / "later", zoo, "bert", later)
     texts = {"ada": [{"text": "a"}] * 2}
     assert "has text rows" in _refused(tmp_path / "texts", zoo, "bert", texts)
 

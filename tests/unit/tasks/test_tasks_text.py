@@ -486,6 +486,14 @@ WRONG: dict[str, tuple[str, str, Any, dict[str, Any], str]] = {
         "regression", "bert", {"ada": [{"text": "a", "label": "good"}] * 2}, {},
         "a label is `good`, and a regression predicts numbers; write a number, or set model.task",
     ),
+    "numbers past squaring": (
+        "regression", "bert", {"ada": [{"text": "a", "label": 1e200}] * 2}, {},
+        "a label is 1e+200, too large to compute with; write it in larger units",
+    ),
+    "one class": (
+        "classification", "bert", {"ada": [{"text": "a", "label": "sea"}] * 2}, {},
+        "every row has the label `sea`, so that there is nothing to tell apart; name the column",
+    ),
     "numbers for names": (
         "multi-label-classification", "bert", {"ada": [{"text": "a", "label": [0.5]}] * 2}, {},
         "labels are decimal numbers, and task multi-label-classification tells classes apart",
