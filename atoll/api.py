@@ -18,6 +18,7 @@ from typing import Any
 
 from atoll.config import Loaded, dump
 from atoll.config import load as load_file
+from atoll.data.tables import Table
 from atoll.experiment.setup import prepare
 from atoll.experiment.standing import other_run, standing
 from atoll.report.write import try_report
@@ -25,6 +26,7 @@ from atoll.runs.lines import RoundLine
 from atoll.runs.run import Observer, federated
 from atoll.tasks import task_of
 from atoll.trained.load_run import TrainedRun, load_run
+from atoll.trained.new_rows import new_rows
 from atoll.trained.predict import generate
 from atoll.trained.readings import readings
 
@@ -80,7 +82,11 @@ def predict(
     """What `atoll predict` says of each row.
 
     top: how many guesses of a row.   max_new_tokens: length of text that a model writes.
+
+    Raises:
+        DataError: for a row that the task cannot read.
     """
+    rows = new_rows(run, Table("rows", [dict(row) for row in rows]))
     if task_of(run.setup.experiment).read is None:
         texts = generate(run, rows, max_new_tokens=max_new_tokens)
         return [{"generated": text} for text in texts]

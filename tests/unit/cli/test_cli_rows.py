@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from atoll.api import predict
 from atoll.cli.rows import given_rows, read_lines
 from atoll.errors import DataError
 from atoll.trained.load_run import TrainedRun
@@ -79,6 +80,8 @@ def test_rows_may_be_typed(tmp_path: Path, zoo: Zoo) -> None:
     ]
     with pytest.raises(DataError, match=r"^--image, row 1: the row has no `text`; it has image$"):
         given_rows([{"image": "a.png"}], None, trained)
+    with pytest.raises(DataError, match=r"^rows, row 2: `text` is int 3, not text"):
+        predict(trained, [{"text": "a"}, {"text": 3}])
 
 
 @pytest.mark.parametrize(("row", "message"), [
