@@ -23,6 +23,7 @@ __all__ = [
     "PayloadError",
     "QuorumError",
     "RunError",
+    "out_of_memory",
 ]
 
 
@@ -70,3 +71,12 @@ class QuorumError(AtollError):
     """Too few clients answered for the round to count."""
 
     exit_code = 7
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, or a device's as torch says it."""
+    # torch raises a plain RuntimeError where the memory is not CUDA's.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )

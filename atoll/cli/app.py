@@ -24,10 +24,14 @@ from atoll.cli.recipes import init, recipes
 from atoll.cli.report import report
 from atoll.cli.run import run
 from atoll.cli.schema import schema
-from atoll.errors import AtollError
+from atoll.errors import AtollError, out_of_memory
 
 __all__ = ["app", "guarded", "silence"]
 
+MEMORY = (
+    "not enough memory; lower train.group_size, a batch size or data.max_length (`atoll plan FILE` "
+    "tells what each saves)"
+)
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="atoll",
@@ -95,9 +99,9 @@ def guarded(arguments: list[str]) -> int:
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
         return _fail_to_write(error)
-    except MemoryError:
-        return _fail("not enough memory; lower train.group_size or the batch sizes", 1)
     except Exception as error:  # The last resort: a defect of ours, or of a library.
+        if out_of_memory(error):
+            return _fail(MEMORY, 1)
         what = f"{type(error).__name__}: {error}"
         again = "run `atoll --traceback ...` to see where, and please report it"
         return _fail(f"this should not have happened: {what}\n{again}", 1)

@@ -6,10 +6,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from atoll.core.parts import ClientWork, Failure, Reply, Request
-from atoll.errors import AtollError, PayloadError
+from atoll.errors import AtollError, PayloadError, out_of_memory
 
 __all__ = ["answers"]
 
@@ -49,12 +47,4 @@ def _told(error: Exception) -> str:
 
 def _ends_the_run(error: Exception) -> bool:
     told = isinstance(error, AtollError) and not isinstance(error, PayloadError)
-    return told or isinstance(error, AssertionError) or _out_of_memory(error)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # torch raises a plain RuntimeError where the memory is not CUDA's.
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )
+    return told or isinstance(error, AssertionError) or out_of_memory(error)

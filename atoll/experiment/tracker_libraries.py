@@ -56,10 +56,9 @@ def _tensorboard(begin: Begin) -> Tracker:
     """Event files in RUN/tensorboard; rounds that are done again replace those of before."""
     from torch.utils.tensorboard import SummaryWriter
 
-    again = begin.identity is not None
     folder = begin.folder / "tensorboard"
-    writer = SummaryWriter(str(folder), purge_step=begin.first_round if again else None)
-    if not again:
+    writer = SummaryWriter(str(folder), purge_step=begin.first_round if folder.is_dir() else None)
+    if begin.identity is None:
         writer.add_text("experiment", f"```yaml\n{begin.text}\n```", 0)
 
     def log(round_: int, numbers: Numbers) -> None:

@@ -15,7 +15,7 @@ from atoll.disk.files import make_folder, write_text
 from atoll.disk.lock import alone
 from atoll.experiment.runtime import open_runtime
 from atoll.experiment.setup import Setup
-from atoll.experiment.trackers import tracking
+from atoll.experiment.trackers import Tracking, tracking
 from atoll.round import federate
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round
 from atoll.runs.compare import Arm, Comparison, compare
@@ -80,14 +80,13 @@ def federated(
             setup.experiment, output_dir, note=observer.note, first_round=first
         ) as tracked:
             for done in _rounds(setup, run, before, observer):
-                save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
                 line = done.lines[-1]
+                # A round whose checkpoint is lost is told again, one that counts is always told.
                 tracked.log_round(public(setup, line))
+                save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
                 observer.round(line)
                 yield line
-            summary = _finish(setup, run, done, observer, begun)
-            tracked.finish(summary)
-            return summary
+            return _finish(setup, run, done, observer, tracked, begun=begun)
 
 
 def _rounds(
@@ -132,7 +131,13 @@ def _reports(
 
 
 def _finish(
-    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, begun: float
+    setup: Setup,
+    run: RunDirectory,
+    done: Progress,
+    observer: Observer,
+    tracked: Tracking,
+    *,
+    begun: float,
 ) -> dict[str, Any]:
     """Baselines, and all that the run directory holds of the end."""
     if stalled(setup, done.lines):
@@ -151,6 +156,7 @@ def _finish(
     summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - begun)
     run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
+    tracked.finish(summary)
     run.finish(summary)
     return summary
 

@@ -112,5 +112,7 @@ def error_of(data: bytes, *, worker: str) -> Exception:
     text = f"{worker}: {sent.message}"
     if sent.error == "AssertionError":
         return AssertionError(text)
-    known: dict[str, type[AtollError]] = {name: vars(errors)[name] for name in errors.__all__}
-    return known.get(sent.error, RunError)(text)
+    found: object = vars(errors).get(sent.error)
+    if isinstance(found, type) and issubclass(found, AtollError):
+        return found(text)
+    return RunError(text)

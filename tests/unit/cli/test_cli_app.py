@@ -93,6 +93,19 @@ def test_a_full_disk_behind_stdout_is_code_6(
     assert capfd.readouterr().err == "Error: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")],
+)
+def test_memory_that_ran_out_is_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _raising(monkeypatch, error)
+    assert front.guarded(["schema"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: not enough memory; lower train.group_size, a batch size or ")
+
+
 def test_a_reader_who_left_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "silence", lambda: None)
     _raising(monkeypatch, BrokenPipeError(errno.EPIPE, "Broken pipe"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from atoll.core import Position
 from atoll.errors import RunError
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine, standing
+from atoll.experiment.tracker_libraries import LIBRARIES, Tracker
+from atoll.runs import run as run_module
 from atoll.runs.checkpoints import Checkpoint, latest, read, save_round, write
 from atoll.runs.lines import RoundLine
 from atoll.runs.resume import forked
@@ -305,3 +308,30 @@ def test_the_best_model_is_the_one_that_is_exported(tmp_path: Path, zoo: Zoo) ->
     assert notes == [f"the model of round {best['round']} is taken: the best on held-out rows"]
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").glob("best-*")]
     assert kept == [f"best-{best['round']}"]
+
+
+def test_a_tracker_hears_of_every_round_that_counts(
+    tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop between what is told of a round and its checkpoint tells it again, and loses none."""
+    told: list[int | str] = []
+    tracker = Tracker(
+        {}, lambda round, numbers: told.append(round), lambda *summary: told.append("summary"),
+        lambda ended: None,
+    )  # fmt: skip
+    monkeypatch.setitem(cast(dict[str, Any], LIBRARIES), "tensorboard", lambda begin: tracker)
+    setup = _setup(tmp_path, zoo)
+    experiment = setup.experiment.model_copy(update={"report_to": "tensorboard"})
+    setup = replace(setup, loaded=replace(setup.loaded, experiment=experiment))
+
+    def stopped(folder: Path, checkpoint: Checkpoint) -> None:
+        if checkpoint.position.round == 1:
+            raise KeyboardInterrupt
+        save_round(folder, checkpoint)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "save_round", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(setup, tmp_path / "run", Observer())
+    run_experiment(setup, tmp_path / "run", Observer())
+    assert told == [0, 1, 1, 2, 3, "summary"]

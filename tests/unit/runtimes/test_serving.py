@@ -192,6 +192,8 @@ def test_an_error_keeps_its_class_where_it_is_ours(
     assert type(found) is expected
     assert str(found) == "worker 3: x"
     assert str(error_of(broken(OSError("\udc80")), worker="w")) == "w: ?"
+    odd = error_of(b'{"error": "out_of_memory", "message": "x"}', worker="w")
+    assert (type(odd), str(odd)) == (RunError, "w: x")
 
 
 def test_an_identity_tells_what_differs() -> None:
