@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from atoll import rng
+from atoll.adapters.adalora import orthogonality
 from atoll.adapters.dense import precise
+from atoll.adapters.own import Own
 from atoll.adapters.plan import INSIDE, PeftFile, Plan
-from atoll.adapters.stacked import Own
 from atoll.config.adapter import Adapter
 from atoll.config.peft_fields import peft_config
 from atoll.errors import ConfigError, ModelError
@@ -96,7 +97,13 @@ def tuner_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collec
     return Plan(
         made.model,
         targets if kept else [],
-        own=Own(made.names, init, frozenset(targets), noisy=made.new),
+        own=Own(
+            made.names,
+            init,
+            frozenset(targets),
+            noisy=made.new,
+            penalty=orthogonality(config.orth_reg_weight) if settings.method == "adalora" else None,
+        ),
         named=None if given in (None, "all-linear") else "adapter.config.target_modules",
         alone=f"{settings.method} runs in PEFT's own modules, which hold one client's values",
         peft=PeftFile(lambda: copy.deepcopy(made.config), made.keys, made.fixed),

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from atoll.adapters.own import Own
 from atoll.adapters.site import Site
-from atoll.adapters.stacked import Own
 from atoll.config.adapter import Adapter
 from atoll.models.base import Base
 from atoll.tree import Tree

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,30 +12,13 @@ from torch.func import functional_call
 
 from atoll import rng
 from atoll.adapters.blocks import block_lists
+from atoll.adapters.own import Own
 from atoll.adapters.recompute import lent, recomputed
 from atoll.adapters.site import Frame, Site
 from atoll.errors import ModelError
 from atoll.tree import Tree
 
-__all__ = ["Own", "StackedModel"]
-
-
-@dataclass(frozen=True)
-class Own:
-    """Parameters of a model itself that train, one client at a time.
-
-    names: of the values -> of the parameters.
-    init: seed -> the first values.
-    readers: the modules that compute with them, each at its turn in a forward pass.
-    casts: whether the rest of the model takes the precision of the values.
-    noisy: modules that draw dropout while they train.
-    """
-
-    names: Mapping[str, str]
-    init: Callable[[int], Tree]
-    readers: frozenset[str]
-    casts: bool = False
-    noisy: tuple[nn.Module, ...] = ()
+__all__ = ["StackedModel"]
 
 
 class StackedModel:
@@ -95,6 +78,12 @@ class StackedModel:
                 "compute again; remove it, or lower train.per_device_train_batch_size"
             )
         self.blocks = tuple(self.model.get_submodule(name) for name in names)
+
+    def penalty(self, values: Tree) -> Tensor | float:
+        """What the method adds to the loss of a step, by values [1, …]."""
+        if self.own is None or self.own.penalty is None:
+            return 0.0
+        return self.own.penalty({name: values[name][0] for name in self.own.names})
 
     @contextmanager
     def keeping_all(self) -> Iterator[None]:

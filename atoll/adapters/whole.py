@@ -8,9 +8,9 @@ from torch import nn
 
 from atoll.adapters.blocks import block_lists
 from atoll.adapters.dense import bias_site, linear_site, norm_site, precise
+from atoll.adapters.own import Own
 from atoll.adapters.plan import Plan
 from atoll.adapters.site import Site, fan
-from atoll.adapters.stacked import Own
 from atoll.adapters.targets import bias_modules, output_embedding
 from atoll.config.adapter import Adapter
 from atoll.errors import ModelError

@@ -28,7 +28,7 @@ class Adapter(BaseModel):
     method: Method | PeftMethod = Field(
         "lora",
         description="Trained part of the model; layers: its last blocks; none: the head alone; "
-        "from adamss on: adapters of PEFT, one client at a time.",
+        "from adalora on: adapters of PEFT, one client at a time.",
     )
     name_or_path: NonEmpty | None = Field(
         None,

@@ -37,9 +37,16 @@ _DORA = (
     "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
     "lora_bias",
 )  # fmt: skip
-"""PEFT's LoRA has many more, for uses of their own."""
+_ADALORA = (
+    "target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight",
+    "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "init_lora_weights",
+    "layers_to_transform", "layers_pattern",
+)  # fmt: skip
+_CHOSEN: Mapping[str, tuple[str, ...]] = {"adalora": _ADALORA, "dora": _DORA}
+"""PEFT's LoRA has many more settings, for uses of their own."""
 
 _UNFIT: Mapping[tuple[str, str], str] = {
+    ("adalora", "total_step"): "its steps are rounds here (federation.num_rounds)",
     ("adamss", "use_asa"): "it chooses subspaces by calls in the middle of one training",
     ("frod", "runtime_offload_base_weight"): "all clients share the base's weights",
     ("oft", "coft"): "it changes the trained values whenever they are read",
@@ -51,18 +58,26 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     "dora": {"use_dora": True},
     "frod": {"progressbar": False},
 }
+_MANY = 10**9
 _STARTS = (True, False, "gaussian", "orthogonal")
 
 
-def peft_config(method: str, settings: Mapping[str, JsonValue]) -> Any:
+def peft_config(
+    method: str, settings: Mapping[str, JsonValue], *, rounds: int | None = None
+) -> Any:
     """PEFT's configuration object.
+
+    rounds: of the run, for a method whose ranks change in its course; None: it is not known yet.
 
     Raises:
         TypeError, ValueError: when PEFT refuses the settings.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _config_class(method)(**{**settings, **_FIXED.get(method, {})})
+        fixed = dict(_FIXED.get(method, {}))
+        if method == "adalora":
+            fixed["total_step"] = rounds or _MANY
+        return _config_class(method)(**{**settings, **fixed})
 
 
 def check_peft_config(method: str, settings: Mapping[str, JsonValue]) -> Iterator[Problem]:
@@ -71,7 +86,7 @@ def check_peft_config(method: str, settings: Mapping[str, JsonValue]) -> Iterato
     fields = [field.name for field in dataclasses.fields(_config_class(method))]
     valid = [
         name
-        for name in (_DORA if method == "dora" else fields)
+        for name in _CHOSEN.get(method, fields)
         if name not in _OURS and (method, name) not in _UNFIT
     ]
     found = [
@@ -116,8 +131,17 @@ def _wrong(
     try:
         kind.validate_json(json.dumps(value), strict=True)
     except ValidationError:
-        return f"{path} is {shown(value)}; expected {expected(kind.json_schema())}"
+        return f"{path} is {shown(value)}; expected {expected(_in_order(kind.json_schema()))}"
     return None
+
+
+def _in_order(schema: dict[str, Any]) -> dict[str, Any]:
+    """Its alternatives in one order: Python's own depends on which equal union it met first."""
+    if "anyOf" not in schema:
+        return schema
+    order = ("boolean", "integer", "number", "string", "array", "object", "null")
+    kinds = {name: place for place, name in enumerate(order)}
+    return {"anyOf": sorted(schema["anyOf"], key=lambda one: kinds.get(one.get("type"), 0))}
 
 
 def _config_class(method: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Literal, get_args
 __all__ = ["PEFT_METHODS", "REFUSED", "PeftMethod"]
 
 PeftMethod = Literal[
-    "adamss", "beft", "boft", "c3a", "deft", "delora", "dora", "fourierft", "frod", "glora",
-    "gralora", "hira", "hra", "lily", "ln_tuning", "loha", "lokr", "miss", "oft", "peanut",
-    "psoft", "pvera", "randlora", "road", "shira", "supertuning", "tinylora", "trainable_tokens",
-    "unilora", "vblora", "vera", "waveft",
+    "adalora", "adamss", "beft", "boft", "c3a", "deft", "delora", "dora", "fourierft", "frod",
+    "glora", "gralora", "hira", "hra", "lily", "ln_tuning", "loha", "lokr", "miss", "oft",
+    "peanut", "psoft", "pvera", "randlora", "road", "shira", "supertuning", "tinylora",
+    "trainable_tokens", "unilora", "vblora", "vera", "waveft",
 ]  # fmt: skip
 """PEFT's types in lower case; dora is its LoRA with `use_dora`."""
 
@@ -23,8 +23,6 @@ _INPUTS = (
 )
 
 REFUSED: Mapping[str, str] = {
-    "adalora": "its rank budget is moved by calls in the middle of one training that sees all "
-    "rows, and clients that cut other ranks have no mean; use lora or dora",
     "adaption_prompt": _INPUTS,
     "cartridge": _INPUTS,
     "cpt": _INPUTS,

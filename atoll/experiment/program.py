@@ -11,6 +11,7 @@ from atoll.algorithms.heads.fedlda import fedlda
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import fedncm
 from atoll.config import Adapter, Call, Loaded, resolve
+from atoll.config.peft_fields import peft_config
 from atoll.core import (
     Aggregator,
     Algorithm,
@@ -25,6 +26,7 @@ from atoll.errors import AtollError, ConfigError
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
+from atoll.servers.budget import within_budget
 from atoll.stages import uniform
 
 __all__ = ["Heads", "build_program", "head_methods"]
@@ -115,6 +117,8 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
         weighing = [uniform()]
     if loaded.experiment.adapter.local_head == "prototypes" and not bench.train_head:
         server = _with_prototypes(server)
+    if loaded.experiment.adapter.method == "adalora":
+        server = _with_budget(loaded, server)
     stages = [*weighing, *own, *stages]
     return replace(algorithm, stages=tuple(stages), aggregator=aggregator, server=server)
 
@@ -129,6 +133,18 @@ def _with_prototypes(inner: Server) -> Server:
         )
 
     return replace(inner, broadcast=broadcast)
+
+
+def _with_budget(loaded: Loaded, inner: Server) -> Server:
+    """AdaLoRA cuts ranks after each round."""
+    settings, rounds = loaded.experiment.adapter.config, loaded.experiment.federation.num_rounds
+    try:
+        return within_budget(inner, peft_config("adalora", settings, rounds=rounds))
+    except ValueError as error:
+        raise ConfigError(
+            f"adapter.config: adalora of PEFT refuses it with federation.num_rounds {rounds}, "
+            f"which are its steps: {error}"
+        ) from error
 
 
 def _part(loaded: Loaded, call: Call, package: str) -> Any:

@@ -60,8 +60,10 @@ class Stack:
         counts = [sum(map(self.bench.objective.count, rows)) for rows in chosen]
         for micro in range(0, max(map(len, chosen)), size):
             rows = [examples[micro : micro + size] for examples in chosen]
-            losses = self._losses(rows, counts, self._generators(number, micro))
-            found = torch.autograd.grad(losses.sum(), self.leaves)
+            loss = self._losses(rows, counts, self._generators(number, micro)).sum()
+            if micro == 0:
+                loss = loss + self.bench.model.penalty(self.values)
+            found = torch.autograd.grad(loss, self.leaves)
             flat = [gradient.reshape(active, -1) for gradient in found]
             if micro == 0:
                 torch.cat(flat, dim=1, out=self.grads[:active])

@@ -79,7 +79,8 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     record, facts = _finished(path)
     # Who trained it, and how, changes nothing of the model.
     # Its rows are read once: what blocks make of them is not kept.
-    overrides = ["federation={}", "evaluate.baselines=[]", "report_to=none"]
+    rounds = load(path / "experiment.yaml").experiment.federation.num_rounds
+    overrides = [f"federation={{num_rounds: {rounds}}}", "evaluate.baselines=[]", "report_to=none"]
     # Its own values are read below.
     overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
     loaded = load(path / "experiment.yaml", overrides=overrides)

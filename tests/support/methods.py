@@ -39,6 +39,7 @@ STACKED: Mapping[str, tuple[str, dict[str, Any]]] = {
 """Methods whose clients share a forward pass: a model, and the adapter's section."""
 
 _SMALL: Mapping[str, dict[str, Any]] = {
+    "adalora": {"init_r": 4, "target_r": 2, "lora_alpha": 5},
     "adamss": {"r": 8, "num_subspaces": 2, "subspace_rank": 1},
     "c3a": {"block_size": 8},
     "dora": {"r": 3, "lora_alpha": 5},
