@@ -37,9 +37,9 @@ _WHY = {
     errno.EDQUOT: "your disk quota is used up; free some space and run it again",
     errno.EFBIG: "it is larger than a file may be here; raise the limit (ulimit -f), or write to "
     "another place",
-    errno.EROFS: "the file system is read-only; set output_dir to another place",
-    errno.EACCES: "you may not write there; set output_dir to another place",
-    errno.EPERM: "you may not write there; set output_dir to another place",
+    errno.EROFS: "the file system is read-only; name another place",
+    errno.EACCES: "you may not write there; name another place",
+    errno.EPERM: "you may not write there; name another place",
     errno.ENOTDIR: "a part of this path is a file; name a place below folders only",
     errno.EEXIST: "a part of this path is a file; name a place below folders only",
     errno.EISDIR: "it is a folder; name a file",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from atoll.disk.files import write_text
-from atoll.errors import RunError
 from atoll.report.page import page
 from atoll.report.read import REPORT, RunFiles, read_run
 
@@ -21,12 +20,7 @@ def write_report(path: Path, output: Path | None = None) -> tuple[RunFiles, Path
     """
     run = read_run(path)
     output = path / REPORT if output is None else output
-    text = page(run)
-    try:
-        write_text(output, text)
-    except RunError as error:
-        why = str(error).replace("set output_dir to another place", "name another with --output")
-        raise RunError(why) from error
+    write_text(output, page(run))
     return run, output
 
 

@@ -124,7 +124,7 @@ def test_a_reader_never_sees_half(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, "the disk is full; free some space and run the same command again"),
         (errno.EDQUOT, "your disk quota is used up"),
-        (errno.EROFS, "the file system is read-only; set output_dir to another place"),
+        (errno.EROFS, "the file system is read-only; name another place"),
         (errno.EACCES, "you may not write there"),
         (errno.EFBIG, "it is larger than a file may be here"),
         (errno.EISDIR, "it is a folder; name a file"),
