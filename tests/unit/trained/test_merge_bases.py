@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from atoll.errors import ModelError, RunError
@@ -77,6 +77,35 @@ def test_a_base_of_8_bits_is_made_plain_and_merged(
     # The adapter by itself goes on the quantised base.
     copied = export_run(run, tmp_path / "a", Terms(), note=_silent)
     assert copied.verified.gap.relative < 0.01
+
+
+@pytest.fixture
+def tied(zoo: Zoo, tmp_path: Path) -> str:
+    """LLaMA with its embedding for an output layer."""
+    config = AutoConfig.from_pretrained(zoo("llama"))
+    config.tie_word_embeddings = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tied")
+    AutoTokenizer.from_pretrained(zoo("llama")).save_pretrained(tmp_path / "tied")
+    return str(tmp_path / "tied")
+
+
+def test_a_rounded_base_with_a_tied_output(tied: str, tmp_path: Path, zoo: Zoo) -> None:
+    """The adapted output layer gets weights of its own; the embedding stays as it was."""
+    pytest.importorskip("torchao")
+    model = {"name_or_path": tied, "load_in_8bit": True}
+    adapter = {"target_modules": ["lm_head", "q_proj"]}
+    run = finish(tmp_path, zoo, "llama", model=model, adapter=adapter)
+    found = export_run(run, tmp_path / "m", Terms(merge=True), note=_silent)
+    assert found.verified.gap.relative < 1e-5
+    stored = load_file(tmp_path / "m" / "model.safetensors")
+    before = load_file(Path(tied) / "model.safetensors")
+    assert "lm_head.weight" not in before
+    assert torch.equal(stored["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+    assert not torch.equal(stored["lm_head.weight"], before["model.embed_tokens.weight"])
+    half = Terms(merge=True, dtype="bfloat16")
+    assert export_run(run, tmp_path / "h", half, note=_silent).verified.gap.relative < 0.05
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
