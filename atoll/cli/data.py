@@ -30,7 +30,9 @@ def check(
     path: Annotated[str, typer.Argument(metavar="PATH", hidden=True)],
     columns: Annotated[
         list[str] | None,
-        typer.Option("--columns", metavar="NAME=COLUMN", help="Rename a column, as text=body."),
+        typer.Option(
+            "--columns", metavar="NAME=COLUMN", help="Rename a column, as text=body; once for each."
+        ),
     ] = None,
     partition: Annotated[
         str | None,

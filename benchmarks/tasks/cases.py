@@ -39,7 +39,7 @@ TRAINED = "adapter.head=train"
 CASES: dict[str, Case] = {
     "causal-lm": Case(
         "finetune", sets.instructions, _smollm2,
-        ("data.max_length=128", "federation.num_rounds=4", "evaluate.every=4"),
+        ("data.max_length=128", "federation.num_rounds=3", "evaluate.every=3"),
         ("SmolLM2, 135 M", "flan_clients_1", "8 task categories"),
     ),
     "causal-lm-scratch": Case(
@@ -79,8 +79,8 @@ CASES: dict[str, Case] = {
     ),
     "preference": Case(
         "dpo", sets.preferences, _smollm2,
-        ("data.partition={num_clients: 4}", "data.max_length=128", "federation.num_rounds=3",
-         "evaluate.every=3"),
+        ("data.partition={num_clients: 4}", "data.max_length=128", "federation.num_rounds=2",
+         "evaluate.every=2"),
         ("SmolLM2, 135 M", "pref_dpo_en, short prompts", "4, IID"),
     ),
     "token-classification": Case(

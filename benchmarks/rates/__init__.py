@@ -1,0 +1,1 @@
+"""Which learning rate, by method and size of the model."""
