@@ -57,9 +57,8 @@ def run(
     again = place.standing.state == "finished"
     folder = place.folder
     if again:
-        note(f"This run is finished; its result stands in {folder}. Set output_dir to run it anew, "
-             "or a larger federation.num_rounds to go on.")  # fmt: skip
         summary = place.standing.summary or {}
+        note(_finished(place, summary["num_rounds"]))
         _drawn(folder)
     else:
         summary = _run(place)
@@ -111,7 +110,7 @@ def _place(loaded: Loaded, *, fork: bool) -> _Place:
         RunError: when the directory holds another experiment, or nothing that could be forked.
     """
     from atoll.config import dump
-    from atoll.experiment.standing import other_run, standing
+    from atoll.experiment.standing import no_run, other_run, standing
 
     folder = Path(loaded.experiment.output_dir).expanduser()
     found = standing(folder, dump(loaded.experiment))
@@ -126,11 +125,25 @@ def _place(loaded: Loaded, *, fork: bool) -> _Place:
         raise RunError(f"--fork starts from the run in {folder}, but there is none; leave it out")
     for number in itertools.count(2):
         beside = folder.with_name(f"{folder.name}-{number}")
+        if no_run(beside):
+            continue
         changed = loaded.experiment.model_copy(update={"output_dir": str(beside)})
         found = standing(beside, dump(changed))
         if found.state != "other":
             break
     return _Place(replace(loaded, experiment=changed), beside, found, folder)
+
+
+def _finished(place: _Place, rounds: int) -> str:
+    """That there is nothing to do, and how to go on all the same."""
+    found = f"This run is finished; its result stands in {place.folder}."
+    if rounds == place.loaded.experiment.federation.num_rounds:
+        return f"{found} Set output_dir to run it anew, or a larger federation.num_rounds to go on."
+    return (
+        f"{found} It stopped early, after round {rounds}, as evaluate.patience says, and more "
+        "rounds do not change that. Set output_dir to run it anew, or add --fork to go on from "
+        "its model."
+    )
 
 
 def _drawn(folder: Path) -> None:

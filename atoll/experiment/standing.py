@@ -18,7 +18,7 @@ from atoll.disk.lock import alone
 from atoll.errors import ConfigError, RunError
 from atoll.words import listed
 
-__all__ = ["Machine", "Standing", "differences", "look", "other_run", "standing"]
+__all__ = ["Machine", "Standing", "differences", "look", "no_run", "other_run", "standing"]
 
 ROUNDS = "federation.num_rounds"
 BESIDE = ("output_dir", "report_to")
@@ -70,7 +70,7 @@ def look(path: Path, resolved: str) -> Standing:
         raise RunError(f"output_dir {path} is a file; set output_dir to a directory")
     held = path / "experiment.yaml"
     if not held.is_file():
-        if not all(map(unfinished, path.iterdir())):
+        if no_run(path):
             raise RunError(
                 f"output_dir {path} holds files that are not of a run; set output_dir to a new one"
             )
@@ -90,6 +90,14 @@ def look(path: Path, resolved: str) -> Standing:
         _check_place(path)
         return Standing("unfinished", summary, machine, differences(before, resolved))
     return Standing("other", None, machine, differences(before, resolved))
+
+
+def no_run(path: Path) -> bool:
+    """Whether something stands there that is no run, and no beginning of one."""
+    if not path.is_dir():
+        return path.exists()
+    held = path / "experiment.yaml"
+    return not held.is_file() and not all(map(unfinished, path.iterdir()))
 
 
 def _resolved(held: Path) -> str:
@@ -157,24 +165,26 @@ def _summary(path: Path) -> dict[str, Any] | None:
             f"{path}/run.json is missing, which a finished run has; remove {path}/summary.json, "
             "and run the same command again"
         )
-    try:
-        summary: dict[str, Any] = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(
-            f"{path}/summary.json is damaged ({error}); remove it, and run the same command again"
-        ) from None
-    return summary
+    then = "remove it, and run the same command again"
+    return _written(path / "summary.json", {"final", "baselines", "num_rounds"}, then)
 
 
 def _machine(path: Path) -> Machine | None:
     """None where a run was stopped before it wrote run.json."""
     if not (path / "run.json").is_file():
         return None
+    then = f"remove {path} to run the experiment from its beginning"
+    keys = {"group_size", "threads", "device", "fingerprints", "data"}
+    record = _written(path / "run.json", keys, then)
+    return Machine(record["group_size"], record["threads"], record["device"])
+
+
+def _written(path: Path, keys: set[str], then: str) -> dict[str, Any]:
+    """A file of a run; `then` is what to do when it is damaged."""
     try:
-        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        return Machine(int(record["group_size"]), int(record["threads"]), str(record["device"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}/run.json is damaged ({error!r}); remove {path} to run the experiment from its "
-            "beginning"
-        ) from None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); {then}") from None
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise RunError(f"{path} is damaged (it is not what a run writes); {then}")
+    return found

@@ -38,15 +38,18 @@ def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Pr
     if found is None:
         return None
     done = found.position.round
-    lines = run.rounds()[: done + 1]
-    if [line["round"] for line in lines] != list(range(done + 1)):
+    try:
+        metric = setup.bench.objective.metric.name
+        lines = tuple(_line(line, metric) for line in run.rounds()[: done + 1])
+    except (KeyError, TypeError):  # JSON, and no lines of a run.
+        lines = ()
+    if [line.round for line in lines] != list(range(done + 1)):
         raise RunError(
             f"{run.path}/rounds.jsonl does not hold the {counted(done + 1, 'round')} that were run "
             f"before checkpoint round-{done}; put it back, or remove {run.path} to run the "
             "experiment from its beginning"
         )
-    metric = setup.bench.objective.metric.name
-    return Progress(found.position, tuple(_line(line, metric) for line in lines), found.seconds)
+    return Progress(found.position, lines, found.seconds)
 
 
 def started(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Setup:

@@ -46,13 +46,14 @@ def test_the_life_of_a_run(folder: Any) -> None:
 
     fork = ("run", "labels.yaml", "output_dir=runs/life", "evaluate.baselines=[]", "--fork",
             "federation.num_rounds=1", "train.learning_rate=1e-4")  # fmt: skip
+    (folder.path / "runs/life-2").write_text("A file of the user's.")
     forked = folder.run(*fork, "--format", "json")
     assert forked.returncode == 0, forked.stderr
-    assert json.loads(forked.stdout)["run"] == "runs/life-2"
+    assert json.loads(forked.stdout)["run"] == "runs/life-3"
     assert "starting anew from round 42 of " in forked.stderr
-    assert folder.json("runs/life-2/run.json")["forked_from"]["round"] == 42
+    assert folder.json("runs/life-3/run.json")["forked_from"]["round"] == 42
     again = folder.run(*fork)
-    assert "This run is finished; its result stands in runs/life-2" in again.stderr
+    assert "This run is finished; its result stands in runs/life-3" in again.stderr
 
 
 def test_nothing_to_fork(folder: Any) -> None:

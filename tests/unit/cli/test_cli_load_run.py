@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from atoll.cli.app import guarded
 from atoll.config import load
 from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.setup import prepare
@@ -189,3 +190,29 @@ def _rewrite(run: Path, name: str, value: torch.Tensor | None) -> None:
     file = run / "adapter/head.safetensors"
     head = {**load_file(file), name: value}
     save_file({key: tensor for key, tensor in head.items() if tensor is not None}, file)
+
+
+def test_a_run_that_stopped_early_does_not_go_on_with_more_rounds(
+    run: Path, origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    words = ["run", str(origin / "e.yaml"), f"output_dir={run}", "--format", "json"]
+    for rounds, hint in ((1, "or a larger federation.num_rounds to go on"), (0, "or add --fork")):
+        (run / "summary.json").write_text(json.dumps({**summary, "num_rounds": rounds}))
+        assert guarded(words) == 0
+        found = capsys.readouterr()
+        assert json.loads(found.out)["already_finished"] is True
+        assert ("It stopped early, after round 0" in found.err) == (rounds == 0)
+        assert hint in found.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("summary.json", "[]"), ("summary.json", "{"), ("run.json", "{}"), ("run.json", "null")],
+)
+def test_a_finished_run_with_a_damaged_file(
+    run: Path, origin: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    (run / name).write_text(content)
+    assert guarded(["run", str(origin / "e.yaml"), f"output_dir={run}"]) == 6
+    assert capsys.readouterr().err.startswith(f"Error: {run}/{name} is damaged (")

@@ -230,9 +230,11 @@ def test_data_that_changed_since(tmp_path: Path, zoo: Zoo) -> None:
 def test_rounds_without_their_lines(tmp_path: Path, zoo: Zoo) -> None:
     run = tmp_path / "run"
     _after(_setup(tmp_path, zoo), run, 2)
-    (run / "rounds.jsonl").write_text("")
-    with pytest.raises(RunError, match=r"rounds.jsonl does not hold the 3 rounds"):
-        run_experiment(_setup(tmp_path, zoo), run, Observer())
+    again = _setup(tmp_path, zoo)
+    for content in ("", "5\n5\n5\n", '{"round": 0}\n{"round": 1}\n{"round": 2}\n'):
+        (run / "rounds.jsonl").write_text(content)
+        with pytest.raises(RunError, match=r"rounds.jsonl does not hold the 3 rounds"):
+            run_experiment(again, run, Observer())
 
 
 def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
