@@ -30,8 +30,9 @@ def read_hub(path: str) -> dict[str, Table]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"The hub's data set `{path}` cannot be loaded: {reason} "
-            "A subset is chosen with a colon, as in owner/name:subset."
+            f"There is no file or folder {path} here, and a data set of that name on the hub "
+            f"cannot be loaded: {reason.rstrip('.')}. A subset is chosen with a colon, as in "
+            "owner/name:subset."
         ) from error
     return tables_of(loaded, origin=path)
 

@@ -16,6 +16,7 @@ from atoll.core import State
 from atoll.errors import DataError, ModelError
 from atoll.models.base import Base
 from atoll.models.locate import fingerprint
+from atoll.tree import Tree
 
 __all__ = ["started_from"]
 
@@ -62,8 +63,10 @@ def started_from(
     elif facts is not None:
         _check_labels(folder, facts.get("labels"), labels)
     like = {**state.get("adapter", {}), **head}
-    check_stored(values, like, folder, model=base.source.hub_id)
-    _tell_base(experiment, base, folder, {**(facts or {}), **(config or {})}, note=note)
+    told = {**(facts or {}), **(config or {})}
+    other = _other_base(experiment, base, told)
+    _check_values(values, like, folder, base.source.hub_id, other)
+    _tell_base(base, folder, told.get("base_fingerprint"), other, note=note)
     found = {name: values[name].to(value.dtype) for name, value in like.items()}
     return {
         part: {name: found.get(name, value) for name, value in tree.items()}
@@ -73,23 +76,32 @@ def started_from(
     }
 
 
+def _check_values(values: Tree, like: Tree, folder: Path, own: str, other: str | None) -> None:
+    """Refuse values that do not fit, and say on which base they were trained."""
+    try:
+        check_stored(values, like, folder, model=own)
+    except ModelError as error:
+        made = "" if other is None else f"; what is in the folder was trained on {other}"
+        raise ModelError(f"{error}{made}") from None
+
+
 def _tell_base(
-    experiment: Experiment,
-    base: Base,
-    folder: Path,
-    facts: Mapping[str, Any],
-    *,
-    note: Callable[[str], None],
+    base: Base, folder: Path, mark: str | None, other: str | None, *, note: Callable[[str], None]
 ) -> None:
     """Say so where the adapter was trained on another base, by its weights, else by its name."""
-    mark, own = facts.get("base_fingerprint"), base.source.hub_id
+    own = base.source.hub_id
     if mark is not None and mark != fingerprint(base.backbone):
         note(f"the adapter in {folder} was trained on other weights than those of {own}; it goes "
              "on from there on these")  # fmt: skip
-    named = facts.get("base_model_name_or_path") or facts.get("base_model")
-    known = (None, own, base.source.path, experiment.model.name_or_path)
-    if mark is None and named not in known:
-        note(f"the adapter in {folder} says that it is for {named}; it goes on from there on {own}")
+    if mark is None and other is not None:
+        note(f"the adapter in {folder} says that it is for {other}; it goes on from there on {own}")
+
+
+def _other_base(experiment: Experiment, base: Base, told: Mapping[str, Any]) -> str | None:
+    """The base that an adapter's folder names, where it is not this experiment's."""
+    named: str | None = told.get("base_model_name_or_path") or told.get("base_model")
+    known = (base.source.hub_id, base.source.path, experiment.model.name_or_path)
+    return None if named in known else named
 
 
 def _check_labels(folder: Path, theirs: Any, labels: Sequence[str] | None) -> None:

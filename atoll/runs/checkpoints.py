@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from atoll.disk.files import sweep
 from atoll.disk.folder import new_folder
 from atoll.errors import RunError
 
-__all__ = ["FORMAT", "Checkpoint", "latest", "read", "save_best", "save_round", "write"]
+__all__ = ["FORMAT", "Checkpoint", "latest", "read", "save_best", "save_round", "tidy", "write"]
 
 FORMAT = 1
 KEPT = 2
@@ -41,17 +41,23 @@ class Checkpoint:
 def save_round(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `round-N`, and let go of older ones."""
     write(folder / f"round-{checkpoint.position.round}", checkpoint)
-    for path in _rounds(folder)[KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
+    _let_go(_numbered(folder, "round")[KEPT:])
 
 
 def save_best(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `best-N`, and then let go of the one that was best before."""
-    name = f"best-{checkpoint.position.round}"
-    write(folder / name, checkpoint)
-    for path in folder.glob("best-*"):
-        if path.name != name:
-            shutil.rmtree(path, ignore_errors=True)
+    path = folder / f"best-{checkpoint.position.round}"
+    write(path, checkpoint)
+    _let_go([other for other in folder.glob("best-*") if other != path])
+
+
+def tidy(folder: Path, done: int) -> None:
+    """Let go of what a process that was killed had no time for, where a run goes on after `done`.
+
+    A best one of a later round stays: that round is run again.
+    """
+    _let_go(_numbered(folder, "round")[KEPT:])
+    _let_go([path for path in _numbered(folder, "best") if _number(path) <= done][1:])
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -106,7 +112,7 @@ def latest(
         RunError: when there are only damaged ones, or one of another version of Atoll.
     """
     damaged: list[str] = []
-    for path in _rounds(folder):
+    for path in _numbered(folder, "round"):
         try:
             found = _read(path)
         except _Damaged as error:
@@ -168,13 +174,16 @@ def _checkpoint(about: dict[str, Any], tensors: dict[str, Any]) -> Checkpoint:
     return Checkpoint(position, about["seconds"])
 
 
-def _rounds(folder: Path) -> list[Path]:
-    """The rounds' checkpoints, newest first."""
+def _numbered(folder: Path, kind: str) -> list[Path]:
+    """Checkpoints of a kind, newest first."""
+    found = [path for path in folder.glob(f"{kind}-*") if path.name.split("-")[1].isdigit()]
+    return sorted(found, key=_number, reverse=True)
 
-    def numbered() -> Iterator[tuple[int, Path]]:
-        for path in folder.glob("round-*"):
-            number = path.name.removeprefix("round-")
-            if number.isdigit():
-                yield int(number), path
 
-    return [path for _, path in sorted(numbered(), reverse=True)]
+def _number(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def _let_go(paths: Sequence[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)

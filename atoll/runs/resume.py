@@ -36,6 +36,13 @@ def progress(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Pr
     """
     found = latest(run.checkpoints, note, lambda at: damaged_state(run.client_state, at.folded))
     if found is None:
+        # The first round is written down before its checkpoint, a later one after another's.
+        if len(run.rounds()) > 1:
+            raise RunError(
+                f"{run.checkpoints} holds no checkpoint, though {run.path}/rounds.jsonl has rounds "
+                "that were run; put it back, set output_dir to a new directory, or remove "
+                f"{run.path} to run the experiment from its beginning"
+            )
         return None
     done = found.position.round
     try:

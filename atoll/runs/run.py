@@ -17,7 +17,7 @@ from atoll.experiment.runtime import open_runtime
 from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
 from atoll.round import federate
-from atoll.runs.checkpoints import Checkpoint, save_best, save_round
+from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison, compare
 from atoll.runs.lines import RoundLine, public, round_line
 from atoll.runs.resume import Progress, progress, started
@@ -72,6 +72,7 @@ def federated(
         setup = started(run, setup, observer.note)
         done = before = found or Progress(setup.start)
         if before.lines:
+            tidy(run.checkpoints, before.position.round)
             observer.note(f"going on after round {before.position.round} in {output_dir}")
             observer.resumed(before.lines)
         begun -= before.seconds

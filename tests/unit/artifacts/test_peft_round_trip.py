@@ -249,3 +249,4 @@ def test_an_adapter_from_elsewhere_is_refused(
     with pytest.raises(AtollError) as caught:
         ready(tmp_path, zoo, gallery, family, r=2, name_or_path=str(place), **head)
     assert words in str(caught.value)
+    assert ("what is in the folder was trained on " in str(caught.value)) == (what == "base")

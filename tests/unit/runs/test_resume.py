@@ -227,6 +227,20 @@ def test_data_that_changed_since(tmp_path: Path, zoo: Zoo) -> None:
         run_experiment(_setup(tmp_path, zoo), run, Observer())
 
 
+def test_what_a_kill_left_in_the_last_round_goes_when_the_run_goes_on(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    """The newest checkpoint stands, and those that it takes the place of were not yet removed."""
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 3)
+    kept = run / "checkpoints"
+    for name in ("round-1", "best-1", "best-2", "best-4"):
+        shutil.copytree(kept / "round-2", kept / name)
+    run_experiment(_setup(tmp_path, zoo), run, Observer())
+    names = {path.name for path in kept.iterdir()}
+    assert names == {"round-2", "round-3", "best-2", "best-4"}
+
+
 def test_rounds_without_their_lines(tmp_path: Path, zoo: Zoo) -> None:
     run = tmp_path / "run"
     _after(_setup(tmp_path, zoo), run, 2)
@@ -235,6 +249,19 @@ def test_rounds_without_their_lines(tmp_path: Path, zoo: Zoo) -> None:
         (run / "rounds.jsonl").write_text(content)
         with pytest.raises(RunError, match=r"rounds.jsonl does not hold the 3 rounds"):
             run_experiment(again, run, Observer())
+
+
+def test_rounds_without_their_checkpoints(tmp_path: Path, zoo: Zoo) -> None:
+    """The first round's line may stand alone, as a kill leaves it; later ones may not."""
+    run = tmp_path / "run"
+    _after(_setup(tmp_path, zoo), run, 1)
+    shutil.rmtree(run / "checkpoints")
+    again = _setup(tmp_path, zoo)
+    with pytest.raises(RunError, match=r"checkpoints holds no checkpoint, though .* has rounds"):
+        run_experiment(again, run, Observer())
+    assert len((run / "rounds.jsonl").read_text().splitlines()) == 2
+    (run / "rounds.jsonl").write_text((run / "rounds.jsonl").read_text().splitlines()[0] + "\n")
+    assert next(federated(again, run, Observer())).round == 0
 
 
 def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path, zoo: Zoo, whole: Path) -> None:
