@@ -25,12 +25,15 @@ from atoll.adapters.targets import (
     transposed,
 )
 from atoll.config.adapter import Adapter
+from atoll.errors import ModelError
 from atoll.models.base import Base
 from atoll.tree import Tree
 
 __all__ = ["LoraScale", "lora_plan", "lora_site", "pad_ranks"]
 
 A, B = "lora_A.weight", "lora_B.weight"
+_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Types of model with fused kernels; the same as PEFT's list."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,28 @@ def pad_ranks(trees: Sequence[Tree]) -> tuple[list[Tree], dict[str, tuple[int, .
     return padded, uneven
 
 
+def _fused(base: Base) -> list[str]:
+    """Layers whose weights a fused kernel reads past the layer, which PEFT therefore refuses."""
+    config: Any = base.backbone.config
+    if config.model_type not in _MAMBA:
+        return []
+    return [name for name, _ in base.backbone.named_modules() if name.endswith(".out_proj")]
+
+
 def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collection[str]) -> Plan:
     """LoRA on the linear layers that the settings name, but not on heads.
 
     Raises:
         ModelError: when nothing matches.
     """
-    rule = settings.target_modules or "all-linear"
-    inside = linear_targets(base.backbone, rule, leave_out=spared(base, heads))
+    rule, fused = settings.target_modules or "all-linear", _fused(base)
+    inside = linear_targets(base.backbone, rule, leave_out=[*spared(base, heads), *fused])
+    if named := [name for name in inside if name in fused]:
+        raise ModelError(
+            f"adapter.target_modules names {named[0]}, whose weights the fused kernels of "
+            f"{base.backbone.config.model_type} models read past the layer, so that PEFT puts no "  # type: ignore[union-attr]
+            "LoRA there; leave it out"
+        )
     if settings.layers_to_transform is not None:
         inside = in_layers(inside, settings.layers_to_transform, settings.layers_pattern)
     rank = by_pattern(inside, settings.rank_pattern, settings.r, key="adapter.rank_pattern")

@@ -70,6 +70,11 @@ class FederatedData:
             reasons={**self.reasons, **dict.fromkeys(clients, reason)},
         )
 
+    def counting(self, usable: Mapping[str, int]) -> FederatedData:
+        """The same data, of which a task uses so many of each client's training rows."""
+        counts = {name: replace(one, train=usable[name]) for name, one in self.counts.items()}
+        return replace(self, counts=counts)
+
     def test(self) -> list[Row] | None:
         """The common test set, where there is one."""
         return None if self._common.test is None else list(self._common.test)

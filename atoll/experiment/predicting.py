@@ -38,7 +38,7 @@ def predicting(
 ) -> FederatedData:
     """The data without clients whose training rows all hold nothing to predict.
 
-    Says whose rows do; such rows are not encoded.
+    Says whose rows do; such rows are not encoded, and no longer counted.
     examples: (client, "train") -> the client's encoded rows.
     """
     usable = {client: sum(one.rows for one in examples(client, "train")) for client in data.clients}
@@ -52,4 +52,5 @@ def predicting(
     if others > 0:
         clients = "client" if others == 1 else "clients"
         note(f"rows of {others} more {clients} have nothing to predict and are left out")
-    return data.without([client for client, rows in usable.items() if not rows], EMPTY)
+    none = [client for client, rows in usable.items() if not rows]
+    return data.counting(usable).without(none, EMPTY)

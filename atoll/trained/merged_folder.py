@@ -26,8 +26,7 @@ def write_merged(run: TrainedRun, backbone: Any, folder: Path) -> None:
     """All that loads it: weights, tokenizer or image processor, and a head of Atoll's own."""
     base, config = run.setup.base, backbone.config
     if backbone.can_generate():
-        # Training has no use for the cache, and set it off.
-        config.use_cache = config.get_text_config().use_cache = True
+        _use_cache(backbone, on=True)  # training has no use for it, and set it off
     labels = run.setup.data.labels
     if labels and base.head and config.num_labels == len(labels):
         config.id2label = dict(enumerate(labels))
@@ -57,8 +56,14 @@ def read_back(run: TrainedRun, folder: Path) -> StackedModel:
     options = {} if attention is None else {"attn_implementation": attention}
     backbone: nn.Module = load_auto(base.auto_class, source, options=options)
     backbone.to(run.setup.bench.device).requires_grad_(False).eval()
+    if backbone.can_generate():  # type: ignore[operator]
+        _use_cache(backbone, on=False)  # as in training: with it, packed rows are read as one
     widen(backbone)
     return with_head(base, backbone, folder)
+
+
+def _use_cache(backbone: Any, *, on: bool) -> None:
+    backbone.config.use_cache = backbone.config.get_text_config().use_cache = on
 
 
 def merged_lines(setup: Setup, dtype: torch.dtype) -> str:

@@ -135,8 +135,8 @@ def site(
     num_rounds: int = 3,
     max_length: int = 48,
 ) -> Site:
-    """A classifier on BERT, a language model on GPT-2 and LLaMA."""
-    labels = None if kind in ("gpt2", "llama") else LABELS
+    """A classifier on BERT, a language model on GPT-2, LLaMA and Mamba."""
+    labels = None if kind in ("gpt2", "llama", "mamba") else LABELS
     base = zoo.base(kind, dtype=dtype, labels=labels and len(labels), pooling=pooling)
     if labels is None:
         task = causal(base.tokenizer, max_length=max_length, **(objective or {}))

@@ -19,6 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -163,11 +165,21 @@ def _llama() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     return LlamaForCausalLM(config), tokenizer
 
 
+def _mamba() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    tokenizer = letters()
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4,
+        bos_token_id=256, eos_token_id=256, pad_token_id=256,
+    )  # fmt: skip
+    return MambaForCausalLM(config), tokenizer
+
+
 _MAKERS: dict[str, Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerFast]]] = {
     "bert": _bert,
     "bert-with-pooler": _bert_with_pooler,
     "deberta": _deberta,
     "gpt2": _gpt2,
     "llama": _llama,
+    "mamba": _mamba,
     "roberta": _roberta,
 }

@@ -16,6 +16,7 @@ from atoll import rng
 from atoll.adapters.lora import LoraScale, lora_site, pad_ranks
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
+from atoll.errors import ModelError
 from atoll.tree import Tree
 from tests.support.federation import distance, site, stir
 from tests.support.models import Zoo
@@ -88,6 +89,27 @@ def test_logits_and_gradients_are_pefts(zoo: Zoo, kind: str, rslora: bool, dtype
 def test_bert_case_adapts_every_linear_layer_that_trains(zoo: Zoo) -> None:
     by_regex = site(zoo, adapter={"target_modules": CASES["bert"][1]}).built.targets
     assert by_regex == site(zoo, adapter={"target_modules": "all-linear"}).built.targets
+
+
+def test_layers_that_fused_kernels_read_past_are_left_alone(zoo: Zoo) -> None:
+    """PEFT refuses LoRA on them, so that a trained one could not be loaded."""
+    there = site(zoo, "mamba", adapter={"target_modules": "all-linear", "r": 2})
+    leaves = {name.rpartition(".")[2] for name in there.built.targets}
+    assert leaves == {"in_proj", "x_proj"}
+    assert there.built.dropped == ("backbone.layers.0.mixer.dt_proj",)
+    _peft(zoo, "mamba", there.built.targets, "float64", r=2)
+    with pytest.raises(ValueError, match="incompatible"):
+        _peft(zoo, "mamba", ("in_proj", "out_proj"), "float64", r=2)
+    with pytest.raises(ModelError) as caught:
+        site(zoo, "mamba", adapter={"target_modules": ("in_proj", "out_proj")})
+    assert str(caught.value) == (
+        "adapter.target_modules names backbone.layers.0.mixer.out_proj, whose weights the fused "
+        "kernels of mamba models read past the layer, so that PEFT puts no LoRA there; leave it out"
+    )
+    there = there.with_train(optimizer="sgd")
+    alone, stacked = (there.train(group_size=size)[0] for size in (1, 5))
+    # Its scan is in single precision, whatever the model's.
+    assert all(distance(stacked[name].end, one.end) < 1e-6 for name, one in alone.items())
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])

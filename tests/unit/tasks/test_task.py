@@ -79,4 +79,6 @@ def test_rows_that_are_left_out_are_told(tmp_path: Path, zoo: Zoo, packing: bool
     # A client with nothing to train on takes no place in a cohort.
     assert setup.data.clients == ("ada", "bob", "cy", "eve")
     assert setup.data.skipped == ("dee",)
+    # Nor is a row that nobody trains on counted.
+    assert [setup.data.counts[name].train for name in setup.data.clients] == [2, 3, 1, 1]
     assert expected_passes(setup, 4) == 4.0

@@ -12,8 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+)
 
 from atoll.errors import ModelError
 from atoll.trained.export_run import Exported, Terms, export_run
@@ -245,6 +252,21 @@ def test_what_a_user_reads_in_its_files(name: str, merged: Merged, run: Run) -> 
         assert list(config["id2label"].values()) == facts["labels"]
     assert not (folder / "adapter_config.json").exists()
     assert len(encoded(AutoTokenizer.from_pretrained(folder))["input_ids"]) == len(TEXTS)
+
+
+def test_a_model_that_was_trained_on_packed_rows(zoo: Zoo, tmp_path: Path) -> None:
+    """Read back with its cache on, it would take the texts of a row for one text."""
+    run = finish(tmp_path, zoo, "gpt2", data={"packing": True})
+    found = export_run(run, tmp_path / "m", Terms(merge=True), note=_silent)
+    assert found.verified.gap.relative < 1e-5
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    assert plain.config.use_cache
+    base = AutoModelForCausalLM.from_pretrained(zoo("gpt2"))
+    adapted = PeftModel.from_pretrained(base, run / "adapter").eval()
+    batch = encoded(AutoTokenizer.from_pretrained(tmp_path / "m"))
+    with torch.no_grad():
+        ours, theirs = (model(**batch).logits for model in (adapted, plain))
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
 def test_it_can_be_asked_for_another_precision(run: Run, tmp_path: Path) -> None:
