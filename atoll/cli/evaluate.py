@@ -36,7 +36,9 @@ def evaluate(
     if output_format is Format.json:
         emit({"run": str(run), "data": None if data is None else str(data), **found})
     elif data is not None:
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        from atoll.report.words import number
+
+        numbers = ", ".join(f"{n} {number(x, digits=4)}" for n, x in found["metrics"].items())
         typer.echo(f"{numbers} on {found['rows']} rows of {data}")
     else:
         from atoll.cli.summary_text import show_arms

@@ -42,7 +42,8 @@ def given_rows(typed: Sequence[Row], source: str | None, trained: TrainedRun) ->
 def read_lines(content: bytes) -> Table:
     """JSON objects where the first line is one, else each line is a text."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        # JSON and texts may hold other separators of Unicode, at which splitlines would cut.
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"stdin: not UTF-8 text (byte {error.start})") from error
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

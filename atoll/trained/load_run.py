@@ -55,10 +55,13 @@ class TrainedRun:
         """The rows of a file, under the names and of the kind that the run was trained on.
 
         Raises:
-            DataError: for rows of another kind, or with labels that the model does not know.
+            DataError: for no rows, rows of another kind, or labels that the model does not know.
         """
         columns, data = self.setup.experiment.data.columns, self.setup.data
-        rows, _ = canonical(read_table(path), columns=columns, expected=self.kind)
+        table = read_table(path)
+        if not table.rows:
+            raise DataError(f"{path}: no rows; give at least one")
+        rows, _ = canonical(table, columns=columns, expected=self.kind)
         if data.moments is not None:
             check_numbers(labels_of(rows), where=str(path))
             return numbers(rows)

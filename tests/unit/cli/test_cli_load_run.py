@@ -182,6 +182,9 @@ def test_rows_with_unknown_labels_or_none(run: Path, tmp_path: Path) -> None:
     path.write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match=r"new\.jsonl:1: the row has no `label`"):
         trained.rows(path)
+    path.write_text("\n")
+    with pytest.raises(DataError, match=r"new\.jsonl: no rows; give at least one$"):
+        trained.rows(path)
     path.write_text('{"text": "a", "label": "sea"}\n')
     assert trained.rows(path) == [{"text": "a", "label": "sea"}]
 

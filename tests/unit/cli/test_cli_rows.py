@@ -31,6 +31,14 @@ def test_json_objects_are_rows() -> None:
     ]
 
 
+def test_separators_inside_a_text_end_no_line() -> None:
+    text = "a\u2028b\x0bc\x85d"
+    lines = f"{text}\r\nlast".encode()
+    assert read_lines(lines).rows == [{"text": text}, {"text": "last"}]
+    row = json.dumps({"text": "a\u2028b"}, ensure_ascii=False).encode()
+    assert read_lines(row + b"\r\n" + row).rows == [{"text": "a\u2028b"}] * 2
+
+
 @pytest.mark.parametrize("line", ["17", '"quoted"', "[1]", "{broken"])
 def test_a_first_line_that_is_no_object_makes_all_lines_texts(line: str) -> None:
     assert read_lines(line.encode()).rows == [{"text": line}]
