@@ -4,11 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from atoll.data.labels import LabelSet, check_known, check_numbers, is_number, labels_of
+from atoll.data.labels import (
+    LabelSet,
+    check_known,
+    check_numbers,
+    is_number,
+    label_map,
+    labels_of,
+)
 from atoll.data.scan import Scan, Share
 from atoll.data.tables import Row, Table
+from atoll.errors import DataError
 
-__all__ = ["check_labels"]
+__all__ = ["check_labels", "shared_labels"]
+
+
+def shared_labels(found: Scan, read: Callable[[str], Share]) -> tuple[str, ...] | None:
+    """The label map of all clients; None without labels and for decimals.
+
+    Raises:
+        DataError: for decimals beside names, with a client that has each.
+    """
+    try:
+        return label_map(found.train_labels)
+    except DataError as error:
+        decimals = _first(found, read, lambda labels: labels.decimal)
+        names = _first(found, read, lambda labels: not all(map(is_number, labels.names)))
+        raise DataError(f"{error} Decimals: {decimals}; names: {names}.") from None
+
+
+def _first(found: Scan, read: Callable[[str], Share], has: Callable[[LabelSet], bool]) -> str:
+    """The first client with such training labels, and its file."""
+    for name in found.counts:
+        share = read(name)
+        if has(labels_of(_own(share))):
+            return _called(name, share)
+    raise AssertionError("labels come from clients")
+
+
+def _own(share: Share) -> list[Row]:
+    """The rows of a client's training file."""
+    return [*share.train, *(share.test if share.held_out else [])]
+
+
+def _called(name: str, share: Share) -> str:
+    return f"client {name}" + (f" ({share.train_file.origin})" if share.train_file else "")
 
 
 def check_labels(
@@ -34,8 +74,7 @@ def check_labels(
         for name in found.counts:
             share = read(name)
             file = f" ({share.train_file.origin})" if share.train_file else ""
-            own = [*share.train, *(share.test if share.held_out else [])]
-            check(labels_of(own), f"Client {name}, training rows{file}")
+            check(labels_of(_own(share)), f"Client {name}, training rows{file}")
     for name, labels in found.test_labels.items():
         if not _fits(labels, shared):
             share = read(name)

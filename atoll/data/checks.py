@@ -34,6 +34,8 @@ def problem(column: str, row: Row) -> str | None:
             f"`label` is {_described(value)}; "
             "write a name, a number, true or false, or a list of names."
         )
+    if column == "label" and _is_empty(value):
+        return "`label` is empty here; name the label or remove the row."
     if column == "image" and isinstance(value, bool | int | float):
         return f"`image` is {_described(value)}; give a path, bytes, base64 or pixels."
     return None
@@ -62,6 +64,12 @@ def _is_label(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, str | int)
+
+
+def _is_empty(label: Any) -> bool:
+    if isinstance(label, list):
+        return any(map(_is_empty, label))
+    return isinstance(label, str) and not label.strip()
 
 
 def _is_messages(value: Any) -> bool:

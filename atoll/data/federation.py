@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from atoll.data.agreement import check_labels
-from atoll.data.labels import label_map, numbers
+from atoll.data.agreement import check_labels, shared_labels
+from atoll.data.labels import numbers
 from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, nearest
 from atoll.data.scan import ClientCount, Scan, Share, digest_of, scan
@@ -116,7 +116,7 @@ def federate(
     _check_kind(common, found.kind)
     if numeric and found.moments is None:
         labels = None
-    shared = label_map(found.train_labels) if labels is None else tuple(labels) or None
+    shared = shared_labels(found, read) if labels is None else tuple(labels) or None
     if found.train_labels.names:
         check_labels(found, _by_name(common), shared, given=labels is not None, read=read)
     # Labels without a map are numbers to predict.

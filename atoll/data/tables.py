@@ -127,16 +127,21 @@ def _read_csv(path: Path) -> Table:
     import pyarrow as pa
     from pyarrow import csv
 
+    _check_commas(path)
     parse = csv.ParseOptions(newlines_in_values=True)
     # One cell may be a whole document, and a row must fit into a block.
     read = csv.ReadOptions(block_size=BLOCK)
     try:
         with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
             names = reader.schema.names
+        _check_once(names, path)
         strings = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         table = csv.read_csv(path, read, parse, strings)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8 ({_first_line(error)}).") from error
+        raise DataError(
+            f"{path}: not a CSV file in UTF-8 ({_first_line(error)}); save it as UTF-8, and quote "
+            "cells that hold commas."
+        ) from error
     # An empty cell is a missing value, as in Parquet and JSON.
     filled = [{key: cell or None for key, cell in row.items()} for row in table.to_pylist()]
     return Table(str(path), filled, folder=path.parent, typed=False)
@@ -147,10 +152,26 @@ def _read_parquet(path: Path) -> Table:
     from pyarrow import parquet
 
     try:
-        rows = parquet.ParquetFile(path).read().to_pylist()
+        table = parquet.ParquetFile(path).read()
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file ({_first_line(error)}).") from error
-    return Table(str(path), rows, folder=path.parent)
+    _check_once(table.column_names, path)
+    return Table(str(path), table.to_pylist(), folder=path.parent)
+
+
+def _check_commas(path: Path) -> None:
+    with path.open("rb") as stream:
+        head = stream.readline()
+    mark = next((mark for mark in (b";", b"\t") if mark in head), None)
+    if mark is not None and b"," not in head:
+        shown = "tabs" if mark == b"\t" else "semicolons"
+        raise DataError(f"{path}: its columns stand between {shown}; save it with commas there.")
+
+
+def _check_once(names: Sequence[str], path: Path) -> None:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise DataError(f"{path}: the column `{name}` stands there twice; keep one.")
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from atoll.config import Experiment
 from atoll.data import FederatedData, Row, RowKind
 from atoll.data.moments import Moments
+from atoll.data.rows import nearest
 from atoll.errors import ConfigError, DataError, ModelError
 from atoll.models.base import Base
 from atoll.models.checks import reads_at_most
@@ -114,9 +115,12 @@ def usual_kind(experiment: Experiment, data: FederatedData, kinds: Sequence[RowK
     """Refuse rows of a kind that the task does not read."""
     if data.kind not in kinds:
         words = " or ".join(kind.replace("/", " and ") for kind in kinds)
+        needed = {name for kind in kinds for name in kind.split("/")}
+        others = [name for name in experiment.data.columns if name not in needed]
+        near = next((hint for name in others if (hint := nearest(name, sorted(needed)))), "")
         raise DataError(
             f"task {experiment.model.task} needs rows of {words}; {experiment.data.path} has "
-            f"{data.kind} rows. Map the columns with data.columns, or set model.task"
+            f"{data.kind} rows. Map the columns with data.columns{near}, or set model.task"
         )
 
 

@@ -174,6 +174,19 @@ def test_regression_is_decided_by_all_clients(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_decimals_of_one_client_and_names_of_another_are_located(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "train.jsonl", labelled(1, 2))
+    write(tmp_path / "b" / "train.jsonl", labelled(0.5, 2))
+    write(tmp_path / "c" / "train.jsonl", labelled("good", 2))
+    says = (
+        r"Labels mix decimal numbers with names \(`good`\); .*"
+        r"Decimals: client b \(.*b/train\.jsonl\); names: client c \(.*c/train\.jsonl\)\.$"
+    )
+    for holdout in (0.0, 0.5):
+        with pytest.raises(DataError, match=says):
+            load(tmp_path, holdout=holdout)
+
+
 def test_columns_reach_every_file(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", [{"body": "a", "intent": "x", "owner": "me"}] * 3)
     write(tmp_path / "test.jsonl", [{"body": "a", "intent": "x"}])

@@ -57,6 +57,8 @@ def test_response_becomes_completion_and_alpaca_gets_its_input() -> None:
         ({"text": 5}, "`text` is int 5, not text"),
         ({"text": "a", "label": {"x": 1}}, "`label` is dict"),
         ({"text": "a", "label": float("nan")}, "`label` is float nan"),
+        ({"text": "a", "label": " "}, "`label` is empty here; name the label or remove the row"),
+        ({"text": "a", "label": ["x", ""]}, "`label` is empty here"),
         ({"messages": []}, "not a list of messages"),
         ({"messages": [{"content": "no role"}]}, "not a list of messages"),
         ({"prompt": 1, "completion": "a"}, "`prompt` is int 1"),

@@ -56,6 +56,18 @@ def test_csv_cells_stay_text_and_empty_cells_are_missing(tmp_path: Path) -> None
     assert not table.typed
 
 
+def test_a_parquet_column_stands_once(tmp_path: Path) -> None:
+    table = pa.table([["a"], ["b"], ["c"]], names=["text", "label", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: the column `text` stands there twice"):
+        read_table(tmp_path / "a.parquet")
+
+
+def test_semicolons_may_stand_in_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,in cm; rounded\na,1\n")
+    assert read_table(path).rows == [{"text": "a", "in cm; rounded": "1"}]
+
+
 def test_a_csv_cell_may_be_a_long_document(tmp_path: Path) -> None:
     long = "word " * 500_000
     assert read_table(write(tmp_path / "a.csv", f"text\n{long}\n")).rows == [{"text": long}]
@@ -91,7 +103,10 @@ def test_text_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     ("name", "content", "says"),
     [
         ("a.parquet", b"not parquet", "not a Parquet file"),
-        ("a.csv", b"text,label\na,b\na,b,c\n", "Expected 2 columns, got 3"),
+        ("a.csv", b"text,label\na,b\na,b,c\n", "Expected 2 columns, got 3.*quote cells that hold"),
+        ("a.csv", b"text;label\nwell, a;b\n", "a.csv: its columns stand between semicolons; save"),
+        ("a.csv", b"text\tlabel\r\na\tb\r\n", "a.csv: its columns stand between tabs; save it"),
+        ("a.csv", b"text,label,label\na,b,c\n", "a.csv: the column `label` stands there twice"),
         ("a.jsonl.gz", b"not gzip", "cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}' * 99, mtime=0)[:-9], "cannot be read"),
         ("a.json", b"[]", "not a data file"),
