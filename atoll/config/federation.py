@@ -70,3 +70,10 @@ class Evaluate(BaseModel):
         False,
         description="End with the model that was best on the clients' held-out rows, not the last.",
     )
+
+    @field_validator("baselines")
+    @classmethod
+    def _named_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a baseline is named twice; name each once")
+        return value

@@ -30,8 +30,12 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
-        """`finetune.yaml:7`, `on the command line` or `default`, for a key as `train.max_steps`."""
-        return self.positions.get(key, "default")
+        """`finetune.yaml:7`, `on the command line` or `default`, for a key as `train.max_steps`.
+
+        A key that was not given itself stands where the first one below it was.
+        """
+        inside = (place for name, place in self.positions.items() if name.startswith(f"{key}."))
+        return self.positions.get(key) or next(inside, "default")
 
 
 def load(path: str | Path, *, overrides: Sequence[str] = ()) -> Loaded:

@@ -72,8 +72,10 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
     parts = {"evaluation": evaluation(bench)}
     parts |= {algorithm.name: algorithm for algorithm in heads.sequence}
     rounds = experiment.federation.num_rounds
+    # Made in any case: a wrong name is one, also where nothing trains.
+    training = _adapter_algorithm(loaded, bench)
     if experiment.adapter.method != "none" or bench.train_head:
-        parts["train"] = _adapter_algorithm(loaded, bench)
+        parts["train"] = training
 
     def order(number: int) -> tuple[str, ...]:
         names: tuple[str, ...] = ()

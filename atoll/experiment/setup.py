@@ -13,6 +13,7 @@ from atoll.config import Experiment, Loaded, resolve
 from atoll.config.tasks import TASKS
 from atoll.core import Position, Program
 from atoll.data import FederatedData, load
+from atoll.errors import ConfigError, DataError
 from atoll.experiment.bench import bench_of, device_of, first_state, placed_on
 from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
@@ -162,13 +163,18 @@ def load_data(loaded: Loaded) -> FederatedData:
     """The federation's data, partitioned as the file says.
 
     Raises:
+        ConfigError: for arguments that the partition refuses.
         DataError: when rows cannot be read or labels do not fit.
     """
     section, facts = loaded.experiment.data, TASKS[loaded.experiment.model.task]
     partition = None
     if section.partition is not None:
         bound = resolve(section.partition, package="atoll.data.partition", where=loaded.where)
-        partition = bound()
+        try:
+            partition = bound()
+        except DataError as error:
+            place = loaded.where(section.partition.path)
+            raise ConfigError(f"{place}: {error}") from error
     return load(
         section.path,
         partition=partition,  # type: ignore[arg-type]

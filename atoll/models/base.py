@@ -93,24 +93,34 @@ def load_base(
     if pooling is None and head.pooling == "auto" and head.otherwise is not None:
         pooling, normalize = head.otherwise, head.normalize is not False
     if pooling is None:
-        if head.random_features is not None:
-            raise ModelError(
-                "adapter.head_features needs pooled features; set model.pooling to mean or cls"
-            )
-        auto = "AutoModelForSequenceClassification"
-        with seeded(head.seed):
-            options |= {"num_labels": head.num_labels, "output_loading_info": True}
-            model, found = load_auto(auto, source, options=options)
-        name = output_layer(model)
-        top = name.split(".")[0]
-        fresh = sorted(key for key in found["missing_keys"] if key.split(".")[0] != top)
-        return ready(Base(model, model, "", tokenizer, source, auto, name, fresh=tuple(fresh)))
+        return _with_own_head(source, head, tokenizer, options)
     with seeded(head.seed):
         # A checkpoint without a pooler gets a new one, which must be the same everywhere.
         backbone = load_auto("AutoModel", source, options=options)
     check_text_alone(backbone, source)
     return _pooled(backbone, head, Base(backbone, backbone, "backbone.", tokenizer, source,
                                         "AutoModel", "classifier", pooling, normalize))  # fmt: skip
+
+
+def _with_own_head(source: Source, head: Head, tokenizer: Any, options: dict[str, Any]) -> Base:
+    """The Auto class's own head, which reads the model's features in its own way."""
+    if head.random_features is not None:
+        raise ModelError(
+            "adapter.head_features needs pooled features; set model.pooling to mean or cls"
+        )
+    if head.normalize:
+        raise ModelError(
+            "model.normalize is true, but the model's own head reads features as they are; set "
+            "model.pooling to mean or cls, or remove model.normalize"
+        )
+    auto = "AutoModelForSequenceClassification"
+    with seeded(head.seed):
+        options |= {"num_labels": head.num_labels, "output_loading_info": True}
+        model, found = load_auto(auto, source, options=options)
+    name = output_layer(model)
+    top = name.split(".")[0]
+    fresh = sorted(key for key in found["missing_keys"] if key.split(".")[0] != top)
+    return ready(Base(model, model, "", tokenizer, source, auto, name, fresh=tuple(fresh)))
 
 
 def load_options(dtype: str, attention: str | None) -> dict[str, Any]:

@@ -88,6 +88,25 @@ def here(tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Path:
             "on the command line: clients_per_round is 3, but only 2 clients have rows; lower it",
         ),
         (
+            ["good.yaml", "data.path=data/ada/train.jsonl", "data.partition.num_clients=0"], 2,
+            "on the command line: num_clients is 0; give at least 1.",
+        ),
+        (
+            ["good.yaml", "model.pooling=model", "model.normalize=true"], 4,
+            "on the command line: model.normalize is true, but the model's own head reads features "
+            "as they are; set model.pooling to mean or cls, or remove model.normalize",
+        ),
+        (
+            ["good.yaml", "evaluate.baselines=[local, local]"], 2,
+            'on the command line: evaluate.baselines is ["local", "local"]: a baseline is named '
+            "twice; name each once",
+        ),
+        (
+            ["good.yaml", "data.columns={text: text, lable: label}"], 3,
+            "task classification needs rows of text and label; data/ has text rows. Map the "
+            "columns with data.columns (did you mean `label`?), or set model.task",
+        ),
+        (
             ["good.yaml", "federation.fraction_train=0.5", "federation.min_clients=2"], 2,
             "on the command line: min_clients is 2, but a round asks 1 client (fraction_train 0.5 "
             "of 2): no round would count; lower it, or ask more clients",
@@ -146,15 +165,23 @@ def test_all_problems_are_told_at_once(here: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "start"),
     [
-        ("data.max_length=9999", "on the command line: data.max_length is 9999, but "),
+        (["data.max_length=9999"], "on the command line: data.max_length is 9999, but "),
         (
-            "federation.stages=[{name: clip, norm: 0}]",
+            ["federation.stages=[{name: clip, norm: 0}]"],
             "on the command line: stage 'clip': norm is 0.0; give a number above 0",
+        ),
+        (
+            ["federation.algorithm.name=fedprox", "federation.algorithm.mu=-1"],
+            "on the command line: fedprox: mu is -1.0; it must be 0 or more",
+        ),
+        (
+            ["adapter.method=none", "federation.algorithm=fedprx"],
+            'on the command line: unknown algorithm "fedprx"; did you mean "fedprox"? Valid: ',
         ),
     ],
 )
 def test_an_error_of_what_was_built_has_its_place(
-    here: Path, capsys: pytest.CaptureFixture[str], words: str, start: str
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str], start: str
 ) -> None:
-    assert guarded(["run", "good.yaml", words]) in (2, 4)
+    assert guarded(["run", "good.yaml", *words]) in (2, 4)
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"Error: {start}")
