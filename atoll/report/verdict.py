@@ -39,10 +39,10 @@ def verdict(summary: Summary) -> str | None:
     if said is None:
         return None
     better, worse = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    do = "does" if worse == 1 else "do"
+    do, also = ("does" if many == 1 else "do" for many in (better, worse))
     text = (
-        f"Federating {said}: on their own held-out rows, {better} of {len(gains)} clients do "
-        f"better with the federated model than with their own, {worse} {do} worse"
+        f"Federating {said}: on their own held-out rows, {better} of {len(gains)} clients {do} "
+        f"better with the federated model than with their own, {worse} {also} worse"
     )
     local = summary.baselines.get("local")
     if local is None or summary.final is None:
