@@ -127,12 +127,19 @@ def load_auto(auto_class: str, source: Source, *, options: dict[str, Any] | None
                 asked = {**options, "ignore_mismatched_sizes": True, "output_loading_info": True}
                 _, found = auto.from_pretrained(source.path, **where, **asked)
                 reason = misfit(found["mismatched_keys"])
-            check = "check its files" if source.folder else "check the name and the login"
-            if "Image" not in auto_class:
-                check += ", or use builtin:minilm, which needs no network"
             raise ModelError(
-                f"model {source.hub_id} cannot be loaded as {auto_class}: {reason}; {check}"
+                f"model {source.hub_id} cannot be loaded as {auto_class}: {reason}; "
+                f"{_advice(auto_class, source, error)}"
             ) from error
+
+
+def _advice(auto_class: str, source: Source, error: Exception) -> str:
+    if "trust_remote_code" in str(error) and not source.trust_remote_code:
+        return "read it, and set model.trust_remote_code to true if you trust it"
+    check = "check its files" if source.folder else "check the name and the login"
+    if "Image" not in auto_class:
+        check += ", or use builtin:minilm, which needs no network"
+    return check
 
 
 def _from_gguf(auto_class: str, file: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,22 @@ def test_folders_that_hold_no_model(tmp_path: Path, zoo: Zoo) -> None:
         load_base(locate(str(tmp_path)))
     assert locate("owner/name", revision="abc") == Source("owner/name", "owner/name", "abc")
     assert locate(zoo("bert")).folder == Path(zoo("bert"))
+
+
+def test_code_of_a_model_is_not_run_unasked(tmp_path: Path, zoo: Zoo) -> None:
+    folder, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(zoo("bert"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "own", "auto_map": classes})
+    )
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    with pytest.raises(
+        ModelError, match=r"; read it, and set model\.trust_remote_code to true if "
+    ):
+        load_base(locate(str(folder)), head=Head(3, "mean"))
+    assert not ran.exists()
 
 
 def test_a_pooled_classifier_takes_the_backbones_width(zoo: Zoo) -> None:
