@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from atoll.errors import ModelError
+from atoll.errors import ConfigError, ModelError
 from atoll.models.locate import Source, find_file
 
-__all__ = ["check_causal", "check_text_alone", "check_tokenizer", "reads_at_most"]
+__all__ = [
+    "check_causal",
+    "check_packing",
+    "check_text_alone",
+    "check_tokenizer",
+    "reads_at_most",
+]
 
 FEW = 16  # a vocabulary of so few words beside the special tokens may be made up
 
@@ -38,21 +45,8 @@ def check_causal(model: nn.Module, source: Source) -> None:
     Raises:
         ModelError: for a bidirectional model.
     """
-    embedded: list[Tensor] = []
-
-    def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        embedded.append(out.detach().requires_grad_())
-        return embedded[-1]
-
-    hook = model.get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
-    try:
-        with torch.enable_grad():
-            logits = model(input_ids=torch.arange(4, device=_device(model)).unsqueeze(0)).logits
-            # A gradient that no path carries is exactly zero, in any precision.
-            (found,) = torch.autograd.grad(logits[0, 0].float().square().sum(), embedded)
-    finally:
-        hook.remove()
-    if bool((found[0, 1:] != 0).any()):
+    found = _pull(model, 0, {"input_ids": torch.arange(4).unsqueeze(0)})
+    if bool((found[1:] != 0).any()):
         raise ModelError(
             f"model {source.hub_id} ({type(model).__name__}) reads the tokens that follow, so that "
             "it sees what it should predict; a model that writes is a decoder, such as GPT-2 or "
@@ -60,8 +54,44 @@ def check_causal(model: nn.Module, source: Source) -> None:
         )
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+def check_packing(model: nn.Module, source: Source) -> None:
+    """Refuse a language model for which positions that begin anew do not part two texts.
+
+    Raises:
+        ConfigError: when a text sees what stands before it in its sequence.
+    """
+    ids = torch.arange(6).unsqueeze(0)
+    try:
+        found = _pull(model, 3, {"input_ids": ids, "position_ids": ids % 3})
+    except TypeError:  # It takes no positions.
+        found = torch.ones(1)
+    if bool((found[:3] != 0).any()):
+        raise ConfigError(
+            f"data.packing is true, but model {source.hub_id} ({type(model).__name__}) lets a text "
+            "see those before it in its sequence; set data.packing to false"
+        )
+
+
+def _pull(model: nn.Module, place: int, inputs: Mapping[str, Tensor]) -> Tensor:
+    """[T, d]: the gradient of one token's logits to all that were embedded.
+
+    What no path carries is exactly zero, in any precision.
+    """
+    embedded: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        embedded.append(out.detach().requires_grad_())
+        return embedded[-1]
+
+    device = next(model.parameters()).device
+    hook = model.get_input_embeddings().register_forward_hook(keep)  # type: ignore[operator]
+    try:
+        with torch.enable_grad():
+            logits = model(**{name: value.to(device) for name, value in inputs.items()}).logits
+            (found,) = torch.autograd.grad(logits[0, place].float().square().sum(), embedded)
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def reads_at_most(model: nn.Module, tokenizer: Any) -> int:

@@ -9,6 +9,7 @@ from atoll.data import FederatedData, Row, RowKind
 from atoll.errors import DataError
 from atoll.models.base import Base, load_base
 from atoll.models.causal import causal
+from atoll.models.checks import check_packing
 from atoll.models.objective import Objective
 from atoll.tasks.kind import Task, check_length, source_of
 from atoll.tasks.text import text_usage
@@ -32,6 +33,8 @@ def _objective(experiment: Experiment, base: Base, data: FederatedData) -> Objec
             "task causal-lm needs rows of text, prompt/completion, instruction/output or messages; "
             f"{section.path} has {data.kind} rows. Map the columns with data.columns"
         )
+    if section.packing:
+        check_packing(base.model, base.source)
     return causal(
         base.tokenizer,
         max_length=section.max_length,
