@@ -10,7 +10,7 @@ from atoll.experiment.examples import told_of
 from atoll.models.objective import Batch, Example, Objective
 from atoll.tasks.kind import EMPTY
 
-__all__ = ["predicting", "probe_batch"]
+__all__ = ["predicting", "probe_batch", "told_unmeasured"]
 
 _NAMED = 3
 
@@ -47,10 +47,32 @@ def predicting(
     for client, number in list(found.items())[:_NAMED]:
         rows = "1 row" if number == 1 else f"{number} rows"
         verbs = ("has", "is") if number == 1 else ("have", "are")
-        note(f"{rows} of {client} {verbs[0]} nothing to predict and {verbs[1]} left out: {EMPTY}")
+        told = f"{rows} of client {client} {verbs[0]} nothing to predict"
+        note(f"{told} and {verbs[1]} left out: {EMPTY}")
     others = len(found) - _NAMED
     if others > 0:
         clients = "client" if others == 1 else "clients"
         note(f"rows of {others} more {clients} have nothing to predict and are left out")
     none = [client for client, rows in usable.items() if not rows]
     return data.counting(usable).without(none, EMPTY)
+
+
+def told_unmeasured(
+    data: FederatedData,
+    examples: Callable[[str, str], Sequence[Example]],
+    common: Callable[[], Sequence[Example] | None],
+    *,
+    note: Callable[[str], None],
+) -> None:
+    """Say that no row to measure with holds something to predict, where there are such rows.
+
+    examples: (client, "test") -> the client's encoded rows.   common: those of nobody.
+    """
+    found = common()
+    if found is not None:
+        rows, whose = bool(data.test()), "row of the common test set"
+    else:
+        rows, whose = any(count.test for count in data.counts.values()), "held-out row"
+        found = [example for client in data.clients for example in examples(client, "test")[:1]]
+    if rows and not found:
+        note(f"no {whose} has anything to predict, so that nothing is measured there: {EMPTY}")

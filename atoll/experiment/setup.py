@@ -19,7 +19,7 @@ from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.lengths import told_lengths
 from atoll.experiment.placed import placed_errors
-from atoll.experiment.predicting import predicting, probe_batch
+from atoll.experiment.predicting import predicting, probe_batch, told_unmeasured
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.standing import Machine
@@ -133,6 +133,8 @@ def _prepared(
     common = common_examples(objective, data)
     if machine is None:  # else its rows were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
+        if objective.drops_rows:
+            told_unmeasured(data, bench.examples, common, note=note)
     return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,25 @@ def test_no_row_of_anyone_has_something_to_predict(tmp_path: Path, zoo: Zoo) -> 
     )
 
 
+def test_rows_to_measure_with_that_hold_nothing_to_predict(tmp_path: Path, zoo: Zoo) -> None:
+    def told(*, own: list[dict[str, str]], common: list[dict[str, str]]) -> list[str]:
+        for file, rows in ((data / "ada" / "test.jsonl", own), (data / "test.jsonl", common)):
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            if not rows:
+                file.unlink()
+        notes: list[str] = []
+        prepare(load(tmp_path / "experiment.yaml"), note=notes.append)
+        return [note.partition(":")[0] for note in notes]
+
+    data = write_clients(tmp_path / "data", {"ada": [LIVE, LIVE]})
+    scene(tmp_path, zoo, "llama")
+    nothing = "has anything to predict, so that nothing is measured there"
+    assert told(own=[DEAD], common=[]) == [f"no held-out row {nothing}"]
+    assert told(own=[DEAD, LIVE], common=[]) == []
+    assert told(own=[LIVE], common=[DEAD]) == [f"no row of the common test set {nothing}"]
+    assert told(own=[DEAD], common=[DEAD, LIVE]) == []
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_rows_that_are_left_out_are_told(tmp_path: Path, zoo: Zoo, packing: bool) -> None:
     rows = {"ada": [DEAD, DEAD, LIVE, LIVE], "bob": [LIVE] * 3, "cy": [DEAD, LIVE],
@@ -71,9 +91,9 @@ def test_rows_that_are_left_out_are_told(tmp_path: Path, zoo: Zoo, packing: bool
     setup = prepare(load(tmp_path / "experiment.yaml"), note=notes.append)
     why = "a text is empty, a chat has no answer, or a prompt fills all of data.max_length"
     assert notes == [
-        f"2 rows of ada have nothing to predict and are left out: {why}",
-        f"1 row of cy has nothing to predict and is left out: {why}",
-        f"2 rows of dee have nothing to predict and are left out: {why}",
+        f"2 rows of client ada have nothing to predict and are left out: {why}",
+        f"1 row of client cy has nothing to predict and is left out: {why}",
+        f"2 rows of client dee have nothing to predict and are left out: {why}",
         "rows of 1 more client have nothing to predict and are left out",
     ]
     # A client with nothing to train on takes no place in a cohort.
