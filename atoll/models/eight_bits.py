@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+
 from atoll.errors import ModelError
 
-__all__ = ["HEADS", "eight_bit_options"]
+__all__ = ["HEADS", "check_rounded", "eight_bit_options"]
 
 HEADS = ("classifier", "score", "lm_head")
 """Layers that keep their precision: they give the outputs, and some of them train."""
@@ -44,6 +46,19 @@ def eight_bit_options() -> dict[str, Any]:
             "install a version that fits torch, or set model.load_in_8bit to false"
         ) from error
     return {"quantization_config": config}
+
+
+def check_rounded(model: nn.Module, name: str) -> None:
+    """Refuse a model that came with all its weights as they were.
+
+    Raises:
+        ModelError: for GPT-2, say, whose layers are no linear ones to a quantiser.
+    """
+    if all(type(weight) is nn.Parameter for weight in model.parameters()):
+        raise ModelError(
+            f"model.load_in_8bit is true, but {name} has no layer whose weights torchao rounds "
+            "(GPT-2's are no linear layers to it); set model.load_in_8bit to false"
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from atoll.errors import ModelError
 from atoll.models.builtin import find_builtin
-from atoll.models.eight_bits import eight_bit_options
+from atoll.models.eight_bits import check_rounded, eight_bit_options
 from atoll.models.gguf import check_gguf, made_plain
 from atoll.models.misfit import misfit, reason_of
 from atoll.models.quiet import quiet
@@ -118,6 +118,9 @@ def load_auto(auto_class: str, source: Source, *, options: dict[str, Any] | None
     with quiet(hushed="gguf_file" in options):
         try:
             loaded = auto.from_pretrained(source.path, **where, **options)
+            if "quantization_config" in options:
+                # With output_loading_info it comes with what is told of its loading.
+                check_rounded(loaded[0] if type(loaded) is tuple else loaded, source.hub_id)
             return loaded if "gguf_file" not in options else _plain(loaded)
         # A config.json of another shape than an object is a TypeError or AttributeError there.
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,

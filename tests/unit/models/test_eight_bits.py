@@ -46,6 +46,12 @@ def test_weights_are_rounded_by_rows(zoo: Zoo) -> None:
 
 
 @needs
+def test_a_model_of_which_nothing_is_rounded_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(ModelError, match=r"gpt2 has no layer whose weights torchao rounds"):
+        rounded(zoo, "gpt2")
+
+
+@needs
 def test_what_a_row_comes_to_does_not_depend_on_the_others(zoo: Zoo) -> None:
     base = rounded(zoo)
     ids = torch.arange(4, 44).view(4, 10)
