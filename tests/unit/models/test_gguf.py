@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from atoll.errors import ModelError
@@ -19,7 +20,9 @@ from atoll.models.builtin import find_builtin
 from atoll.models.gguf import plain_folder
 from atoll.models.locate import locate
 from atoll.models.preference import reference_of
-from tests.support.models import stir_model
+from atoll.trained.export_run import Terms, export_run
+from tests.support.finished import finish
+from tests.support.models import Zoo, stir_model
 
 gguf = pytest.importorskip("gguf")
 
@@ -123,6 +126,22 @@ def test_a_file_in_a_folder_is_the_model_that_was_packed(folder: Path, capfd: An
         folder, gguf_file="tiny.gguf", dtype=torch.float32
     ).eval()
     torch.testing.assert_close(found, logits(theirs), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_a_run_on_it_becomes_a_plain_model(folder: Path, zoo: Zoo, tmp_path: Path) -> None:
+    """What transformers and PEFT make of file and adapter, the merged folder says by itself."""
+    run = finish(
+        tmp_path, zoo, "llama", model={"name_or_path": str(folder), "gguf_file": "tiny.gguf"}
+    )
+    found = export_run(run, tmp_path / "m", Terms(merge=True), note=lambda text: None)
+    assert found.verified.gap.relative < 1e-5
+    base = AutoModelForCausalLM.from_pretrained(folder, gguf_file="tiny.gguf", dtype=torch.float32)
+    plain = logits(base.eval())
+    theirs = logits(PeftModel.from_pretrained(base, run / "adapter").eval())
+    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "m"))
+    assert float((merged - theirs).abs().max()) < 1e-5 * float(theirs.abs().max())
+    assert float((merged - plain).abs().max()) > 1e-3 * float(theirs.abs().max())
 
 
 def test_its_weights_are_plain(folder: Path, tmp_path: Path) -> None:
