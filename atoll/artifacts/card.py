@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def model_card(setup: Setup, summary: dict[str, Any]) -> str:
     rows = sum(count.train for count in setup.data.counts.values())
     library = "transformers" if setup.built.peft is None else "peft"
     return f"""---
-base_model: {base.source.hub_id}
+base_model: {_quoted(base.source.hub_id)}
 library_name: {library}
 tags: [federated, atoll]
 ---
@@ -66,7 +67,7 @@ def loading_lines(setup: Setup) -> str:
 from safetensors.torch import load_file
 from transformers import {", ".join((base.auto_class, *usage.readers))}
 
-base = "{base.source.hub_id}"
+base = {_quoted(base.source.hub_id)}
 {readers}
 {_eight_bits(setup)}model = {base.auto_class}.from_pretrained(
     base{_source(setup)}, dtype={model_dtype(setup.experiment, base)}{_options(setup, usage)}
@@ -76,6 +77,11 @@ model.eval()
 {inputs}
 with torch.no_grad():
 {outputs}"""
+
+
+def _quoted(text: str) -> str:
+    """As YAML and Python read a path that may hold quotes and colons: as JSON writes it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _reader(setup: Setup, name: str) -> str:
@@ -117,8 +123,8 @@ within 5 % of the largest.
 
 def _source(setup: Setup) -> str:
     source = setup.base.source
-    revision = f', revision="{source.revision}"' if source.revision else ""
-    file = f', gguf_file="{source.gguf_file}"' if source.gguf_file else ""
+    revision = f", revision={_quoted(source.revision)}" if source.revision else ""
+    file = f", gguf_file={_quoted(source.gguf_file)}" if source.gguf_file else ""
     return revision + file + (", trust_remote_code=True" if source.trust_remote_code else "")
 
 

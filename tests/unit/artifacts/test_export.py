@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
@@ -255,5 +257,19 @@ def test_the_card_names_where_the_base_comes_from(tmp_path: Path, zoo: Zoo) -> N
     card = (exported(setup, setup.start.server, tmp_path) / "README.md").read_text()
     assert card.count('base, revision="v1.2"') == 2
     assert 'base, revision="v1.2", dtype=torch.float32' in card
-    assert f"base_model: {zoo('bert')}" in card
+    assert f'base_model: "{zoo("bert")}"' in card
     assert "| local only, pooled | not measured, 0.2500 |" in card
+
+
+def test_whatever_a_path_is_called_the_card_can_be_read(tmp_path: Path, zoo: Zoo) -> None:
+    name = str(tmp_path / 'x: "y" # z')
+    setup = scene(tmp_path, zoo, model={"pooling": "mean"})
+    source = replace(setup.base.source, hub_id=name, revision='"; import os')
+    setup = replace(setup, base=replace(setup.base, source=source))
+    card = (exported(setup, setup.start.server, tmp_path) / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == name
+    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    lines = ast.parse(block).body
+    given = {ast.unparse(one.targets[0]): one.value for one in lines if isinstance(one, ast.Assign)}
+    assert ast.literal_eval(given["base"]) == name
+    assert not any("os" in ast.unparse(one) for one in lines if isinstance(one, ast.Import))
