@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from atoll.adapters.site import Frame, Site, split_clients
@@ -114,6 +115,17 @@ def bias_site(name: str, module: nn.Module) -> Site:
 
     def apply(x: Tensor, out: Tensor, values: Tree, frame: Frame) -> Tensor:
         change = (values[key] - own.detach()).to(out.dtype).unsqueeze(1)
-        return (split_clients(out, frame.clients) + change).view_as(out)
+        if not _channels_first(module):
+            return (split_clients(out, frame.clients) + change).view_as(out)
+        places = (1,) * (out.dim() - 2)
+        split = out.reshape(frame.clients, -1, *out.shape[1:])
+        return (split + change.reshape(*change.shape, *places)).view(out.shape)
 
     return Site(name, init, apply)
+
+
+def _channels_first(module: nn.Module) -> bool:
+    """Whether features stand before places, [b, d, …], as convolutions give them."""
+    # ConvNeXt's normalisation is a LayerNorm that may read either order.
+    convolves = isinstance(module, _ConvNd | nn.GroupNorm)
+    return convolves or getattr(module, "data_format", None) == "channels_first"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.models.convnext.modeling_convnext import ConvNextLayerNorm
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from atoll.adapters.build import build_adapter
-from atoll.adapters.dense import linear_site, norm_site
+from atoll.adapters.dense import bias_site, linear_site, norm_site
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.config.adapter import Adapter
@@ -187,6 +189,34 @@ class _Squared(nn.Module):
                          ids=lambda module: type(module).__name__)  # fmt: skip
 def test_what_is_no_norm_is_not_taken_for_one(module: nn.Module) -> None:
     assert norm_site("module", module) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Linear(6, 4), (3, 6)), (Conv1D(4, 6), (3, 6)), (nn.LayerNorm(4), (3, 4)),
+        # As many places in a line as channels: the wrong axis would be no error.
+        (nn.Conv2d(3, 4, 2, stride=2), (3, 8, 8)), (nn.Conv1d(3, 4, 1), (3, 4)),
+        (nn.GroupNorm(2, 4), (4, 4, 4)),
+        (ConvNextLayerNorm(4, data_format="channels_first"), (4, 4, 4)),
+        (ConvNextLayerNorm(4, data_format="channels_last"), (4, 4, 4)),
+    ],
+    ids=["linear", "gpt2", "norm", "image", "sequence", "groups", "convnext", "convnext-last"],
+)  # fmt: skip
+def test_a_stacked_bias_is_the_modules_with_each_clients_own(
+    module: nn.Module, shape: tuple[int, ...]
+) -> None:
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(K * 3, *shape, generator=draw)
+    one = bias_site("module", module.requires_grad_(False))
+    assert torch.equal(one.init(draw)["module.bias"], module.get_parameter("bias"))
+    values = torch.randn(K, 4, generator=draw)
+    out = StackedModel(_Alone(module), [one]).forward({"module.bias": values}, {"x": x}, Frame(K))
+    for k in range(K):
+        other = copy.deepcopy(module)
+        other.get_parameter("bias").copy_(values[k])
+        rows = slice(3 * k, 3 * k + 3)
+        torch.testing.assert_close(out[rows], other(x[rows]), rtol=1e-5, atol=1e-6)
 
 
 def test_gpt2s_transposed_layer() -> None:
