@@ -12,6 +12,7 @@ SOURCES = modules()
 # Third-party objects whose attributes are not known before: a model's configuration, an enum of
 # PEFT's, a class of transformers by name, a dtype of torch by name.
 OTHERS = {
+    "getattr(module, 'data_format', None)",
     "getattr(config, 'max_position_embeddings', None)",
     "getattr(torch, dtype)",
     "getattr(transformers, auto_class)",
