@@ -24,6 +24,7 @@ from atoll.plan.live import peak_bytes
 from atoll.plan.machine import Machine, peak_rss, rss
 from atoll.plan.rehearsal import exchange, of_one_step, requests, trainer
 from atoll.plan.surface import Row, Surface
+from atoll.plan.work import most_measured
 from atoll.round import answer
 from atoll.tree import nbytes
 
@@ -81,8 +82,11 @@ def needs_of(setup: Setup, room: int) -> Needs:
     measured(1, 1)
     head, server = _head(setup)
     before, _ = held(setup.bench.device)
-    training = _surface(trained, settings.per_device_train_batch_size, room // 2, stacked=stacked)
-    forward = _surface(measured, settings.per_device_eval_batch_size, room // 2, stacked=False)
+    # No more rows than the run ever takes at once: what a trial takes counts as taken so far.
+    there = sum(count.train for count in setup.data.counts.values())
+    rows = min(settings.per_device_train_batch_size, there)
+    training = _surface(trained, rows, room // 2, stacked=stacked)
+    forward = _surface(measured, most_measured(setup), room // 2, stacked=False)
     values = model_values(setup.start.server)
     score = measure(setup.bench, values, [_longest(setup, "test")]).scores.nbytes
     return Needs(

@@ -13,7 +13,7 @@ from atoll.plan.load import VISITS, Load, forward_load, training_load
 from atoll.plan.rows import COMMON, Rows
 from atoll.runtimes.inprocess import AT_ONCE
 
-__all__ = ["Answers", "Work", "head_rows", "measured", "training_loads"]
+__all__ = ["Answers", "Work", "head_rows", "measured", "most_measured", "training_loads"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ def measured(setup: Setup, rows: Rows) -> Work:
     keys = [*((client, "test") for client in setup.data.clients), COMMON]
     loads = [forward_load(rows.lengths(*key), size) for key in keys]
     return Work(forward=sum(loads, Load()), fresh=sum((rows.met.run(*key) for key in keys), Load()))
+
+
+def most_measured(setup: Setup) -> int:
+    """The most rows that are run through the model without training, in one batch."""
+    counts, bench = setup.data.counts.values(), setup.bench
+    sets = [len(setup.common_test() or []), *(one.test for one in counts)]
+    solved = any(one.kind == "exchange" for one in setup.program.algorithms.values())
+    if solved or bench.prefix is not None:
+        sets += [one.train for one in counts]
+    return min(bench.settings.per_device_eval_batch_size, max(1, *sets))
 
 
 def head_rows(setup: Setup, rows: Rows, clients: Sequence[str], representation: str) -> Work:

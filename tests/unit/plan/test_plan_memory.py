@@ -88,12 +88,21 @@ def test_one_and_two_clients_foretell_three(case: str, zoo: Zoo, tmp_path: Path)
 
 
 def test_little_room_tries_less_and_says_about_the_same(zoo: Zoo, tmp_path: Path) -> None:
-    setup = scene(tmp_path, zoo, "llama", train={"per_device_train_batch_size": 32})
+    setup = scene(tmp_path, zoo, "llama", train={"per_device_train_batch_size": 24})
     whole = needs_of(setup, ROOM)
     small = needs_of(setup, 16 * int(whole.training.one))
-    assert 1 < small.training.rows < whole.training.rows == 32
-    batch = Batch(2, 64, small.training.length)
+    assert 1 < small.training.rows < whole.training.rows == 24
+    batch = Batch(2, 48, small.training.length)
     assert small.training.at(batch) == pytest.approx(whole.training.at(batch), rel=0.1)
+
+
+def test_no_more_rows_are_tried_than_a_run_takes_at_once(zoo: Zoo, tmp_path: Path) -> None:
+    """What a trial takes counts as taken so far: 32 rows would say too much for a run of two."""
+    setup = scene(tmp_path, zoo, "llama", train={"per_device_train_batch_size": 999})
+    counts, common = setup.data.counts.values(), len(setup.common_test() or [])
+    needs = needs_of(setup, ROOM)
+    assert needs.forward.rows == max(common, *(count.test for count in counts)) < 32
+    assert needs.training.rows == sum(count.train for count in counts)
 
 
 def test_what_cannot_fit_is_not_tried(zoo: Zoo, tmp_path: Path) -> None:
