@@ -39,7 +39,8 @@ TRAINED = "adapter.head=train"
 CASES: dict[str, Case] = {
     "causal-lm": Case(
         "finetune", sets.instructions, _smollm2,
-        ("data.max_length=128", "federation.num_rounds=3", "evaluate.every=3"),
+        ("data.max_length=128", "train.gradient_accumulation_steps=1",
+         "federation.num_rounds=6", "evaluate.every=6"),
         ("SmolLM2, 135 M", "flan_clients_1", "8 task categories"),
     ),
     "causal-lm-scratch": Case(
@@ -49,11 +50,12 @@ CASES: dict[str, Case] = {
          "federation.num_rounds=15", "federation.fraction_train=0.2", "evaluate.every=15"),
         ("LLaMA of 0.4 M, from nothing", "shakespeare_roles", "113 roles"),
     ),
-    "masked-lm": Case(
-        "finetune", sets.presidents, _minilm,
-        ("model.task=masked-lm", WHOLE, "data.max_length=64", "train.learning_rate=3.0e-4",
-         "federation.num_rounds=6", "federation.fraction_train=0.5", "evaluate.every=6"),
-        ("MiniLM, 22 M, a new head", "inaugural", "36 presidents"),
+    "masked-lm-scratch": Case(
+        "finetune", sets.presidents, models.bert,
+        ("model.task=masked-lm", WHOLE, "data.max_length=64", "train.learning_rate=3.0e-3",
+         "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1",
+         "federation.num_rounds=30", "federation.fraction_train=0.5", "evaluate.every=30"),
+        ("BERT of 0.4 M, from nothing", "inaugural", "36 presidents"),
     ),
     "image-classification": Case(
         "vision", sets.drawers, models.vit_seen,
@@ -84,9 +86,10 @@ CASES: dict[str, Case] = {
         ("SmolLM2, 135 M", "pref_dpo_en, short prompts", "4, IID"),
     ),
     "token-classification": Case(
-        "classify", sets.punctuation, _minilm,
-        ("model.task=token-classification", TRAINED),
-        ("MiniLM, 22 M", "inaugural, punctuation", "36 presidents"),
+        "classify", sets.capitals, _minilm,
+        ("model.task=token-classification", TRAINED, "train.head_learning_rate=0.02",
+         "train.per_device_train_batch_size=4"),
+        ("MiniLM, 22 M", "inaugural, capitals", "36 presidents"),
     ),
     "regression": Case(
         "classify", sets.presidents_years, _minilm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     CLIPConfig,
     CLIPModel,
     LlamaConfig,
@@ -24,7 +26,7 @@ from transformers import (
 from benchmarks.common import SCRATCH
 from benchmarks.tasks.sets import read_rows
 
-__all__ = ["clip", "llama", "vit_digits", "vit_seen"]
+__all__ = ["bert", "clip", "llama", "vit_digits", "vit_seen"]
 
 WORDS = 1000
 SPREAD = 0.1
@@ -46,7 +48,7 @@ def _saved(name: str, make: Callable[[], list[PreTrainedModel | PreTrainedTokeni
 
 def llama(data: Path) -> str:
     """0.4 M parameters: 3 layers, d = 96; 1,000 pieces of words from the inaugural addresses."""
-    return _saved("llama", lambda: [_llama(), _tokenizer(data)])
+    return _saved("llama", lambda: [_llama(), _tokenizer(_texts(data / "inaugural"))])
 
 
 def _llama() -> PreTrainedModel:
@@ -59,32 +61,53 @@ def _llama() -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-def _tokenizer(data: Path, *, ends: bool = False) -> PreTrainedTokenizerFast:
+def bert(data: Path) -> str:
+    """0.4 M parameters: 3 layers, d = 96; 1,000 pieces of words from the roles of Shakespeare."""
+    return _saved(
+        "bert", lambda: [_bert(), _tokenizer(_texts(data / "shakespeare_roles"), masks=True)]
+    )
+
+
+def _bert() -> PreTrainedModel:
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=WORDS, hidden_size=96, intermediate_size=256, num_hidden_layers=3,
+            num_attention_heads=4, max_position_embeddings=128, pad_token_id=1,
+            initializer_range=SPREAD,
+        )
+    )  # fmt: skip
+
+
+def _tokenizer(
+    texts: Sequence[str], *, ends: bool = False, masks: bool = False
+) -> PreTrainedTokenizerFast:
     """Byte pairs of a text that none of the clients has."""
+    specials = ["<|end|>", "<|pad|>", *(["<|mask|>"] if masks else [])]
     found = Tokenizer(BPE())
     found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     found.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=WORDS, special_tokens=["<|end|>", "<|pad|>"], show_progress=False,
+        vocab_size=WORDS, special_tokens=specials, show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    found.train_from_iterator(_speeches(data), trainer)
+    found.train_from_iterator(texts, trainer)
     if ends:
         found.post_processor = processors.TemplateProcessing(
             single="$A <|end|>", special_tokens=[("<|end|>", 0)]
         )
     return PreTrainedTokenizerFast(
-        tokenizer_object=found, eos_token="<|end|>", pad_token="<|pad|>", model_max_length=128
-    )
+        tokenizer_object=found, eos_token="<|end|>", pad_token="<|pad|>",
+        mask_token="<|mask|>" if masks else None, model_max_length=128,
+    )  # fmt: skip
 
 
-def _speeches(data: Path) -> list[str]:
-    return [row["text"] for row in read_rows(data / "inaugural" / "train.jsonl.gz")]
+def _texts(folder: Path) -> list[str]:
+    return [row["text"] for row in read_rows(folder / "train.jsonl.gz")]
 
 
 def clip(data: Path) -> str:
     """0.5 M parameters: two encoders of 3 layers, d = 64, images of 48 × 48 in patches of 8."""
-    return _saved("clip", lambda: [_clip(), _tokenizer(data, ends=True)])
+    return _saved("clip", lambda: [_clip(), _tokenizer(_texts(data / "inaugural"), ends=True)])
 
 
 def _clip() -> PreTrainedModel:

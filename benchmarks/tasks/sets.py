@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "digits", "drawers", "emoji_pictures", "emoji_tags", "instructions", "languages", "preferences",
-    "presidents", "presidents_years", "punctuation", "read_rows", "roles",
+    "capitals", "digits", "drawers", "emoji_pictures", "emoji_tags", "instructions", "languages",
+    "preferences", "presidents", "presidents_years", "read_rows", "roles",
 ]  # fmt: skip
 
 Row = dict[str, Any]
-STOPS = {",": "comma", ".": "stop", "?": "stop", "!": "stop", ";": "pause", ":": "pause"}
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -57,19 +55,15 @@ def _dated(row: Row) -> Row:
     return {"text": row["text"], "label": float(row["year"])}
 
 
-def punctuation(data: Path, folder: Path) -> Path:
-    """The same as lower-case words, each with the mark that followed it; 40 words a row."""
-    return _clients(data / "inaugural", folder, most=(20, 3), change=_marked)
+def capitals(data: Path, folder: Path) -> Path:
+    """The same as lower-case words, each told whether it had a capital; 40 words a row."""
+    return _clients(data / "inaugural", folder, most=(20, 3), change=_lowered)
 
 
-def _marked(row: Row) -> Row:
-    tokens, tags = [], []
-    for word in row["text"].split():
-        bare = re.sub(r"[^\w'-]", "", word).lower()
-        if bare:
-            tokens.append(bare)
-            tags.append(STOPS.get(word[-1], "none"))
-    return {"tokens": tokens[:40], "tags": tags[:40]}
+def _lowered(row: Row) -> Row:
+    words = row["text"].split()[:40]
+    tags = ["capital" if word[:1].isupper() else "none" for word in words]
+    return {"tokens": [word.lower() for word in words], "tags": tags}
 
 
 def languages(data: Path, folder: Path) -> Path:
