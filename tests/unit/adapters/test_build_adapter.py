@@ -120,7 +120,7 @@ class _WithBatchNorm(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(pad_token_id=0)
+        self.config = SimpleNamespace(pad_token_id=0, model_type="odd")
         self.embed = nn.Embedding(40, 8)
         self.dense = nn.Linear(8, 8)
         self.norm = nn.BatchNorm1d(8)

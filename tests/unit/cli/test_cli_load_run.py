@@ -91,7 +91,7 @@ def test_a_relative_model_folder_is_found_from_elsewhere(
     facts = json.loads((away / "run/adapter/atoll.json").read_text())
     peft = json.loads((away / "run/adapter/adapter_config.json").read_text())
     assert facts["base_model"] == peft["base_model_name_or_path"] == folder
-    assert f"base_model: {folder}\n" in (away / "run/adapter/README.md").read_text()
+    assert f'base_model: "{folder}"\n' in (away / "run/adapter/README.md").read_text()
     monkeypatch.chdir(away)
     assert load_run(away / "run", note=_quiet).setup.base.source.path == folder
     (home / "m").rename(away / "m")
