@@ -108,14 +108,14 @@ def _scaled(module: nn.Module, to: float, x: Tensor) -> Tensor:
 def bias_site(name: str, module: nn.Module) -> Site:
     """A module's bias a client (BitFit, Ben Zaken et al. 2022, arXiv 2106.10199)."""
     key = f"{name}.bias"
-    own = module.get_parameter("bias")
+    own, first = module.get_parameter("bias"), _channels_first(module)
 
     def init(generator: torch.Generator) -> Tree:
         return {key: precise(own)}
 
     def apply(x: Tensor, out: Tensor, values: Tree, frame: Frame) -> Tensor:
         change = (values[key] - own.detach()).to(out.dtype).unsqueeze(1)
-        if not _channels_first(module):
+        if not first:
             return (split_clients(out, frame.clients) + change).view_as(out)
         places = (1,) * (out.dim() - 2)
         split = out.reshape(frame.clients, -1, *out.shape[1:])
