@@ -109,12 +109,26 @@ def pad_ranks(trees: Sequence[Tree]) -> tuple[list[Tree], dict[str, tuple[int, .
     return padded, uneven
 
 
-def _fused(base: Base) -> list[str]:
-    """Layers whose weights a fused kernel reads past the layer, which PEFT therefore refuses."""
+def _inside(base: Base, rule: str | Sequence[str], heads: Sequence[str]) -> list[str]:
+    """The linear layers that a rule names, without those that PEFT refuses.
+
+    Raises:
+        ModelError: where one of those is named.
+    """
     config: Any = base.backbone.config
-    if config.model_type not in _MAMBA:
-        return []
-    return [name for name, _ in base.backbone.named_modules() if name.endswith(".out_proj")]
+    # Fused kernels read these weights past the layer.
+    fused = [
+        name for name, _ in base.backbone.named_modules()
+        if config.model_type in _MAMBA and name.endswith(".out_proj")
+    ]  # fmt: skip
+    found = linear_targets(base.backbone, rule, leave_out=[*spared(base, heads), *fused])
+    if named := [name for name in found if name in fused]:
+        raise ModelError(
+            f"adapter.target_modules names {named[0]}, whose weights the fused kernels of "
+            f"{config.model_type} models read past the layer, so that PEFT puts no LoRA there; "
+            "leave it out"
+        )
+    return found
 
 
 def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collection[str]) -> Plan:
@@ -123,14 +137,8 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
     Raises:
         ModelError: when nothing matches.
     """
-    rule, fused = settings.target_modules or "all-linear", _fused(base)
-    inside = linear_targets(base.backbone, rule, leave_out=[*spared(base, heads), *fused])
-    if named := [name for name in inside if name in fused]:
-        raise ModelError(
-            f"adapter.target_modules names {named[0]}, whose weights the fused kernels of "
-            f"{base.backbone.config.model_type} models read past the layer, so that PEFT puts no "  # type: ignore[union-attr]
-            "LoRA there; leave it out"
-        )
+    rule = settings.target_modules or "all-linear"
+    inside = _inside(base, rule, heads)
     if settings.layers_to_transform is not None:
         inside = in_layers(inside, settings.layers_to_transform, settings.layers_pattern)
     rank = by_pattern(inside, settings.rank_pattern, settings.r, key="adapter.rank_pattern")
