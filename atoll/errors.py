@@ -19,6 +19,7 @@ __all__ = [
     "CompositionError",
     "ConfigError",
     "DataError",
+    "EgressError",
     "ModelError",
     "PayloadError",
     "QuorumError",
@@ -65,6 +66,10 @@ class RunError(AtollError):
     """A run directory that cannot be read or written."""
 
     exit_code = 6
+
+
+class EgressError(RunError):
+    """A record of what left a site that is not as it was written."""
 
 
 class QuorumError(AtollError):

@@ -15,6 +15,7 @@ from atoll import __version__
 from atoll.cli.chat import chat
 from atoll.cli.data import data
 from atoll.cli.doctor import doctor
+from atoll.cli.egress import egress
 from atoll.cli.evaluate import evaluate
 from atoll.cli.export import export
 from atoll.cli.plan import plan
@@ -57,6 +58,7 @@ app.command("init", context_settings=CONTEXT)(init)
 app.command("schema", context_settings=CONTEXT)(schema)
 app.command("doctor", context_settings=CONTEXT)(doctor)
 app.add_typer(data, name="data")
+app.add_typer(egress, name="egress")
 
 
 def _version(asked: bool) -> None:

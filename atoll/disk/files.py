@@ -18,11 +18,13 @@ from atoll.errors import AtollError, RunError
 
 __all__ = [
     "PARTIAL",
+    "append_bytes",
     "append_line",
     "explained",
     "json_text",
     "make_folder",
     "sweep",
+    "sync_folder",
     "unfinished",
     "write_bytes",
     "write_json",
@@ -113,6 +115,17 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """A new name in a folder is on the disk when the folder is."""
+    if os.name == "posix":
+        with explained(folder):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -144,8 +157,12 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add one JSON line; on a full disk the file keeps its whole lines only."""
-    line = (json_text(value) + "\n").encode()
+    """Add one JSON line; see `append_bytes`."""
+    append_bytes(path, (json_text(value) + "\n").encode())
+
+
+def append_bytes(path: Path, line: bytes) -> None:
+    """Add a line that is on the disk afterwards; on a full disk the file keeps whole lines only."""
     with explained(path):
         size = path.stat().st_size if path.exists() else 0
         try:

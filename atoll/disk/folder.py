@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atoll.disk.files import PARTIAL, explained
+from atoll.disk.files import PARTIAL, explained, sync_folder
 from atoll.errors import RunError
 
 __all__ = ["MARK", "free_place", "new_folder"]
@@ -65,7 +65,7 @@ def new_folder(place: Path) -> Iterator[Path]:
             yield partial
             _settle(partial)
             _swap(partial, place)
-            _sync(place.parent)
+            sync_folder(place.parent)
         finally:
             # After the swap this is what stood there before.
             shutil.rmtree(partial, ignore_errors=True)
@@ -80,16 +80,6 @@ def _settle(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """A new name in a folder is on the disk when the folder is."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _swap(partial: Path, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""One run at a time in a run directory."""
+"""One process at a time in a directory."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ __all__ = ["alone"]
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
     """Hold a directory; the system lets go of it when this process ends, however it ends.
+
+    refusal: what to say when another process holds it; of a run, where nothing is given.
 
     Raises:
         RunError: when another process holds it.
@@ -34,7 +36,8 @@ def alone(path: Path) -> Iterator[None]:
             # A file system without locks is no reason not to run.
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise RunError(
-                    f"another `atoll run` is writing into {path}; wait for its end, or set "
+                    refusal
+                    or f"another `atoll run` is writing into {path}; wait for its end, or set "
                     "output_dir to another directory"
                 ) from None
         yield

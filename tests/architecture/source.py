@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors rng tree words",
         "config core disk",
-        "stages aggregators servers models data",
+        "stages aggregators servers models data certs policy egress",
         "adapters tasks",
         "local",
         "round",

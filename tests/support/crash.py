@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["arm", "main"]
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def _start(run: Callable[[], int], kill: float | str | None) -> int:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         if isinstance(kill, str):
-            _arm(*kill.split(":"))
+            arm(*kill.split(":"))
         os._exit(run())
     if isinstance(kill, float):
         time.sleep(kill)
@@ -47,7 +47,7 @@ def _start(run: Callable[[], int], kill: float | str | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _arm(function: str, number: str) -> None:
+def arm(function: str, number: str) -> None:
     """Die at the so-manieth call of a function of `os`."""
     inner, left = getattr(os, function), [int(number)]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atoll.egress.manifest import write_manifest
+from tests.support.departures import departure, open_record, site
 from tests.support.federation import labelled_rows, text_rows
 from tests.support.finished import finish
 from tests.support.images import COLOURS, save_picture
@@ -100,12 +102,26 @@ def _finished(kind: str, name: str) -> Callable[[Models], Reader]:
     return reader
 
 
+def _record(models: Models) -> Reader:
+    """What a client has written, beside its certificate."""
+    who = site("hospital-a")
+    with open_record(Path("state/egress"), who) as egress:
+        for number in range(4):
+            egress.append(departure(number, "classify"))
+    server = site("server")
+    write_manifest(Path("manifest.json"), {"run": "classify", "participants": []}, server.key)
+    for name, one in (("client", who), ("server", server)):
+        Path(f"{name}.pem").write_bytes(one.pem)
+    return Reader()
+
+
 def _nothing(models: Models) -> Reader:
     return Reader()
 
 
 READERS: Mapping[str, Callable[[Models], Reader]] = {
     "README.md": _texts,
+    "docs/egress.md": _record,
     "docs/export-and-chat.md": _finished("llama", "finetune"),
     "docs/index.md": _texts,
     "docs/plan-and-doctor.md": _edited_file,

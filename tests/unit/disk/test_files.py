@@ -30,12 +30,12 @@ LIMIT = 4096
 LONG = "x" * (4 * LIMIT)
 
 
-def with_little_room(work: Callable[[], object]) -> str:
-    """What `work` raises while files may hold LIMIT bytes; empty when nothing."""
+def with_little_room(work: Callable[[], object], limit: int = LIMIT) -> str:
+    """What `work` raises while files may hold so many bytes; empty when nothing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     message = ""
     # Python ignores the signal, so that a write beyond the limit is an error, as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         work()
     except Exception as error:
