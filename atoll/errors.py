@@ -7,7 +7,8 @@
     ├── ModelError                 exit 4   base models, adapters, target modules
     ├── PayloadError               exit 5   what a client or the server sent
     ├── RunError                   exit 6   the run directory and its files
-    └── QuorumError                exit 7   too few clients answered
+    ├── QuorumError                exit 7   too few clients answered
+    └── CertificateError           exit 8   certificates and keys
 
 A message says what is wrong, with the value and where it stands, then what to do.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "AtollError",
+    "CertificateError",
     "CompositionError",
     "ConfigError",
     "DataError",
@@ -76,6 +78,12 @@ class QuorumError(AtollError):
     """Too few clients answered for the round to count."""
 
     exit_code = 7
+
+
+class CertificateError(AtollError):
+    """A certificate, key or request that is missing, damaged, past its time or of others."""
+
+    exit_code = 8
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import click
 import typer
 
 from atoll import __version__
+from atoll.cli.certs import certs
 from atoll.cli.chat import chat
 from atoll.cli.data import data
 from atoll.cli.doctor import doctor
@@ -38,7 +39,8 @@ app = typer.Typer(
     name="atoll",
     help="Federated foundation models: fine-tune over data that never leaves its owner.",
     epilog="Start with: atoll run quickstart. Exit codes: 0 done; 2 experiment file or command "
-    "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 130 interrupted.",
+    "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 8 certificates; 130 "
+    "interrupted.",
     invoke_without_command=True,
     context_settings=CONTEXT,
     add_completion=False,
@@ -58,6 +60,7 @@ app.command("init", context_settings=CONTEXT)(init)
 app.command("schema", context_settings=CONTEXT)(schema)
 app.command("doctor", context_settings=CONTEXT)(doctor)
 app.add_typer(data, name="data")
+app.add_typer(certs, name="certs")
 app.add_typer(egress, name="egress")
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "make_folder",
     "sweep",
     "sync_folder",
+    "umask",
     "unfinished",
     "write_bytes",
     "write_json",
@@ -95,7 +96,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
             # A temporary file is its owner's alone; a result is as readable as any new file.
-            partial.chmod(0o666 & ~_umask())
+            partial.chmod(0o666 & ~umask())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -126,7 +127,8 @@ def sync_folder(folder: Path) -> None:
                 os.close(handle)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """What new files may not be, as the user set it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

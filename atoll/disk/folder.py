@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atoll.disk.files import PARTIAL, explained, sync_folder
+from atoll.disk.files import PARTIAL, explained, sync_folder, umask
 from atoll.errors import RunError
 
 __all__ = ["MARK", "free_place", "new_folder"]
@@ -50,10 +50,12 @@ def free_place(path: Path, *, force: bool) -> Path:
 
 
 @contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
+def new_folder(place: Path, *, private: bool = False) -> Iterator[Path]:
     """A hidden folder beside `place` to fill; it takes that place when nothing went wrong.
 
     What stands at `place` is there until then, and is replaced in one step.
+
+    private: nobody but its owner may look into it, at any moment.
 
     Raises:
         RunError: a full disk, a read-only place, a missing permission.
@@ -63,7 +65,7 @@ def new_folder(place: Path) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(PARTIAL, f".{place.name}.", place.parent))
         try:
             yield partial
-            _settle(partial)
+            _settle(partial, 0o077 if private else umask())
             _swap(partial, place)
             sync_folder(place.parent)
         finally:
@@ -71,10 +73,8 @@ def new_folder(place: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _settle(folder: Path) -> None:
-    """As readable as any new files are, and on the disk."""
-    mask = os.umask(0)
-    os.umask(mask)
+def _settle(folder: Path, mask: int) -> None:
+    """As readable as it shall be, and on the disk."""
     for path in [folder, *folder.rglob("*")]:
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
         if path.is_file():

@@ -121,6 +121,7 @@ def _nothing(models: Models) -> Reader:
 
 READERS: Mapping[str, Callable[[Models], Reader]] = {
     "README.md": _texts,
+    "docs/certificates.md": _nothing,
     "docs/egress.md": _record,
     "docs/export-and-chat.md": _finished("llama", "finetune"),
     "docs/index.md": _texts,
