@@ -8,7 +8,8 @@
     ├── PayloadError               exit 5   what a client or the server sent
     ├── RunError                   exit 6   the run directory and its files
     ├── QuorumError                exit 7   too few clients answered
-    └── CertificateError           exit 8   certificates and keys
+    ├── CertificateError           exit 8   certificates and keys
+    └── PolicyError                exit 9   what a site's own policy refuses
 
 A message says what is wrong, with the value and where it stands, then what to do.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "EgressError",
     "ModelError",
     "PayloadError",
+    "PolicyError",
     "QuorumError",
     "RunError",
     "out_of_memory",
@@ -84,6 +86,23 @@ class CertificateError(AtollError):
     """A certificate, key or request that is missing, damaged, past its time or of others."""
 
     exit_code = 8
+
+
+class PolicyError(AtollError):
+    """A site's own policy refuses what is asked.
+
+    rule: the key of the policy file.   why: the sentence.   site: whose policy, where it is known.
+    """
+
+    exit_code = 9
+
+    def __init__(self, rule: str, why: str, site: str = "") -> None:
+        self.rule, self.why, self.site = rule, why, site
+        super().__init__(f"policy rule '{rule}'{f' of {site}' if site else ''}: {why}")
+
+    def of(self, site: str) -> PolicyError:
+        """The same refusal with the site's name in it."""
+        return PolicyError(self.rule, self.why, site)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -39,8 +39,8 @@ app = typer.Typer(
     name="atoll",
     help="Federated foundation models: fine-tune over data that never leaves its owner.",
     epilog="Start with: atoll run quickstart. Exit codes: 0 done; 2 experiment file or command "
-    "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 8 certificates; 130 "
-    "interrupted.",
+    "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 8 certificates; 9 a "
+    "site's policy; 130 interrupted.",
     invoke_without_command=True,
     context_settings=CONTEXT,
     add_completion=False,

@@ -1,10 +1,10 @@
-"""`atoll schema`: every key of the experiment file."""
+"""`atoll schema`: every key of the experiment file, or of a site's policy."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,18 +13,34 @@ from atoll.cli.output import Format, FormatOption, emit
 __all__ = ["schema"]
 
 
-def schema(output_format: FormatOption = Format.text) -> None:
+def schema(
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Print those of a site's policy file instead.")
+    ] = False,
+    output_format: FormatOption = Format.text,
+) -> None:
     """Print the keys of the experiment file.
 
     Each with its type, its default and what it does. --format json prints the JSON schema, which
     editors use to complete and check files.
     """
+    found = _policy() if policy else _experiment()
+    if output_format is Format.json:
+        emit(found)
+        return
+    typer.echo("\n".join(_lines(found)))
+
+
+def _experiment() -> dict[str, Any]:
     from atoll.config import schema as json_schema
 
-    if output_format is Format.json:
-        emit(json_schema())
-        return
-    typer.echo("\n".join(_lines(json_schema())))
+    return json_schema()
+
+
+def _policy() -> dict[str, Any]:
+    from atoll.policy import policy_schema
+
+    return policy_schema()
 
 
 def _lines(root: Mapping[str, Any]) -> Iterator[str]:

@@ -1,23 +1,27 @@
-"""The JSON schema of the experiment file, for editors and for messages."""
+"""The JSON schemas of our files, for editors and for messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from atoll.config.schema import Experiment
 
-__all__ = ["lookup", "schema"]
+__all__ = ["lookup", "schema", "schema_of"]
 
 Schema = Mapping[str, Any]
 
 
 def schema() -> dict[str, Any]:
+    """That of the experiment file."""
+    return schema_of(Experiment)
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """Draft 2020-12, with descriptions and defaults."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Experiment.model_json_schema(),
-    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
 
 
 def lookup(root: Schema, path: Sequence[str]) -> Schema:

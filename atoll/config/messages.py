@@ -20,7 +20,11 @@ Schema = Mapping[str, Any]
 def problems(error: ValidationError, *, tree: JsonValue, schema: Schema) -> list[Problem]:
     """One problem for each key, however many of the types that it may have refused it."""
     found: dict[str, Problem] = {}
-    for detail in error.errors():
+    details = error.errors()
+    for detail in details:
+        if detail["type"] == "too_short" and _inside(detail, details):
+            # Pydantic counts the items that are right; a list of wrong ones is not short as well.
+            continue
         for problem in _sentences(detail, tree=tree, schema=schema):
             found.setdefault(problem.path, problem)
     return list(found.values())
@@ -39,6 +43,12 @@ def misfit(name: str, *, value: object, schema: Schema) -> str:
     elif expected(schema).startswith("text") and isinstance(value, bool | int | float):
         hint = ": put it in quotes"
     return f"{name} is {shown(value)}; expected {expected(schema)}{hint}"
+
+
+def _inside(outer: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+    """Whether something within it is wrong, too."""
+    place = outer["loc"]
+    return any(each["loc"][: len(place)] == place != each["loc"] for each in details)
 
 
 def _sentences(detail: ErrorDetails, *, tree: JsonValue, schema: Schema) -> Iterator[Problem]:

@@ -80,7 +80,7 @@ def parse(text: str, *, at: Callable[[int], str], path: str = "") -> Source:
         place = at(text.count("\n", 0, int(error.position)) + 1)
         raise ConfigError(f"{place}: broken YAML: a character that text cannot hold") from None
     except RecursionError:
-        raise ConfigError(f"{at(1)}: nested too deeply; an experiment is a few levels") from None
+        raise ConfigError(f"{at(1)}: nested too deeply; a few levels are read") from None
     return Source(tree, source.positions, source.problems)
 
 

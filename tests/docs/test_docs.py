@@ -23,6 +23,16 @@ def test_the_page_of_the_experiment_file_is_what_atoll_schema_prints(
     assert block.text.strip() == capsys.readouterr().out.strip()
 
 
+def test_the_page_of_the_policy_is_what_atoll_schema_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from atoll.cli.app import guarded
+
+    assert guarded(["schema", "--policy"]) == 0
+    shown = [block.text.strip() for block in blocks(DOCS / "policy.md")]
+    assert capsys.readouterr().out.strip() in shown
+
+
 def test_the_written_algorithm_is_found_from_the_experiment_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ class Reader:
             elif block.language == "python":
                 self.said[where] = self._python(block.text, where)
             elif block.language == "yaml":
-                _load_part(block.text)
+                _load_policy(block.text) if _of_policy(block.text) else _load_part(block.text)
 
     def types(self, command: str, where: str) -> str:
         """What a command prints; it has to end well."""
@@ -150,6 +150,20 @@ def _pip(words: list[str], given: str) -> tuple[int, str]:
         if not (word == "." or there or asked in errors):
             return 1, f"{word} is neither the project nor an extra of it"
     return 0, ""
+
+
+def _of_policy(text: str) -> bool:
+    return text.startswith("# policy.yaml\n")
+
+
+def _load_policy(text: str) -> None:
+    """Load a site's policy."""
+    from atoll.policy import load_policy
+
+    file = Path("policy.yaml")
+    file.write_text(text, encoding="utf-8")
+    load_policy(file)
+    file.unlink()
 
 
 def _load_part(text: str) -> None:

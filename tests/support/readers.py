@@ -126,6 +126,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/export-and-chat.md": _finished("llama", "finetune"),
     "docs/index.md": _texts,
     "docs/plan-and-doctor.md": _edited_file,
+    "docs/policy.md": _nothing,
     "docs/python.md": _edited_file,
     "docs/recipes/classify.md": _texts,
     "docs/recipes/dpo.md": _preferences,

@@ -34,6 +34,7 @@ def test_help_names_every_command_and_every_exit_code() -> None:
     for command in ("run", "plan", "eval", "predict", "chat", "report", "export", "recipes", "init",
                     "schema", "doctor", "data", "certs", "egress"):  # fmt: skip
         assert f"\n  {command} " in text
-    for code in ("2 experiment", "3 data", "4 model", "5 payload", "6 run", "7 too few", "8 cert",
-                 "130"):  # fmt: skip
+    codes = ("2 experiment", "3 data", "4 model", "5 payload", "6 run", "7 too few", "8 cert",
+             "9 a site's policy", "130")  # fmt: skip
+    for code in codes:
         assert code in " ".join(text.split())

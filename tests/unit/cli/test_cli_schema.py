@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -10,6 +11,7 @@ from atoll.cli.output import Format
 from atoll.cli.schema import schema
 from atoll.config import Experiment
 from atoll.config import schema as json_schema
+from atoll.policy import Policy, policy_schema
 
 
 def test_every_key_of_every_section_stands_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +41,15 @@ def test_lines_hold_type_default_and_meaning(capsys: pytest.CaptureFixture[str])
 def test_as_json_it_is_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     schema(output_format=Format.json)
     assert json.loads(capsys.readouterr().out) == json_schema()
+
+
+def test_the_policys_rules_in_words_and_as_its_json_schema(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schema(policy=True)
+    out = capsys.readouterr().out
+    for name in Policy.model_fields:
+        assert re.search(rf"^{name}:.*#", out, re.MULTILINE)
+    assert "\n  required: true or false; default false  # " in out
+    schema(policy=True, output_format=Format.json)
+    assert json.loads(capsys.readouterr().out) == policy_schema()

@@ -37,7 +37,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "document",
         ),
         ("\na: \x01", "f.yaml:2: broken YAML: a character that text cannot hold"),
-        ("[" * 3000 + "]" * 3000, "f.yaml:1: nested too deeply; an experiment is a few levels"),
+        ("[" * 3000 + "]" * 3000, "f.yaml:1: nested too deeply; a few levels are read"),
         ("model: &m {}\ndata: *m", "f.yaml:2: *m is an alias; write its value instead"),
         ("? [1]\n: 2", "f.yaml:1: a key is a list or a mapping; keys are names"),
         ("a: !!int x", 'f.yaml:1: "x" cannot be read as int'),
