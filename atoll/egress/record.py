@@ -54,7 +54,7 @@ class Egress:
 
     def __init__(self, chain: Chain, held: ExitStack) -> None:
         self._chain, self._held = chain, held
-        self._turn = threading.Lock()
+        self._turn, self._open = threading.Lock(), True
 
     @classmethod
     def open(
@@ -100,6 +100,7 @@ class Egress:
         size, digest = (len(data), sha256(data)) if isinstance(data, bytes) else data
         tensors = tensor_facts(departure.payload or {})
         with self._turn:
+            assert self._open, "the record is closed"
             self._chain.write(
                 Sent(
                     **self._chain.next(),
@@ -117,7 +118,9 @@ class Egress:
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._held.close()
+        with self._turn:
+            self._open = False
+            self._held.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     EllipticCurvePrivateKey,
@@ -77,8 +78,14 @@ def certificate_of(pem: bytes) -> x509.Certificate:
     Raises:
         ValueError: for other text, and a certificate whose key is not of an elliptic curve.
     """
-    found = x509.load_pem_x509_certificate(pem)
-    public_key(found)
+    try:
+        with warnings.catch_warnings():
+            # The library only warns of what no authority may write, as a serial number below zero.
+            warnings.simplefilter("error")
+            found = x509.load_pem_x509_certificate(pem)
+        public_key(found)
+    except (UnsupportedAlgorithm, Warning, x509.InvalidVersion) as error:
+        raise ValueError(str(error)) from None
     return found
 
 

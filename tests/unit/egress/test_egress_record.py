@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import which
@@ -206,6 +207,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with open_record(tmp_path, who), pytest.raises(RunError, match="another process"):
         open_record(tmp_path, who)
     open_record(tmp_path, who).close()
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    with open_record(tmp_path, site("hospital-a")) as egress, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: egress.append(departure(number)), range(20)))
+    assert verify(tmp_path).messages == 20
+    with pytest.raises(AssertionError, match="the record is closed"):
+        egress.append(departure(20))
 
 
 def test_a_record_is_of_one_site(tmp_path: Path) -> None:

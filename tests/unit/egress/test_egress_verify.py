@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -246,6 +247,20 @@ def test_another_signature_that_fits_is_found() -> None:
             changed = [*lines]
             changed[place] = body + b',"signature":"' + other + b'"}\n'
             refused({**made(), name: b"".join(changed)})
+
+
+def test_a_certificate_that_the_library_stumbles_over_is_an_edit() -> None:
+    first, *lines = made()[FIRST].splitlines(keepends=True)
+    pem = json.loads(first)["certificate"].encode()
+    der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode()))
+    version = der.index(bytes([0xA0, 3, 2, 1, 2])) + 4
+    for place, value in ((version, 18), (version + 3, 0xFF), (len(der) - 200, 0)):
+        changed = bytearray(der)
+        changed[place] = value
+        text = json.dumps(ssl.DER_cert_to_PEM_cert(bytes(changed)))[1:-1].encode()
+        line = first.replace(json.dumps(pem.decode())[1:-1].encode(), text)
+        assert line != first
+        refused({**made(), FIRST: b"".join([line, *lines])})
 
 
 @pytest.mark.parametrize(
