@@ -23,7 +23,8 @@ from atoll.experiment.setup import prepare
 from atoll.experiment.standing import other_run, standing
 from atoll.report.write import try_report
 from atoll.runs.lines import RoundLine
-from atoll.runs.run import Observer, federated
+from atoll.runs.run import federated
+from atoll.runs.where import Observer
 from atoll.tasks import task_of
 from atoll.trained.load_run import TrainedRun, load_run
 from atoll.trained.new_rows import new_rows

@@ -22,7 +22,7 @@ from atoll.errors import AtollError, PayloadError, RunError
 from atoll.experiment.identity import identity
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
-from atoll.runtimes.frames import Frame, Kind, read_frame, write_frame
+from atoll.frames import Frame, Kind, read_frame, write_frame
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.messages import Identity, broken, read
 from atoll.runtimes.serving import serve

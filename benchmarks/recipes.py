@@ -12,7 +12,8 @@ from typing import Any
 
 from atoll.config import Loaded, load
 from atoll.experiment.setup import prepare
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 
 __all__ = ["recipe_with", "run_recipe"]
 

@@ -14,6 +14,7 @@ import typer
 from atoll import __version__
 from atoll.cli.certs import certs
 from atoll.cli.chat import chat
+from atoll.cli.client import client
 from atoll.cli.data import data
 from atoll.cli.doctor import doctor
 from atoll.cli.egress import egress
@@ -26,6 +27,7 @@ from atoll.cli.recipes import init, recipes
 from atoll.cli.report import report
 from atoll.cli.run import run
 from atoll.cli.schema import schema
+from atoll.cli.server import server
 from atoll.errors import AtollError, out_of_memory
 
 __all__ = ["app", "guarded", "silence"]
@@ -59,6 +61,8 @@ app.command("recipes", context_settings=CONTEXT)(recipes)
 app.command("init", context_settings=CONTEXT)(init)
 app.command("schema", context_settings=CONTEXT)(schema)
 app.command("doctor", context_settings=CONTEXT)(doctor)
+app.command("server", context_settings=CONTEXT)(server)
+app.add_typer(client, name="client")
 app.add_typer(data, name="data")
 app.add_typer(certs, name="certs")
 app.add_typer(egress, name="egress")

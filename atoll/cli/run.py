@@ -166,7 +166,8 @@ def _run(place: _Place) -> dict[str, Any]:
     from atoll.experiment.setup import prepare
     from atoll.report.write import try_report
     from atoll.runs.resume import forked
-    from atoll.runs.run import Observer, run_experiment
+    from atoll.runs.run import run_experiment
+    from atoll.runs.where import Observer
 
     standing = place.standing
     with Display(Console(stderr=True)) as display:

@@ -27,6 +27,13 @@ class Federation(BaseModel):
         None, gt=0, le=1, description="Share of the clients asked in a round."
     )
     min_clients: int = Field(1, ge=1, description="Answers without which a round does not count.")
+    grace: float = Field(
+        120.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="atoll server: seconds for which a round waits for more answers once "
+        "min_clients have come.",
+    )
     algorithm: Call = Field(
         Call("fedavg"), description="A name in atoll.algorithms, or my_package.module:function."
     )

@@ -29,12 +29,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from atoll.errors import PayloadError
+from atoll.frames import LIMIT
 from atoll.tree import Tree
 
-__all__ = ["LIMIT", "broken", "pack_trees", "unpack_trees"]
+__all__ = ["broken", "pack_trees", "unpack_trees"]
 
-LIMIT = 2**32
-"""Bytes of one record, where nobody knows better: a billion float32 values."""
 HEADER = 2**24
 """Bytes of names, shapes and facts: enough for 100,000 tensors."""
 

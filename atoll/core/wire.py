@@ -27,10 +27,11 @@ from atoll.core.facts import (
     StateFacts,
     complaint,
 )
-from atoll.core.packed import LIMIT, broken, pack_trees, unpack_trees
+from atoll.core.packed import broken, pack_trees, unpack_trees
 from atoll.core.parts import Context, Failure, Reply, Request, State
 from atoll.core.payload import Channel, Payload
 from atoll.errors import PayloadError
+from atoll.frames import LIMIT
 from atoll.tree import Tree
 
 __all__ = [

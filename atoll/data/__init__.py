@@ -7,4 +7,12 @@ from atoll.data.loading import load
 from atoll.data.partition import Partition
 from atoll.data.rows import Row, RowKind, row_kind
 
-__all__ = ["ClientCount", "FederatedData", "Partition", "Row", "RowKind", "load", "row_kind"]
+__all__ = [
+    "ClientCount",
+    "FederatedData",
+    "Partition",
+    "Row",
+    "RowKind",
+    "load",
+    "row_kind",
+]

@@ -38,6 +38,9 @@ class FederatedData:
 
     reasons: why each of the skipped clients was.
     moments: of all training labels, where these are numbers to predict.
+    label_counts: training rows of each label over all clients, where someone counted them.
+    whole: whether all clients' rows can be read here; else only those of one client.
+    made_up: whether no client's can: rows are a stand-in, by which a model is built.
     """
 
     clients: tuple[str, ...]
@@ -50,6 +53,9 @@ class FederatedData:
     _common: Common = field(repr=False)
     reasons: Mapping[str, str] = field(default_factory=dict)
     moments: Moments | None = None
+    label_counts: Mapping[str, int] | None = None
+    whole: bool = True
+    made_up: bool = False
 
     def rows(self, client: str, split: Split) -> list[Row]:
         """One client's training rows, or its own held-out rows."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from atoll.data.arrays import read_arrays
+from atoll.data.clients import Options, reader
 from atoll.data.docstrings import docstrings
 from atoll.data.federation import Common, FederatedData, federate
 from atoll.data.holdout import check_share, hold_out
 from atoll.data.hub import is_hub_id, read_hub
-from atoll.data.layout import client_folders, split_file, split_files, why_skipped
+from atoll.data.layout import client_folders, split_file, split_files
 from atoll.data.partition import Partition
 from atoll.data.rows import RowKind, canonical, nearest
 from atoll.data.scan import Share
@@ -20,14 +20,6 @@ from atoll.data.tables import Row, Table, read_table, suffix_of
 from atoll.errors import DataError
 
 __all__ = ["load"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    columns: Mapping[str, str]
-    holdout: float
-    seed: int
-    labels: Sequence[str] | None
 
 
 def load(
@@ -47,7 +39,7 @@ def load(
     map for a site that sees only its own rows, and an empty one says that labels are numbers.
     """
     check_share(holdout)
-    options = _Options(columns or {}, holdout, seed, labels)
+    options = Options(columns or {}, holdout, seed, labels)
     folder = Path(path).expanduser()
     if folder.is_dir() and not split_files(folder):
         clients = client_folders(folder)
@@ -93,7 +85,7 @@ def _meant_as_file(path: Path) -> bool:
     return named_as_data or (path.parent != Path() and path.parent.is_dir())
 
 
-def _divided(tables: dict[str, Table], partition: Partition, options: _Options) -> FederatedData:
+def _divided(tables: dict[str, Table], partition: Partition, options: Options) -> FederatedData:
     if "train" not in tables:
         raise DataError(
             f"The data set has the splits {', '.join(tables)}, but no `train`; name a file instead."
@@ -123,33 +115,12 @@ def _divided(tables: dict[str, Table], partition: Partition, options: _Options) 
     return federate(parts, read, common=common, labels=options.labels)
 
 
-def _natural(folder: Path, clients: dict[str, Path], options: _Options) -> FederatedData:
-    files = {
-        client: (split_file(place, "train"), split_file(place, "test"))
-        for client, place in clients.items()
-    }
-
-    def read(client: str) -> Share:
-        train_file, test_file = files[client]
-        if train_file is None:
-            return Share([], [], held_out=False, kind=None, why=why_skipped(clients[client]))
-        table = read_table(train_file)
-        if not table.rows:
-            why = f"{train_file.name} has no rows"
-            return Share([], [], held_out=False, kind=None, why=why)
-        rows, kind = canonical(table, columns=options.columns)
-        file = table.places()
-        tested = read_table(test_file) if test_file else Table(client, [])
-        if tested.rows:
-            test = canonical(tested, columns=options.columns, expected=kind)[0]
-            return Share(rows, test, False, kind, train_file=file, test_file=tested.places())
-        train, test = hold_out(rows, share=options.holdout, seed=options.seed, client=client)
-        return Share(train, test, held_out=True, kind=kind, train_file=file)
-
+def _natural(folder: Path, clients: dict[str, Path], options: Options) -> FederatedData:
+    read = reader(clients, options)
     return federate(clients, read, common=_common(folder, options), labels=options.labels)
 
 
-def _common(folder: Path, options: _Options) -> Common:
+def _common(folder: Path, options: Options) -> Common:
     kind: RowKind | None = None
     found: dict[str, list[Row]] = {}
     places: dict[str, Table] = {}

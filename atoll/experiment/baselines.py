@@ -36,14 +36,16 @@ def expected_passes(setup: Setup, rounds: int) -> float:
     if settings.max_steps is None:
         return rounds * rate * settings.num_train_epochs
     batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    # Packed rows are fewer than those of the data.
-    counts = [len(setup.bench.examples(client, "train")) for client in setup.data.clients]
+    counts = [setup.data.counts[client].train for client in setup.data.clients]
+    if not setup.data.made_up:
+        # Packed rows are fewer than those of the data.
+        counts = [len(setup.bench.examples(client, "train")) for client in setup.data.clients]
     # A pass over n rows is ceil(n / batch) steps, and the last of them may be smaller.
     seen = sum(settings.max_steps * n / -(-n // batch) for n in counts)
     return rounds * rate * seen / sum(counts)
 
 
-def local_models(setup: Setup, rounds: int) -> Iterator[tuple[str, State]]:
+def local_models(setup: Setup, passes: float) -> Iterator[tuple[str, State]]:
     """Each client's own model, a few at a time; a client whose training fails is left out."""
     # All passes are one round, over which the learning rate runs its whole course.
     bench = replace(setup.bench, num_rounds=1)
@@ -54,10 +56,10 @@ def local_models(setup: Setup, rounds: int) -> Iterator[tuple[str, State]]:
     clients, size = setup.data.clients, max(setup.bench.group_size, 1)
     for start in range(0, len(clients), size):
         group = [_context(setup, "local", client) for client in clients[start : start + size]]
-        yield from _trained(setup, bench, heads, group, rounds)
+        yield from _trained(setup, bench, heads, group, passes)
 
 
-def pooled_model(setup: Setup, rounds: int) -> State | None:
+def pooled_model(setup: Setup, passes: float) -> State | None:
     """The model of one client that has everybody's training rows; None where training failed."""
     members = setup.data.clients
 
@@ -70,7 +72,7 @@ def pooled_model(setup: Setup, rounds: int) -> State | None:
         everyone = _of_members(setup.labelled, members)
         heads = head_methods(bench, setup.experiment.adapter, everyone)
     context = _context(setup, "pooled", "pool")
-    return dict(_trained(setup, bench, heads, [context], rounds)).get("pool")
+    return dict(_trained(setup, bench, heads, [context], passes)).get("pool")
 
 
 def _trained(
@@ -78,12 +80,12 @@ def _trained(
     bench: Bench,
     heads: Heads,
     contexts: Sequence[Context],
-    rounds: int,
+    passes: float,
 ) -> Iterator[tuple[str, State]]:
     """The models of clients that train in one stack, each with its head solved from its rows."""
     start = setup.start.server
     states = {context.client: _solved(heads, start, context) for context in contexts}
-    rule = LocalRule(epochs=expected_passes(setup, rounds))
+    rule = LocalRule(epochs=passes)
     if rule.epochs:
         server = setup.program.algorithms["train"].server
         requests = [

@@ -106,7 +106,8 @@ def _prepared(
     loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None
 ) -> Setup:
     experiment = loaded.experiment
-    check_cohort(loaded, data)
+    if data.whole:
+        check_cohort(loaded, data)
     check_revision(loaded)
     check_trackers(loaded)
     task = task_of(experiment)
@@ -118,9 +119,10 @@ def _prepared(
     bench = bench_of(experiment, base, built, objective, cached_examples(objective, data))
     bench = _placed(bench, base, built, data.clients, machine)
     bench = replace(bench, prefix=prefix_of(experiment, bench, data, probe))
-    if objective.drops_rows:
+    if objective.drops_rows and not data.made_up:
         data = predicting(data, bench.examples, note=note)
-        check_cohort(loaded, data)
+        if data.whole:
+            check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
@@ -131,7 +133,7 @@ def _prepared(
     for algorithm in program.algorithms.values():
         state = algorithm.server.init(state)
     common = common_examples(objective, data)
-    if machine is None:  # else its rows were looked at when it began
+    if machine is None and not data.made_up:  # else they were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
         if objective.drops_rows:
             told_unmeasured(data, bench.examples, common, note=note)

@@ -9,14 +9,26 @@ from dataclasses import dataclass
 import torch
 
 from atoll.core import State
-from atoll.experiment.baselines import local_models, pooled_model
+from atoll.experiment.baselines import expected_passes, local_models, pooled_model
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import Rows, Score, measure
+from atoll.models.objective import Metric
 from atoll.tree import Tree
 from atoll.words import listed
 
-__all__ = ["Arm", "Comparison", "compare", "final_of", "joined", "metrics_of_arm"]
+__all__ = ["Arm", "Comparison", "Sums", "compare", "final_of", "joined", "metrics_of_arm"]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Rows that are elsewhere: of them only their score has come."""
+
+    whole: Score
+
+    def score(self, metric: Metric) -> Score:
+        """The score of the set."""
+        return self.whole
 
 
 @dataclass(frozen=True)
@@ -28,8 +40,8 @@ class Arm:
     own: the scores of each client's own held-out rows.
     """
 
-    common: tuple[Rows, ...]
-    own: Mapping[str, Rows]
+    common: tuple[Rows | Sums, ...]
+    own: Mapping[str, Rows | Sums]
 
 
 @dataclass(frozen=True)
@@ -62,11 +74,12 @@ def compare(
     """
     wanted = setup.experiment.evaluate.baselines
     federated = _one_model(setup, model_values(state))
-    local = _local(setup, rounds, step, note) if "local" in wanted else None
+    passes = expected_passes(setup, rounds)
+    local = _local(setup, passes, step, note) if "local" in wanted else None
     pooled = None
     if "pooled" in wanted:
         step("pooled", 0, 1)
-        state_of_all = pooled_model(setup, rounds)
+        state_of_all = pooled_model(setup, passes)
         step("pooled", 1, 1)
         if state_of_all is None:
             note("baseline pooled: its training failed, so it is left out")
@@ -119,7 +132,7 @@ def final_of(setup: Setup, score: Score) -> float | None:
 
 def _local(
     setup: Setup,
-    rounds: int,
+    passes: float,
     step: Callable[[str, int, int], None],
     note: Callable[[str], None],
 ) -> Arm:
@@ -130,7 +143,7 @@ def _local(
     common: list[Rows] = []
     own: dict[str, Rows] = {}
     step("local", 0, len(clients))
-    for done, (client, state) in enumerate(local_models(setup, rounds), start=1):
+    for done, (client, state) in enumerate(local_models(setup, passes), start=1):
         values = model_values(state)
         own[client] = measure(setup.bench, values, setup.bench.examples(client, "test"))
         found = [measure(setup.bench, values, rows) for rows in sets]

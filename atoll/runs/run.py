@@ -13,41 +13,30 @@ from atoll.artifacts.export import export_adapter
 from atoll.core import Failure, Federation, Reply, Report, Runtime, State, Task
 from atoll.disk.files import make_folder, write_text
 from atoll.disk.lock import alone
-from atoll.experiment.runtime import open_runtime
 from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
 from atoll.round import federate
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
-from atoll.runs.compare import Arm, Comparison, compare
+from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine, public, round_line
 from atoll.runs.resume import Progress, progress, started
 from atoll.runs.run_dir import RunDirectory, begin
 from atoll.runs.selection import best_round, chosen, stalled
 from atoll.runs.summary import summarize
+from atoll.runs.where import HERE, Observer, Where
 
-__all__ = ["Observer", "federated", "run_experiment"]
-
-
-@dataclass(frozen=True)
-class Observer:
-    """Who watches: notes, steps of long work, rounds of an earlier process, and finished rounds.
-
-    step: (what, how many of it are done, of how many).
-    """
-
-    note: Callable[[str], None] = lambda text: None
-    step: Callable[[str, int, int], None] = lambda what, done, total: None
-    resumed: Callable[[Sequence[RoundLine]], None] = lambda lines: None
-    round: Callable[[RoundLine], None] = lambda line: None
+__all__ = ["federated", "run_experiment"]
 
 
-def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[str, Any]:
+def run_experiment(
+    setup: Setup, output_dir: Path, observer: Observer, where: Where = HERE
+) -> dict[str, Any]:
     """Run all rounds and baselines, write the run directory, and return the summary.
 
     Raises:
         AtollError: when too few clients answer, or a file cannot be written.
     """
-    rounds = federated(setup, output_dir, observer)
+    rounds = federated(setup, output_dir, observer, where)
     while True:
         try:
             next(rounds)
@@ -56,7 +45,7 @@ def run_experiment(setup: Setup, output_dir: Path, observer: Observer) -> dict[s
 
 
 def federated(
-    setup: Setup, output_dir: Path, observer: Observer
+    setup: Setup, output_dir: Path, observer: Observer, where: Where = HERE
 ) -> Generator[RoundLine, None, dict[str, Any]]:
     """A run, round by round; after the last one it trains the baselines and returns the summary.
 
@@ -80,18 +69,18 @@ def federated(
         with tracking(
             setup.experiment, output_dir, note=observer.note, first_round=first
         ) as tracked:
-            for done in _rounds(setup, run, before, observer):
+            for done in _rounds(setup, run, before, observer, where):
                 line = done.lines[-1]
                 # A round whose checkpoint is lost is told again, one that counts is always told.
                 tracked.log_round(public(setup, line))
                 save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
                 observer.round(line)
                 yield line
-            return _finish(setup, run, done, observer, tracked, begun=begun)
+            return _finish(setup, run, done, observer, _Ending(where, tracked, begun))
 
 
 def _rounds(
-    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, where: Where
 ) -> Iterator[Progress]:
     """The rounds after those that are `done`, each with its line in rounds.jsonl.
 
@@ -100,7 +89,7 @@ def _rounds(
     lines = list(done.lines)
     if stalled(setup, lines):
         return
-    for report, seconds in _timed(_reports(setup, run, done, observer)):
+    for report, seconds in _timed(_reports(setup, run, done, observer, where)):
         line = round_line(setup, report, seconds)
         lines.append(line)
         run.add_round(public(setup, line))
@@ -114,7 +103,7 @@ def _rounds(
 
 
 def _reports(
-    setup: Setup, run: RunDirectory, done: Progress, observer: Observer
+    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, where: Where
 ) -> Iterator[Report]:
     federation = setup.experiment.federation
     plan = Federation(
@@ -126,9 +115,18 @@ def _reports(
     )
     if done.position.round >= federation.num_rounds:
         return
-    with open_runtime(setup, run.path, observer.note) as runtime:
+    with where.opened(setup, run.path, observer.note) as runtime:
         watched = _Watched(runtime, observer.step)
         yield from federate(setup.program, watched, plan, done.position)
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What the end of a run needs beside the run; begun: on the clock of `perf_counter`."""
+
+    where: Where
+    tracked: Tracking
+    begun: float
 
 
 def _finish(
@@ -136,9 +134,7 @@ def _finish(
     run: RunDirectory,
     done: Progress,
     observer: Observer,
-    tracked: Tracking,
-    *,
-    begun: float,
+    ending: _Ending,
 ) -> dict[str, Any]:
     """Baselines, and all that the run directory holds of the end."""
     if stalled(setup, done.lines):
@@ -148,16 +144,15 @@ def _finish(
     lines = done.lines
     # Hours of work: they are kept before the baselines begin, whatever becomes of those.
     unmeasured = Comparison(Arm((), {}))
-    so_far = summarize(setup, unmeasured, lines=lines, seconds=time.perf_counter() - begun)
+    so_far = summarize(setup, unmeasured, lines=lines, seconds=time.perf_counter() - ending.begun)
     export_adapter(setup, state, run.adapter, so_far)
-    comparison = compare(
-        setup, state, rounds=so_far["best_round"] if setup.experiment.evaluate.load_best
-        else lines[-1].round, step=observer.step, note=observer.note,
-    )  # fmt: skip
-    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - begun)
+    best = setup.experiment.evaluate.load_best
+    rounds = so_far["best_round"] if best else lines[-1].round
+    comparison = ending.where.compared(setup, state, rounds, observer)
+    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - ending.begun)
     run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
-    tracked.finish(summary)
+    ending.tracked.finish(summary)
     run.finish(summary)
     return summary
 

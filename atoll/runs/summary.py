@@ -9,6 +9,7 @@ from typing import Any
 
 from atoll import rng
 from atoll.experiment.setup import Setup
+from atoll.local.infer import Rows
 from atoll.runs.compare import Arm, Comparison, final_of, metrics_of_arm
 from atoll.runs.intervals import LEVEL, draws, interval, resamples
 from atoll.runs.lines import RoundLine
@@ -105,7 +106,10 @@ def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:
 
 def _intervals(setup: Setup, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
     """Of the federated metric on the common rows, and of its difference to the other arms'."""
-    models = {name: arm.common for name, arm in arms.items() if arm.common}
+    rows = {
+        name: [one for one in arm.common if isinstance(one, Rows)] for name, arm in arms.items()
+    }
+    models = {name: found for name, found in rows.items() if found}
     if "federated" not in models:
         return None
     found = draws(
@@ -115,12 +119,12 @@ def _intervals(setup: Setup, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
         generator=rng.numpy_generator(setup.experiment.seed, "bootstrap"),
     )
     columns = dict(zip(models, found.T, strict=True))
-    federated, rows = columns.pop("federated"), len(models["federated"][0].counts)
+    federated, number = columns.pop("federated"), len(models["federated"][0].counts)
     return {
         "level": LEVEL,
-        "federated": interval(federated, rows=rows),
+        "federated": interval(federated, rows=number),
         **{
-            f"federated_minus_{name}": interval(federated - column, rows=rows)
+            f"federated_minus_{name}": interval(federated - column, rows=number)
             for name, column in columns.items()
         },
     }
@@ -128,19 +132,20 @@ def _intervals(setup: Setup, arms: Mapping[str, Arm]) -> dict[str, Any] | None:
 
 def _gain(setup: Setup, comparison: Comparison, client: str) -> dict[str, Any]:
     metric, local = setup.bench.objective.metric, comparison.local
-    if local is None or client not in local.own:
+    if local is None or client not in local.own.keys() & comparison.federated.own.keys():
         return {}
-    pair = [[comparison.federated.own[client]], [local.own[client]]]
-    rows = len(local.own[client].counts)
-    if not rows:
-        return {"gain": None, "gain_interval": None}
+    pair = [comparison.federated.own[client], local.own[client]]
+    first, second = (final_of(setup, rows.score(metric)) for rows in pair)
     sign = 1 if metric.higher_is_better else -1
+    gain = None if first is None or second is None else sign * (first - second)
+    known = [rows for rows in pair if isinstance(rows, Rows) and len(rows.counts)]
+    if len(known) < len(pair):
+        return {"gain": gain, "gain_interval": None}
     found = draws(
         metric,
-        pair,
+        [[rows] for rows in known],
         number=resamples(2 * len(local.own)),
         generator=rng.numpy_generator(setup.experiment.seed, "bootstrap", client),
     )
-    first, second = (final_of(setup, rows[0].score(metric)) for rows in pair)
-    gain = None if first is None or second is None else sign * (first - second)
+    rows = len(known[1].counts)
     return {"gain": gain, "gain_interval": interval(sign * (found[:, 0] - found[:, 1]), rows=rows)}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from atoll.core import Payload, Request, Task, payload_nbytes
 from atoll.core.wire import pack
-from atoll.runtimes.frames import Frame, Kind
+from atoll.frames import Frame, Kind
 from atoll.runtimes.inprocess import AT_ONCE
 from atoll.runtimes.messages import Ask, Question
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from atoll.core import Failure, Reply
 from atoll.core.wire import unpack
 from atoll.errors import PayloadError
+from atoll.frames import Frame
 from atoll.runtimes.asking import Asking
-from atoll.runtimes.frames import Frame
 from atoll.runtimes.silence import LOOK
 from atoll.runtimes.workers import Worker
 

@@ -8,10 +8,10 @@ from types import TracebackType
 
 from atoll.core import Failure, Reply, Task
 from atoll.errors import PayloadError
+from atoll.frames import Kind
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.assignment import assign
 from atoll.runtimes.desks import Desk, Turn, heard, record_of
-from atoll.runtimes.frames import Kind
 from atoll.runtimes.messages import error_of
 from atoll.runtimes.workers import Hire, Worker
 from atoll.words import listed

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from safetensors import SafetensorError
 
-from atoll.core import Failure, Payload, Reply, Request, Task
-from atoll.core.packed import LIMIT
+from atoll.core import Algorithm, Failure, Payload, Reply, Request, Task
 from atoll.core.wire import pack, unpack
 from atoll.errors import AtollError, PayloadError
-from atoll.runtimes.frames import Frame, Kind
-from atoll.runtimes.inprocess import InProcess
+from atoll.frames import LIMIT, Frame, Kind
 from atoll.runtimes.messages import Ask, Question, broken, read
 
-__all__ = ["serve"]
+__all__ = ["Serving", "serve"]
 
 Send = Callable[[Frame], None]
+
+
+class Serving(Protocol):
+    """A runtime that knows its algorithms."""
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Every client that can be asked."""
+        ...
+
+    @property
+    def algorithms(self) -> Mapping[str, Algorithm]:
+        """Those that an ask may name."""
+        ...
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        """Ask clients; see `Runtime`."""
+        ...
 
 
 class _Held(NamedTuple):
@@ -28,7 +44,7 @@ class _Held(NamedTuple):
     nbytes: int
 
 
-def serve(runtime: InProcess, frames: Iterable[Frame], send: Send, *, limit: int = LIMIT) -> None:
+def serve(runtime: Serving, frames: Iterable[Frame], send: Send, *, limit: int = LIMIT) -> None:
     """Answer every ask, until `frames` ends; limit: bytes of the requests that are held.
 
     What is malformed, and an error that ends a run, go back as a BROKEN frame. Any other exception
@@ -59,7 +75,7 @@ def _keep(requests: dict[int, _Held], frame: Frame, limit: int) -> None:
 
 
 def _answer(
-    runtime: InProcess, requests: Mapping[int, _Held], frame: Frame, send: Send
+    runtime: Serving, requests: Mapping[int, _Held], frame: Frame, send: Send
 ) -> dict[int, _Held]:
     """Send an answer for each client and task; returns the requests that the ask named."""
     ask = read(Ask, frame.data)
@@ -79,7 +95,7 @@ def _packed(reply: Reply | Failure) -> bytes:
         return pack(Failure(reply.client, "payload", str(error)))
 
 
-def _task(runtime: InProcess, ask: Ask, question: Question, requests: Mapping[int, _Held]) -> Task:
+def _task(runtime: Serving, ask: Ask, question: Question, requests: Mapping[int, _Held]) -> Task:
     """The task that a question means.
 
     Raises:

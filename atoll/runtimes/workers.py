@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from atoll.errors import PayloadError, RunError
-from atoll.runtimes.frames import Frame, Kind, read_frame, write_frame
+from atoll.frames import Frame, Kind, read_frame, write_frame
 from atoll.runtimes.messages import Identity, error_of, read
 from atoll.runtimes.silence import Silence
 

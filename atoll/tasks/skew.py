@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from atoll.config import Experiment
 from atoll.config.words import did_you_mean
@@ -14,7 +14,7 @@ from atoll.models.objective import Example
 from atoll.tree import Tree
 from atoll.words import listed
 
-__all__ = ["class_weights", "skew_terms"]
+__all__ = ["class_weights", "label_counts", "skew_terms"]
 
 
 def skew_terms(
@@ -42,14 +42,17 @@ def class_weights(experiment: Experiment, data: FederatedData, labels: Sequence[
         return "balanced-per-client"
     if wanted is None or isinstance(wanted, Mapping):
         return None if wanted is None else _given(wanted, labels)
-    counts = Counter(
-        name
-        for client in data.clients
-        for row in data.rows(client, "train")
-        for name in _names(row)
-    )
+    counts = Counter(data.label_counts)
+    if not counts:
+        every = (row for client in data.clients for row in data.rows(client, "train"))
+        counts = label_counts(every)
     rows = sum(counts.values())
     return [rows / (len(counts) * counts[label]) if counts[label] else 1.0 for label in labels]
+
+
+def label_counts(rows: Iterable[Row]) -> Counter[str]:
+    """How many rows have each label."""
+    return Counter(name for row in rows for name in _names(row))
 
 
 def _given(wanted: Mapping[str, float], labels: Sequence[str]) -> list[float]:

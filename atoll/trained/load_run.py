@@ -8,24 +8,21 @@ evaluate(run.setup.bench, run.values, rows).mean
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atoll.artifacts.read_adapter import read_adapter
-from atoll.config import Experiment, load
-from atoll.data import ClientCount, FederatedData
-from atoll.data.federation import Common
+from atoll.config import load
 from atoll.data.labels import check_known, check_numbers, labels_of, numbers
 from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, canonical
-from atoll.data.scan import Share
 from atoll.data.tables import Row, read_table
 from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.setup import Setup, load_data, prepare
+from atoll.experiment.stand_in import stand_in
 from atoll.models.locate import fingerprint
-from atoll.tasks import task_of
 from atoll.tree import Tree
 
 __all__ = ["TrainedRun", "load_run", "read_adapter"]
@@ -92,7 +89,11 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
         overrides.append(f"model.name_or_path={json.dumps(folder)}")
         loaded = load(path / "experiment.yaml", overrides=overrides)
     labels = facts["labels"]
-    data = load_data(loaded) if with_data else _stand_in(loaded.experiment, labels, record)
+    data = (
+        load_data(loaded)
+        if with_data
+        else stand_in(loaded.experiment, labels, record["data"]["kind"])
+    )
     if "deviation" in facts:
         # The numbers that the model gives are in units of the rows that it was trained on.
         square = facts["deviation"] ** 2
@@ -141,27 +142,6 @@ def _json(path: Path, *, keys: set[str]) -> dict[str, Any]:
     if not isinstance(found, dict) or not keys <= found.keys():
         raise RunError(f"{path} is not what a run writes; run the experiment again")
     return found
-
-
-def _stand_in(
-    experiment: Experiment, labels: list[str] | None, record: Mapping[str, Any]
-) -> FederatedData:
-    """A federation of one made-up row: enough to build the model without anyone's data."""
-    task = task_of(experiment)
-    row, kind = task.row(labels)
-    if record["data"]["kind"] in task.others:
-        kind = record["data"]["kind"]
-        row = task.others[kind]
-    return FederatedData(
-        clients=("nobody",),
-        skipped=(),
-        kind=kind,
-        labels=tuple(labels) if labels else None,
-        fingerprint="",
-        counts={"nobody": ClientCount(1, 0, 1)},
-        _read=lambda client: Share([row], [], held_out=False, kind=kind),
-        _common=Common(),
-    )
 
 
 def _compare(

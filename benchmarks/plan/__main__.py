@@ -90,7 +90,8 @@ def ran(file: str, values: Sequence[str]) -> dict[str, Any]:
 
     from atoll.config import load
     from atoll.experiment.setup import prepare
-    from atoll.runs.run import Observer, run_experiment
+    from atoll.runs.run import run_experiment
+    from atoll.runs.where import Observer
 
     torch.set_num_threads(1)
     marks: list[tuple[str, float, float]] = []

@@ -57,7 +57,8 @@ def point(population: int, rounds: int) -> dict[str, Any]:
 
     from atoll.config import load
     from atoll.experiment.setup import prepare
-    from atoll.runs.run import Observer, run_experiment
+    from atoll.runs.run import run_experiment
+    from atoll.runs.where import Observer
 
     torch.set_num_threads(1)
     data = federation_folder(population, rows=ROWS, tokens=TOKENS)

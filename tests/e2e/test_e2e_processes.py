@@ -88,7 +88,8 @@ def run(path: Path, *overrides: str) -> tuple[Any, list[str]]:
     """What a run leaves: bytes of its adapter, and its rounds without their seconds; and notes."""
     from atoll.config import load
     from atoll.experiment.setup import prepare
-    from atoll.runs.run import Observer, run_experiment
+    from atoll.runs.run import run_experiment
+    from atoll.runs.where import Observer
 
     notes: list[str] = []
     number = len(list(path.parent.iterdir()))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from atoll.local.infer import forward_batches
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.trained.load_run import TrainedRun, load_run
 from tests.support.models import Zoo
 from tests.support.scenes import largest, scene

@@ -9,7 +9,8 @@ import torch
 
 from atoll.config import load
 from atoll.experiment.setup import prepare
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from benchmarks.peers.watch import mark
 
 

@@ -20,7 +20,8 @@ from atoll.artifacts.export import export_adapter
 from atoll.errors import AtollError
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.trained.load_run import load_run
 from tests.support.gallery import Gallery
 from tests.support.models import Zoo

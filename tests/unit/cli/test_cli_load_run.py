@@ -15,7 +15,8 @@ from atoll.cli.app import guarded
 from atoll.config import load
 from atoll.errors import DataError, ModelError, RunError
 from atoll.experiment.setup import prepare
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.trained.load_run import load_run
 from atoll.trained.readings import readings
 

@@ -15,7 +15,8 @@ from atoll.experiment.baselines import expected_passes, local_models, pooled_mod
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.round import federate
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from tests.support.models import Zoo
@@ -59,11 +60,12 @@ POOL = "everybody"
 
 def _arms(setup: Setup) -> dict[str, dict[str, torch.Tensor]]:
     rounds = setup.experiment.federation.num_rounds
-    pooled = pooled_model(setup, rounds)
+    pooled = pooled_model(setup, expected_passes(setup, rounds))
     assert pooled is not None
-    return {name: model_values(state) for name, state in local_models(setup, rounds)} | {
-        POOL: model_values(pooled)
-    }
+    return {
+        name: model_values(state)
+        for name, state in local_models(setup, expected_passes(setup, rounds))
+    } | {POOL: model_values(pooled)}
 
 
 @pytest.mark.parametrize("head", ["ridge", "train"])
@@ -117,7 +119,7 @@ def test_the_learning_rate_runs_its_whole_course(tmp_path: Path, zoo: Zoo) -> No
             },
         )  # fmt: skip
         # At a tiny rate gradients hardly change, so that the way is the sum of the rates.
-        state = dict(local_models(setup, 50))["dee"]
+        state = dict(local_models(setup, expected_passes(setup, 50)))["dee"]
         start, end = model_values(setup.start.server), model_values(state)
         moved[kind] = sum(float((end[n] - start[n]).square().sum()) for n in start) ** 0.5
     assert moved["linear"] / moved["constant"] == pytest.approx(0.51, rel=1e-2)

@@ -13,7 +13,8 @@ from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import forward_batches
 from atoll.runs.lines import RoundLine
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from tests.support.federation import labelled_rows, text_rows
 from tests.support.models import Zoo
 from tests.support.scenes import scene, stirred, write_clients

@@ -13,8 +13,9 @@ from atoll.experiment.setup import Setup
 from atoll.plan.asked import asked
 from atoll.plan.plan import make_plan
 from atoll.plan.traffic import traffic
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
 from atoll.runs.summary import trainable_parameters
+from atoll.runs.where import Observer
 from tests.support.models import Zoo
 from tests.support.scenes import scene, write_clients
 from tests.support.task_sites import image_rows, pair_rows, preference_rows, seen_rows

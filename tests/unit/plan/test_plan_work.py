@@ -21,7 +21,8 @@ from atoll.plan.load import forward_load, step_load
 from atoll.plan.phases import baseline_work, round_work
 from atoll.plan.rows import rows_of
 from atoll.plan.work import Work
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from tests.support.federation import labelled_rows, text_rows
 from tests.support.models import Zoo
 from tests.support.scenes import scene, write_clients

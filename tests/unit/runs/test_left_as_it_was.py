@@ -18,8 +18,9 @@ from atoll.experiment.setup import prepare
 from atoll.experiment.standing import standing
 from atoll.runs.checkpoints import read
 from atoll.runs.resume import started
-from atoll.runs.run import Observer, federated, run_experiment
+from atoll.runs.run import federated, run_experiment
 from atoll.runs.run_dir import RunDirectory
+from atoll.runs.where import Observer
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 

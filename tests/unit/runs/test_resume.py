@@ -23,8 +23,9 @@ from atoll.runs import run as run_module
 from atoll.runs.checkpoints import Checkpoint, latest, read, save_round, write
 from atoll.runs.lines import RoundLine
 from atoll.runs.resume import forked
-from atoll.runs.run import Observer, federated, run_experiment
+from atoll.runs.run import federated, run_experiment
 from atoll.runs.selection import best_round, stalled
+from atoll.runs.where import Observer
 from tests.support.federation import SIZES, labelled_rows
 from tests.support.models import Zoo
 from tests.support.scenes import scene

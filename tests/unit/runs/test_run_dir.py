@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from atoll.disk.lock import alone
 from atoll.errors import RunError
 from atoll.experiment.standing import differences, standing
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 

@@ -16,8 +16,9 @@ from atoll.experiment.standing import standing
 from atoll.local.infer import Rows
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
 from atoll.runs.summary import summarize
+from atoll.runs.where import Observer
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 

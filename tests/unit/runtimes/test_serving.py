@@ -27,8 +27,8 @@ from atoll.core import (
 )
 from atoll.core.wire import pack, unpack
 from atoll.errors import DataError, PayloadError, RunError
+from atoll.frames import Frame, Kind, read_frame, write_frame
 from atoll.runtimes.assignment import assign
-from atoll.runtimes.frames import Frame, Kind, read_frame, write_frame
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.messages import Ask, Identity, Question, broken, error_of, read
 from atoll.runtimes.serving import serve

@@ -24,7 +24,8 @@ from atoll.core import State
 from atoll.errors import AtollError
 from atoll.experiment.setup import Setup, prepare
 from atoll.local.bench import model_values
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.tasks import task_of
 from atoll.trained.load_run import load_run, read_adapter
 from atoll.trained.readings import readings

@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.trained.export_run import Terms, export_run
 from tests.support.finished import TEXTS
 from tests.support.gallery import Gallery

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from atoll.runs.run import Observer, run_experiment
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
 from atoll.trained.load_run import load_run
 from atoll.trained.predict import generate
 from tests.support.models import Zoo

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from atoll.core.packed import LIMIT
 from atoll.errors import PayloadError
 
-__all__ = ["Frame", "Kind", "read_frame", "write_frame"]
+__all__ = ["HEAD", "LIMIT", "Frame", "Kind", "head_of", "read_frame", "write_frame"]
 
-_HEAD = struct.Struct("<cIQ")
+LIMIT = 2**32
+"""Bytes of one record, where nobody knows better: a billion float32 values."""
+HEAD = struct.Struct("<cIQ")
 PIECE = 2**20
 """Bytes read at once: who announces much and sends little costs no more than that."""
 
@@ -23,7 +24,8 @@ class Kind(Enum):
 
     OPEN, READY: the identity of either side.   RECORD: a request (its number is its own), a reply
     or a failure (of the ask with that number).   ASK, DONE: begin and end of a batch of answers.
-    BROKEN: an error that ends the run.
+    BROKEN: an error that ends the run.   CALL, ANSWER: a message of a federation and its reply.
+    NEWS: what a relay has seen.
     """
 
     OPEN = b"o"
@@ -32,6 +34,9 @@ class Kind(Enum):
     ASK = b"a"
     DONE = b"d"
     BROKEN = b"b"
+    CALL = b"c"
+    ANSWER = b"w"
+    NEWS = b"n"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class Frame:
     kind: Kind
     number: int = 0
     data: bytes = b""
+
+
+def head_of(frame: Frame) -> bytes:
+    """The bytes before a frame's data."""
+    return HEAD.pack(frame.kind.value, frame.number, len(frame.data))
 
 
 def _at_once() -> None:
@@ -62,7 +72,7 @@ def write_frame(
         raise PayloadError(
             f"a record of {len(frame.data):,} bytes cannot travel; at most {limit:,} are read"
         )
-    for part in (_HEAD.pack(frame.kind.value, frame.number, len(frame.data)), frame.data):
+    for part in (head_of(frame), frame.data):
         left = memoryview(part)
         while left:
             wait()
@@ -79,10 +89,10 @@ def read_frame(
     Raises:
         PayloadError: an unknown kind, or more bytes than `limit`; nothing after it can be read.
     """
-    head = _read(descriptor, _HEAD.size, wait)
+    head = _read(descriptor, HEAD.size, wait)
     if head is None:
         return None
-    letter, number, length = _HEAD.unpack(head)
+    letter, number, length = HEAD.unpack(head)
     if letter not in {kind.value for kind in Kind}:
         raise PayloadError(f"a frame of the unknown kind {letter!r} came; what follows is not read")
     if length > limit:

@@ -1,0 +1,146 @@
+"""`atoll client`: a site of a federation across machines."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import typer
+
+from atoll.cli.federation import (
+    CertsOption,
+    ConnectOption,
+    DataOption,
+    InsecureOption,
+    ModelOption,
+    NameOption,
+    PolicyOption,
+    SetOption,
+    StateOption,
+    address,
+)
+from atoll.cli.output import note
+from atoll.cli.process import load_torch
+from atoll.errors import ConfigError
+
+if TYPE_CHECKING:
+    from atoll.egress.record import Egress
+    from atoll.experiment.joining import Place
+    from atoll.flower.site import Connection
+    from atoll.flower.site import Site as Engine
+
+__all__ = ["client", "take_part"]
+
+client = typer.Typer(
+    help="Take part in a federation with the rows of this site, under the site's own policy.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+
+@client.callback(invoke_without_command=True)
+def take_part(
+    context: typer.Context,
+    connect: ConnectOption = "",
+    data: DataOption = None,
+    certs: CertsOption = None,
+    policy: PolicyOption = None,
+    state: StateOption = None,
+    model: ModelOption = None,
+    set_: SetOption = None,
+    insecure: InsecureOption = False,
+    name: NameOption = "",
+) -> None:
+    """Take part in a federation with the rows of this site, under the site's own policy.
+
+    The site connects to the server, never the other way round, and again and again until it is
+    stopped. Its base model, rows and rules stay loaded from one round to the next.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if not connect or data is None:
+        raise ConfigError("--connect HOST:PORT and --data FOLDER are needed")
+    name, connection = _connection(connect, certs, insecure, name)
+    folder = state or (certs / "state" if certs is not None else Path(f"{name}-state"))
+    overrides = [*(set_ or ()), *([f"model.name_or_path={model}"] if model else ())]
+    load_torch()
+    from atoll.disk.files import make_folder
+    from atoll.disk.lock import alone
+    from atoll.experiment.joining import Place
+    from atoll.policy import describe, load_policy
+
+    rules = load_policy(policy)
+    note(describe(rules))
+    make_folder(folder)
+    with alone(folder), _egress(folder, name, certs) as egress:
+        _serve(Place(name, data, folder, rules, tuple(overrides)), connection, egress)
+
+
+def _connection(
+    connect: str, certs: Path | None, insecure: bool, name: str
+) -> tuple[str, Connection]:
+    """Who this site is, and how it reaches the server.
+
+    Raises:
+        AtollError: options that do not fit each other, certificates that cannot be used.
+    """
+    address("--connect", connect, insecure=insecure)
+    if insecure and not name:
+        raise ConfigError("--insecure needs --name: who this site is")
+    if not insecure and certs is None:
+        raise ConfigError(
+            "--certs is missing: the folder with this site's key and certificate; `atoll certs "
+            "request NAME --out FOLDER` makes one"
+        )
+    from atoll.flower.site import Connection
+
+    if insecure or certs is None:
+        return name, Connection(connect)
+    from atoll.certs import client_files
+
+    files = client_files(certs)
+    return files.name, Connection(connect, files.ca, files.key)
+
+
+def _egress(folder: Path, name: str, certs: Path | None) -> AbstractContextManager[Egress | None]:
+    """The record of what leaves, signed with the site's key; none in a trial without one."""
+    if certs is None:
+        return nullcontext()
+    from atoll.certs import client_files, load_key
+    from atoll.egress.record import Egress
+
+    files = client_files(certs)
+    return Egress.open(
+        folder / "egress", site=name, key=load_key(files.key),
+        certificate_pem=files.certificate.read_bytes(),
+    )  # fmt: skip
+
+
+def _serve(place: Place, connection: Connection, egress: Egress | None) -> None:
+    from atoll.flower.site import Site as Engine
+    from atoll.runtimes.mailbox import Mailbox
+    from atoll.site import Site
+
+    site = Site(place, egress, note)
+    mailbox = Mailbox(place.state, place.name, site.knows)
+    engine = Engine(connection, place.state, mailbox.take)
+    engine.start()
+    Thread(target=_kept_up, args=(engine,), daemon=True).start()
+    note(f"{place.name}: connecting to {connection.server}")
+    try:
+        site.work(mailbox)
+    finally:
+        engine.close()
+
+
+def _kept_up(engine: Engine) -> None:
+    """Connect again where the connection has ended."""
+    while True:
+        why = engine.gone()
+        if why is not None:
+            note(f"the connection's {why}; connecting again")
+            engine.start()
+        time.sleep(0.5)

@@ -1,0 +1,83 @@
+"""Options of the commands that make up a federation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atoll.errors import ConfigError
+
+__all__ = [
+    "CertsOption",
+    "ClientsOption",
+    "ConnectOption",
+    "DataOption",
+    "InsecureOption",
+    "ListenOption",
+    "ModelOption",
+    "NameOption",
+    "PolicyOption",
+    "SetOption",
+    "StateOption",
+    "address",
+]
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+CertsOption = Annotated[
+    Path | None,
+    typer.Option("--certs", show_default=False, help="The folder that `atoll certs` makes."),
+]
+ClientsOption = Annotated[
+    str, typer.Option("--clients", help="With --insecure: the names of those who take part.")
+]
+ConnectOption = Annotated[
+    str, typer.Option("--connect", metavar="HOST:PORT", help="Where the server listens.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", show_default=False, help="A folder with train.jsonl, or a file."),
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Without TLS and keys: for trials on this machine.")
+]
+ListenOption = Annotated[
+    str, typer.Option("--listen", metavar="HOST:PORT", help="Where sites connect.")
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option("--model", show_default=False, help="The base model's folder at this site."),
+]
+NameOption = Annotated[str, typer.Option("--name", help="With --insecure: who this site is.")]
+PolicyOption = Annotated[
+    Path | None,
+    typer.Option("--policy", show_default=False, help="What this site takes part in (YAML)."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A value of this site's own machine."),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option("--state", show_default=False, help="What this site goes on from; default: "
+                 "state/ in the folder of --certs."),
+]  # fmt: skip
+
+
+def address(option: str, text: str, *, insecure: bool) -> str:
+    """A host and port as it was typed, if it may be used.
+
+    Raises:
+        ConfigError: for another form, or another machine without TLS.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"{option} is '{text}'; write HOST:PORT, as fl.example.org:9092")
+    if insecure and host.strip("[]") not in LOOPBACK:
+        raise ConfigError(
+            f"--insecure stays on this machine, and {option} is {text}; use 127.0.0.1:{port}, or "
+            "certificates (--certs)"
+        )
+    return text

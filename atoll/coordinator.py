@@ -1,0 +1,177 @@
+"""A federation's server: from an experiment file and certificates to a finished run.
+
+offers     every client says what it brings          (once; kept in the run directory)
+agreement  labels, moments, the base's fingerprint
+rounds     as in a simulation, with `Flower` as the runtime
+arms       final scores of each client's own rows, and of its own model
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from atoll.config import Loaded, dump
+from atoll.core import Runtime, State
+from atoll.core.facts import STRICT
+from atoll.disk.files import make_folder, write_text
+from atoll.errors import RunError
+from atoll.experiment.local_arm import LOCAL, local_arm
+from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
+from atoll.experiment.setup import Setup, prepare
+from atoll.experiment.standing import Machine
+from atoll.flower.coordinator import Place
+from atoll.frames import Frame, Kind
+from atoll.models.locate import fingerprint
+from atoll.runs.compare import Comparison
+from atoll.runs.remote import compared_there
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer, Where
+from atoll.runtimes.flower_server import Flower
+from atoll.runtimes.gathering import Closing, Gathering, Opener
+from atoll.runtimes.letters import Letter
+from atoll.runtimes.mailbox import OPENING
+from atoll.runtimes.messages import Broken, read
+from atoll.runtimes.post import Post
+from atoll.runtimes.spool import frames_of
+
+__all__ = ["Server", "coordinate"]
+
+LIMIT = 2**24
+"""Bytes of an offer at most."""
+
+
+class _Federation(BaseModel):
+    """federation.json: what a server that is started again goes on with."""
+
+    model_config = STRICT
+
+    run: str
+    offers: dict[str, Offer]
+    agreed: Agreed | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where sites connect, and who may: public keys as PEM, by name."""
+
+    place: Place
+    members: Callable[[], Mapping[str, str]]
+
+
+def coordinate(
+    loaded: Loaded, folder: Path, server: Server, observer: Observer, machine: Machine | None
+) -> dict[str, Any]:
+    """Run a federation to its end, and return the summary; started again, it goes on.
+
+    Raises:
+        AtollError: what cannot be agreed, or written.
+    """
+    make_folder(folder)
+    # What stands beside it is of this run, from the beginning.
+    write_text(folder / "experiment.yaml", dump(loaded.experiment))
+    kept = folder / "federation.json"
+    found = _federation(kept)
+    post = Post(server.place, found.run, folder / "federation", server.members, observer.note)
+    with post:
+        if found.agreed is None:
+            found = found.model_copy(update={"offers": _offers(loaded, post, found.run, observer)})
+        setup = _prepared(loaded, found, observer, machine)
+        observer.began(setup)
+        if found.agreed is None:
+            found = found.model_copy(update={"agreed": _agreed(loaded, found, setup)})
+            write_text(kept, found.model_dump_json())
+        runtime = _runtime(setup, post, found, observer)
+
+        @contextmanager
+        def opened(setup: Setup, path: Path, note: Callable[[str], None]) -> Iterator[Runtime]:
+            yield runtime
+
+        def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
+            return compared_there(setup, runtime, state, rounds, observer)
+
+        return run_experiment(setup, folder, observer, Where(opened, compared))
+
+
+def _federation(kept: Path) -> _Federation:
+    if not kept.is_file():
+        return _Federation(run=uuid.uuid4().hex, offers={})
+    try:
+        return _Federation.model_validate_json(kept.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{kept} is damaged ({error.error_count()} errors); put it back, or set "
+                       "output_dir to a new directory") from None  # fmt: skip
+
+
+def _offers(loaded: Loaded, post: Post, run: str, observer: Observer) -> dict[str, Offer]:
+    """What the clients bring, when enough of them have come."""
+    experiment = loaded.experiment
+    opening = Opening(versions=versions(), run=run, experiment=dump(experiment), agreed=None)
+    letter = _letter("look", opening)
+    federation = experiment.federation
+    quorum = max(federation.min_clients, federation.clients_per_round or 0)
+    gathering = Gathering(
+        post, lambda client, attempt: letter, None, Closing(quorum, federation.grace),
+        limit=LIMIT, note=observer.note,
+    )  # fmt: skip
+    found = gathering.run("opening", sorted(post.lines))
+    offers: dict[str, Offer] = {}
+    for client, path in sorted(found.answers.items()):
+        offers[client] = _offer(list(frames_of(path)))
+    for client, (_, why) in sorted(found.failures.items()):
+        observer.note(f"{client} does not take part: {why}")
+    return offers
+
+
+def _letter(name: str, opening: Opening) -> Letter:
+    frame = Frame(Kind.OPEN, 0, opening.model_dump_json().encode())
+    return Letter.of(f"{OPENING}-{name}", [frame])
+
+
+def _offer(frames: Sequence[Frame]) -> Offer:
+    (frame,) = frames
+    return read(Offer, frame.data)
+
+
+def _prepared(
+    loaded: Loaded, found: _Federation, observer: Observer, machine: Machine | None
+) -> Setup:
+    """The setup of a server, which has no row."""
+    told = found.agreed or agreed(loaded.experiment, found.offers, "")
+    data = server_data(loaded.experiment, found.offers, told)
+    setup = prepare(loaded, note=observer.note, data=data, machine=machine)
+    skipped = "baseline pooled" if "pooled" in loaded.experiment.evaluate.baselines else ""
+    if skipped:
+        observer.note(f"{skipped} is left out: nobody has all rows")
+    algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
+    return replace(setup, program=replace(setup.program, algorithms=algorithms))
+
+
+def _agreed(loaded: Loaded, found: _Federation, setup: Setup) -> Agreed:
+    return agreed(loaded.experiment, found.offers, fingerprint(setup.base.backbone))
+
+
+def _runtime(setup: Setup, post: Post, found: _Federation, observer: Observer) -> Flower:
+    experiment = setup.experiment
+    opening = Opening(
+        versions=versions(), run=found.run, experiment=dump(experiment), agreed=found.agreed
+    )
+
+    def taken(client: str, frames: Sequence[Frame]) -> str | None:
+        if len(frames) != 1 or frames[0].kind is not Kind.READY:
+            told = [read(Broken, one.data).message for one in frames if one.kind is Kind.BROKEN]
+            return told[0] if told else "it answers something else than was asked"
+        offer = _offer(frames)
+        return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
+
+    closing = Closing(experiment.federation.min_clients, experiment.federation.grace)
+    opener = Opener(_letter("join", opening), taken, LIMIT)
+    return Flower(
+        post, tuple(found.offers), setup.program.algorithms, opener, closing, note=observer.note
+    )

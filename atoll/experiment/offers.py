@@ -1,0 +1,182 @@
+"""What a server and its clients tell each other before training: never a row.
+
+server                                     client
+Opening(experiment)                 -->    Offer(counts, label names as its policy allows)
+Opening(experiment, agreed)         -->    Offer(the same, with the base's fingerprint)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, Field
+
+from atoll.config import Experiment
+from atoll.core.facts import STRICT
+from atoll.data import ClientCount, FederatedData, RowKind
+from atoll.data.labels import LabelSet, label_map
+from atoll.data.moments import Moments
+from atoll.data.scan import Scan, Share
+from atoll.errors import DataError
+from atoll.experiment.stand_in import stand_in
+from atoll.runtimes.messages import PROTOCOL
+from atoll.tasks.skew import label_counts
+
+__all__ = ["Agreed", "Offer", "Opening", "Sums", "agreed", "offer_of", "server_data", "versions"]
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Rows = Annotated[int, Field(ge=0, lt=2**31)]
+Label = Annotated[str, Field(max_length=1000)]
+
+
+class Sums(BaseModel):
+    """Mean and spread of numbers to predict, as `Moments`."""
+
+    model_config = STRICT
+
+    count: Rows
+    mean: Number
+    square: Annotated[Number, Field(ge=0)]
+
+
+class Agreed(BaseModel):
+    """What all clients train with.
+
+    base: SHA-256 of the base's weights.   label_counts: over all clients, where they are needed.
+    """
+
+    model_config = STRICT
+
+    kind: RowKind
+    labels: tuple[Label, ...] | None
+    moments: Sums | None
+    label_counts: dict[Label, Rows] | None
+    base: str
+
+
+class Opening(BaseModel):
+    """experiment: the resolved file's text.   agreed: None where it is still to be found."""
+
+    model_config = STRICT
+
+    versions: dict[str, str]
+    run: str
+    experiment: Annotated[str, Field(max_length=2**20)]
+    agreed: Agreed | None
+
+
+class Offer(BaseModel):
+    """What one client brings.
+
+    labels: the names of its training labels, None where they stay.   decimal: some are decimals.
+    base: its base's fingerprint, once it was loaded.
+    """
+
+    model_config = STRICT
+
+    versions: dict[str, str]
+    kind: RowKind
+    train: Rows
+    test: Rows
+    labels: Annotated[tuple[Label, ...], Field(max_length=100_000)] | None
+    decimal: bool
+    moments: Sums | None
+    label_counts: dict[Label, Rows] | None
+    base: str | None = None
+
+
+def versions() -> dict[str, str]:
+    """Those on which the bits of a result depend."""
+    return {"protocol": str(PROTOCOL), "atoll": version("atoll"), "torch": torch.__version__}
+
+
+def offer_of(client: str, found: Scan, share: Share | None, *, names: bool) -> Offer:
+    """A client's offer.
+
+    share: its rows, where labels are to be counted.   names: whether those of labels are told.
+    """
+    count, moments, labels = found.counts[client], found.moments, found.train_labels
+    return Offer(
+        versions=versions(),
+        kind=found.kind,
+        train=count.train,
+        test=count.test,
+        labels=tuple(sorted(labels.names)) if names else None,
+        decimal=names and labels.decimal,
+        moments=None if moments is None else Sums(
+            count=moments.count, mean=moments.mean, square=moments.square
+        ),
+        label_counts=None if share is None else dict(label_counts(share.train)),
+    )  # fmt: skip
+
+
+def agreed(experiment: Experiment, offers: Mapping[str, Offer], base: str) -> Agreed:
+    """What follows from the clients' offers, as if their rows had been looked at in one place.
+
+    Raises:
+        DataError: rows of different kinds, or labels of which nobody told the names.
+    """
+    names = sorted(offers)
+    kinds = {offers[name].kind: name for name in reversed(names)}
+    if len(kinds) > 1:
+        told = ", ".join(f"{kind} rows of {name}" for kind, name in kinds.items())
+        raise DataError(f"clients hold rows of different kinds ({told}); give them one form")
+    moments, counts, known = Moments(), Counter[str](), LabelSet()
+    for name in names:
+        offer = offers[name]
+        if offer.moments is not None:
+            own = offer.moments
+            moments = moments.union(Moments(own.count, own.mean, own.square))
+        counts.update(offer.label_counts or {})
+        known = known.union(LabelSet(frozenset(offer.labels or ()), offer.decimal))
+    (kind,) = kinds
+    return Agreed(
+        kind=kind,
+        labels=_labels(experiment, offers, known, kind),
+        moments=Sums(count=moments.count, mean=moments.mean, square=moments.square)
+        if moments.count else None,
+        label_counts=dict(counts) or None,
+        base=base,
+    )  # fmt: skip
+
+
+def _labels(
+    experiment: Experiment, offers: Mapping[str, Offer], known: LabelSet, kind: RowKind
+) -> tuple[str, ...] | None:
+    if experiment.data.labels is not None:
+        return tuple(experiment.data.labels)
+    silent = sorted(name for name, offer in offers.items() if offer.labels is None)
+    if silent and ("label" in kind or "tags" in kind):
+        raise DataError(
+            f"{silent[0]} does not tell the names of its labels (policy rule 'label_names'); list "
+            "all labels in data.labels of the experiment file"
+        )
+    return label_map(known)
+
+
+def server_data(
+    experiment: Experiment, offers: Mapping[str, Offer], found: Agreed
+) -> FederatedData:
+    """The federation as its server sees it: counts of every client, and a made-up row."""
+    labels = found.labels
+    made = stand_in(experiment, labels, found.kind)
+    digest = hashlib.sha256("".join(offers[n].model_dump_json() for n in sorted(offers)).encode())
+    moments = found.moments
+    return replace(
+        made,
+        clients=tuple(sorted(offers)),
+        kind=found.kind,
+        fingerprint=digest.hexdigest(),
+        counts={
+            name: ClientCount(offers[name].train, offers[name].test, len(offers[name].labels or ()))
+            for name in sorted(offers)
+        },
+        moments=None if moments is None else Moments(moments.count, moments.mean, moments.square),
+        label_counts=found.label_counts,
+    )

@@ -1,0 +1,86 @@
+"""What all processes of the engine share: their surroundings, their pipes, and their end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from typing import TypeVar
+
+__all__ = ["PART", "command", "environment", "free_port", "patiently", "pipes", "watch_parent"]
+
+T = TypeVar("T")
+
+PART = 63 * 2**20
+"""Bytes of ours in one message of Flower, so that the whole stays below 64 MiB."""
+START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from importlib import import_module
+import_module(sys.argv.pop(1)).main(sys.argv[1:])
+"""
+
+
+def command(module: str, arguments: list[str]) -> tuple[str, ...]:
+    """Run `main(arguments)` of a module in a new interpreter, on our own search path."""
+    import json
+
+    return (sys.executable, "-P", "-W", "ignore", "-c", START, json.dumps(sys.path), module,
+            *arguments)  # fmt: skip
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A child's environment: Flower keeps its files in `home`, reports nothing, asks nobody."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def pipes() -> tuple[int, int]:
+    """Input and output for frames alone: nothing else reads the one or prints to the other."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return incoming, outgoing
+
+
+def watch_parent() -> None:
+    """End this process when the one that started it ends, however that ends."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def patiently(ask: Callable[[], T], errors: tuple[type[Exception], ...], *, seconds: float) -> T:
+    """What `ask` gives, tried until it raises none of `errors`; then the last of them."""
+    end, pause = time.monotonic() + seconds, 0.05
+    while True:
+        try:
+            return ask()
+        except errors:
+            if time.monotonic() > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)

@@ -1,0 +1,148 @@
+"""The coordinator's relay: carries messages of `atoll server` over Flower's Grid.
+
+Frames on standard input: CALL, a node's number (8 bytes) and a message for it, whose frame number
+names the answer; NEWS, JSON of who may connect. On standard output: ANSWER, with `+` and the
+reply, or `-` and why there is none; NEWS, JSON of the nodes that are connected.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+import httpx
+from flwr.app import Message
+from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import PullTaskInputRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from atoll.flower.engine import PART, pipes
+from atoll.flower.message import MESSAGE, content_of, data_of
+from atoll.flower.operator import Operator
+from atoll.flower.options import Relay
+from atoll.flower.tasks import claims, working
+from atoll.frames import Frame, Kind, read_frame, write_frame
+
+__all__ = ["main"]
+
+NAME = "flwr-serverapp"
+LOOK = 0.1
+"""Seconds between two looks for replies."""
+NODES = 2.0
+"""Seconds between two looks at who is connected."""
+LIFE = 600.0
+"""Seconds after which a message that nobody took is forgotten by Flower."""
+HEAD = struct.Struct("<Q")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Relay until the process that started this one ends."""
+    relay = Relay.model_validate_json(arguments[0])
+    incoming, outgoing = pipes()
+    arrived = _listening(incoming)
+
+    def tell(text: str) -> None:
+        write_frame(outgoing, Frame(Kind.NEWS, 0, json.dumps({"told": text}).encode()))
+
+    operator = Operator(relay, tell)
+    operator.start_run()
+    token = next(claims(relay, TaskType.SERVER_APP))
+    with working(relay, token, NAME) as client:
+        task = client.PullTaskInput(PullTaskInputRequest())
+        # Flower's messages read whose they are from here.
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+        TaskIdentity.node_id = task.context.node_id
+        grid = HttpGrid(relay.address, relay.ca is None, relay.root, token=token)
+        grid.set_run(run_from_proto(task.run))
+        _relayed(grid, operator, arrived, outgoing)
+
+
+def _listening(descriptor: int) -> SimpleQueue[Frame | None]:
+    arrived: SimpleQueue[Frame | None] = SimpleQueue()
+
+    def listen() -> None:
+        while (frame := read_frame(descriptor, limit=2 * PART)) is not None:
+            arrived.put(frame)
+        arrived.put(None)
+
+    Thread(target=listen, daemon=True).start()
+    return arrived
+
+
+def _relayed(
+    grid: HttpGrid, operator: Operator, arrived: SimpleQueue[Frame | None], outgoing: int
+) -> None:
+    """Push what is to be sent, and pull what came back."""
+    awaited: dict[str, int] = {}
+    looked, known = 0.0, b""
+    while True:
+        for frame in _waiting(arrived, LOOK if awaited else NODES / 4):
+            if frame is None:
+                sys.exit(0)
+            if frame.kind is Kind.NEWS:
+                operator.admit(json.loads(frame.data))
+            else:
+                awaited |= _pushed(grid, frame, outgoing)
+        for number, answer in _pulled(grid, awaited):
+            write_frame(outgoing, Frame(Kind.ANSWER, number, answer))
+        if time.monotonic() - looked > NODES:
+            looked, nodes = time.monotonic(), _nodes(grid)
+            if nodes != known:
+                known = nodes
+                write_frame(outgoing, Frame(Kind.NEWS, 0, nodes))
+
+
+def _waiting(arrived: SimpleQueue[Frame | None], seconds: float) -> Iterator[Frame | None]:
+    """What has arrived, waited for a little."""
+    try:
+        yield arrived.get(timeout=seconds)
+        while True:
+            yield arrived.get_nowait()
+    except Empty:
+        return
+
+
+def _pushed(grid: HttpGrid, frame: Frame, outgoing: int) -> dict[str, int]:
+    """Send one message; at once an answer where it could not be sent."""
+    (node,) = HEAD.unpack_from(frame.data)
+    message = Message(content_of(frame.data[HEAD.size :]), node, MESSAGE, ttl=LIFE)
+    try:
+        found = [one for one in grid.push_messages([message]) if one]
+        why = "the SuperLink did not take it"
+    except httpx.HTTPStatusError as error:
+        found, why = [], str(error)
+    if not found:
+        write_frame(outgoing, Frame(Kind.ANSWER, frame.number, b"-" + why.encode()))
+    return dict.fromkeys(found, frame.number)
+
+
+def _pulled(grid: HttpGrid, awaited: dict[str, int]) -> Iterator[tuple[int, bytes]]:
+    """Replies that came, which are then awaited no more."""
+    if not awaited:
+        return
+    for message in grid.pull_messages(list(awaited)):
+        number = awaited.pop(message.metadata.reply_to_message_id, None)
+        if number is None:
+            continue
+        data = data_of(message)
+        if data is not None:
+            yield number, b"+" + data
+        else:
+            why = message.error.reason if message.has_error() else "it holds nothing of ours"
+            yield number, b"-" + str(why).encode(errors="replace")
+
+
+def _nodes(grid: HttpGrid) -> bytes:
+    found: list[dict[str, Any]] = [
+        {"node": node.node_id, "name": node.name, "since": node.last_activated_at}
+        for node in grid.get_nodes()
+    ]
+    return json.dumps({"nodes": sorted(found, key=lambda one: one["node"])}).encode()

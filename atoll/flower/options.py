@@ -1,0 +1,29 @@
+"""What a relay is told when it starts: one line of JSON on its command line, no secret in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Relay"]
+
+
+class Relay(BaseModel):
+    """Where a relay finds its end of Flower.
+
+    address: host:port of the SuperLink or the SuperNode on this machine.
+    secret: the file whose bytes show Flower that tasks are for us.
+    ca: the certificate by which the address is trusted; None without TLS.
+    """
+
+    model_config = ConfigDict(strict=False, extra="forbid", frozen=True)
+
+    address: str
+    secret: Path
+    ca: Path | None = None
+
+    @property
+    def root(self) -> bytes | None:
+        """The certificate's bytes."""
+        return None if self.ca is None else self.ca.read_bytes()

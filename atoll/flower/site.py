@@ -1,0 +1,81 @@
+"""A site's two processes: a SuperNode, and the relay to it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from atoll.flower.child import Child, Watch
+from atoll.flower.engine import environment, free_port
+from atoll.flower.options import Relay
+from atoll.frames import Frame, Kind
+
+__all__ = ["Connection", "Site"]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Whom to connect to, and by which key; ca and key None: without TLS, on loopback."""
+
+    server: str
+    ca: Path | None = None
+    key: Path | None = None
+
+
+class Site:
+    """Flower at a site; `folder` holds what it writes and its logs.
+
+    take: what to say to a message, called in a thread of its own.
+    """
+
+    def __init__(
+        self, connection: Connection, folder: Path, take: Callable[[bytes], bytes]
+    ) -> None:
+        self._connection, self._folder, self._take = connection, folder, take
+        self._children: tuple[Child, ...] = ()
+        self._watch = Watch()
+
+    def gone(self) -> str | None:
+        """Which process has gone, if one has and it is time to start again; then none is left."""
+        return self._watch.gone(self._children)
+
+    def start(self) -> None:
+        """Connect; the SuperNode tries until the server is there."""
+        home = self._folder / "engine"
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True, mode=0o700)
+        secret = home / "secret"
+        secret.touch(0o600)
+        secret.write_bytes(secrets.token_bytes(32))
+        port, env = free_port(), environment(home)
+        node = Child(
+            "atoll.flower.supernode", self._arguments(secret, port),
+            env=env, log=self._folder / "supernode.log", told=lambda line: None,
+        )  # fmt: skip
+        relay = Relay(address=f"127.0.0.1:{port}", secret=secret)
+        relayed = Child("atoll.flower.node", [relay.model_dump_json()],
+                        env=env, log=self._folder / "node.log", heard=self._answer)  # fmt: skip
+        self._children = (relayed, node)
+
+    def _answer(self, frame: Frame) -> None:
+        # A message comes seconds after the start.
+        self._children[0].send(Frame(Kind.ANSWER, frame.number, self._take(frame.data)))
+
+    def _arguments(self, secret: Path, port: int) -> Sequence[str]:
+        """What `flower-supernode` is told."""
+        common = ("--superlink", self._connection.server, "--host", "127.0.0.1",
+                  "--port", str(port), "--isolation", "process",
+                  "--superexec-auth-secret-file", str(secret))  # fmt: skip
+        if self._connection.ca is None or self._connection.key is None:
+            return (*common, "--insecure")
+        return (*common, "--root-certificates", str(self._connection.ca),
+                "--auth-supernode-private-key", str(self._connection.key))  # fmt: skip
+
+    def close(self) -> None:
+        """End both."""
+        for child in self._children:
+            child.close()
+        self._children = ()

@@ -1,0 +1,166 @@
+"""Clients on machines of their own, over Flower's Grid: the runtime of `atoll server`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from atoll.core import Algorithm, Failure, Reply, Task, payload_nbytes
+from atoll.core.wire import unpack
+from atoll.errors import PayloadError
+from atoll.frames import Frame, Kind
+from atoll.runtimes.asking import Asking
+from atoll.runtimes.gathering import Closing, Gathering, Opener
+from atoll.runtimes.letters import Letter
+from atoll.runtimes.post import Post
+from atoll.runtimes.spool import Gathered, frames_of, journal, journalled
+
+__all__ = ["Flower"]
+
+ROOM = 2**20
+"""Bytes beside the values of an answer: names, shapes, and what a stage adds."""
+BACK = 2
+"""Rounds whose answers are kept: a run may go back to the checkpoint before the last."""
+
+
+class Flower:
+    """A runtime: `roster` is who takes part.
+
+    algorithms: the program's, by the names that tasks carry.   closing: when a question is over.
+    folder: where the post keeps its spool.   note: hears what is waited for.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        roster: Sequence[str],
+        algorithms: Mapping[str, Algorithm],
+        opener: Opener,
+        closing: Closing,
+        *,
+        note: Callable[[str], None],
+    ) -> None:
+        self._post, self._algorithms, self._opener = post, algorithms, opener
+        self._roster, self._closing, self._note = set(roster), closing, note
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Every client that can be asked now: one that joined since, and none that was revoked."""
+        for client, line in self._post.lines.items():
+            if client in self._roster or line.node is None:
+                continue
+            if line.letter is None:
+                self._post.send(client, self._opener.letter, limit=self._opener.limit)
+            elif line.done:
+                self._post.forget([client])
+                why = self._opener.taken(client, list(frames_of(line.path)))
+                if why is None:
+                    self._roster.add(client)
+                self._note(f"{client} " + (f"is refused: {why}" if why else "has joined"))
+        return tuple(sorted(self._roster & self._post.lines.keys()))
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        """Ask clients; when the set of answers is closed, they come in the clients' order."""
+        if not tasks or not clients:
+            return
+        context = tasks[0].context
+        name = f"r{context.round}-e{context.exchange}"
+        folder = self._post.spool / name
+        _sweep(self._post.spool, context.round)
+        found = self._closed(tasks, clients, folder)
+        if found is None:
+            found = self._gathered(tasks, clients, name)
+            journal(folder, found)
+        for client in clients:
+            if client in found.answers:
+                yield from _answers(found.answers[client], client, len(tasks), self._limit(tasks))
+            else:
+                kind, why = found.failures[client]
+                yield from (Failure(client, kind, why) for _ in tasks)
+
+    def _closed(
+        self, tasks: Sequence[Task], clients: Sequence[str], folder: Path
+    ) -> Gathered | None:
+        """The set as an earlier process closed it, if its answers are to these very questions."""
+        names, letters = journalled(folder), self._letters(tasks, folder.name)
+        if names is None:
+            return None
+        found = Gathered()
+        for client in clients:
+            place = folder / client
+            whole = client in names and (place / "answer").is_file()
+            if client not in names:
+                found.failures[client] = ("absent", "it had not answered when the set was closed")
+            elif whole and (place / "of").read_text() in _digests(letters, client):
+                found.answers[client] = place / "answer"
+            else:
+                return None
+        return found
+
+    def _gathered(self, tasks: Sequence[Task], clients: Sequence[str], name: str) -> Gathered:
+        letters = self._letters(tasks, name)
+        gathering = Gathering(
+            self._post, letters, self._opener, self._closing,
+            limit=self._limit(tasks), note=self._note,
+        )  # fmt: skip
+        what = f"round {tasks[0].context.round}: {', '.join(task.algorithm for task in tasks)}"
+        return gathering.run(what, clients)
+
+    def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
+        asking = Asking(tasks, number=0)
+
+        def letter(client: str, attempt: int) -> Letter:
+            frames = list(asking.frames([client], set()))
+            # The last one is the ask: by its number, a client knows that it is asked anew.
+            frames[-1] = replace(frames[-1], number=attempt)
+            return Letter.of(name, frames)
+
+        return letter
+
+    def _limit(self, tasks: Sequence[Task]) -> int:
+        """Bytes of the largest answer that could be right."""
+        most = 0
+        for task in tasks:
+            client = task.context.cohort[0] if task.context.cohort else ""
+            like = self._algorithms[task.algorithm].client.template(task.broadcast(client))
+            most += 2 * payload_nbytes(like) + ROOM
+        return most
+
+
+def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:
+    return {letters(client, attempt).digest for attempt in range(BACK)}
+
+
+def _answers(path: Path, client: str, number: int, limit: int) -> Iterator[Reply | Failure]:
+    """The replies of one client, in the tasks' order."""
+    try:
+        frames = [frame for frame in frames_of(path) if frame.kind is Kind.RECORD]
+    except PayloadError as error:
+        frames, why = [], str(error)
+    else:
+        why = f"{len(frames)} answers came, expected {number}"
+    if len(frames) != number:
+        yield from (Failure(client, "payload", why) for _ in range(number))
+        return
+    for frame in frames:
+        yield _record(frame, client, limit)
+
+
+def _record(frame: Frame, client: str, limit: int) -> Reply | Failure:
+    try:
+        record = unpack(frame.data, limit=limit)
+    except PayloadError as error:
+        return Failure(client, "payload", str(error))
+    if not isinstance(record, Reply | Failure) or record.client != client:
+        return Failure(client, "payload", "a record came that was not asked for")
+    return record
+
+
+def _sweep(spool: Path, round: int) -> None:
+    """Forget the answers of rounds that no run comes back to."""
+    for folder in spool.glob("r*-e*"):
+        number = folder.name[1:].partition("-")[0]
+        if number.removeprefix("-").isdigit() and int(number) < round - BACK:
+            shutil.rmtree(folder, ignore_errors=True)

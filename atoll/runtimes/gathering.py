@@ -1,0 +1,152 @@
+"""One question to clients over the network, until enough have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from atoll.frames import Frame
+from atoll.runtimes.letters import Letter
+from atoll.runtimes.post import Post
+from atoll.runtimes.spool import Gathered, failure_in, frames_of
+from atoll.words import listed
+
+__all__ = ["Closing", "Gathering", "Opener"]
+
+STEP = 0.5
+TELL = 10.0
+"""Seconds after which it is said what is waited for."""
+AGAIN = 30.0
+"""Seconds after which a client that failed is asked again, where too few others are left."""
+
+
+@dataclass(frozen=True)
+class Closing:
+    """A question is closed when all have answered, or `quorum` have and `grace` seconds passed."""
+
+    quorum: int
+    grace: float
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How a process that does not know the federation is opened.
+
+    letter: what it is sent.   taken: (client, frames of its answer) -> why it cannot take part.
+    """
+
+    letter: Letter
+    taken: Callable[[str, Sequence[Frame]], str | None]
+    limit: int = 2**24
+
+
+class Gathering:
+    """A question, from its letters to the set of its answers.
+
+    letter: (client, attempt) -> what it is sent.   limit: bytes of the largest answer.
+    what: the question, for people.   note: hears every few seconds what is waited for.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        letter: Callable[[str, int], Letter],
+        opener: Opener | None,
+        closing: Closing,
+        *,
+        limit: int,
+        note: Callable[[str], None],
+    ) -> None:
+        self._post, self._letter, self._opener, self._closing = post, letter, opener, closing
+        self._limit, self._note = limit, note
+        self._found = Gathered()
+        self._attempts: dict[str, int] = {}
+        self._failed: dict[str, float] = {}
+        self._quorum: float | None = None
+        self._told = monotonic()
+
+    def run(self, what: str, clients: Sequence[str]) -> Gathered:
+        """Ask, and wait until the set of answers is closed; then no letter is waited for."""
+        for client in clients:
+            self._ask(client, 0)
+        while not self._closed(clients):
+            for client, why in self._post.pump(STEP):
+                self._fail(client, "payload", why)
+            for client in clients:
+                self._look(client)
+            if monotonic() - self._told > TELL:
+                self._tell(what, clients)
+        for client in self._waiting(clients):
+            self._found.failures.setdefault(client, ("absent", self._standing(client)))
+        self._post.forget(clients)
+        return self._found
+
+    def _ask(self, client: str, attempt: int) -> None:
+        self._attempts[client] = attempt
+        self._found.failures.pop(client, None)
+        if client in self._post.lines:
+            self._post.send(client, self._letter(client, attempt), limit=self._limit)
+
+    def _waiting(self, clients: Sequence[str]) -> list[str]:
+        found = self._found
+        return [c for c in clients if c not in found.answers and c not in found.failures]
+
+    def _look(self, client: str) -> None:
+        """What has become of one client's part."""
+        line = self._post.lines.get(client)
+        if client in self._found.answers or client in self._found.failures:
+            return
+        if line is None:
+            self._fail(client, "refused", "its certificate admits it no longer")
+            return
+        if line.letter is None:  # it was admitted meanwhile
+            self._ask(client, self._attempts[client])
+        opener = self._opener
+        if line.unopened and opener is not None:
+            self._post.send(client, opener.letter, limit=opener.limit)
+        elif line.done and opener is not None and line.letter is opener.letter:
+            why = opener.taken(client, list(frames_of(line.path)))
+            if why is None:
+                self._ask(client, self._attempts[client])
+            else:
+                self._fail(client, "refused", why)
+        elif line.done:
+            failure = failure_in(line.path)
+            if failure is None:
+                self._found.answers[client] = line.path
+            else:
+                self._fail(client, *failure)
+
+    def _fail(self, client: str, kind: str, why: str) -> None:
+        if client not in self._found.answers:
+            self._found.failures[client] = (kind, why)
+            self._failed[client] = monotonic()
+
+    def _closed(self, clients: Sequence[str]) -> bool:
+        """Whether the set is closed; where it cannot be, failed clients are asked again."""
+        answered, now = len(self._found.answers), monotonic()
+        waiting = self._waiting(clients)
+        if answered >= self._closing.quorum:
+            self._quorum = self._quorum or now
+            return not waiting or now - self._quorum > self._closing.grace
+        for client in list(self._found.failures):
+            if now - self._failed[client] > AGAIN:
+                self._ask(client, self._attempts[client] + 1)
+        return False
+
+    def _tell(self, what: str, clients: Sequence[str]) -> None:
+        self._told = monotonic()
+        failed = [f"{c} ({why})" for c, (_, why) in self._found.failures.items()]
+        parts = [f"{what}: {len(self._found.answers)} of {len(clients)} have answered"]
+        waiting = [f"{client} ({self._standing(client)})" for client in self._waiting(clients)]
+        parts += [f"waiting for {listed(waiting)}"] if waiting else []
+        if len(self._found.answers) < self._closing.quorum:
+            parts.append(f"{self._closing.quorum} are needed")
+        self._note("; ".join(parts + ([f"failed: {listed(failed)}"] if failed else [])))
+
+    def _standing(self, client: str) -> str:
+        line = self._post.lines.get(client)
+        if line is None or line.node is None:
+            return "not connected"
+        return f"{line.state or 'asked'}, last heard {monotonic() - line.heard:.0f} s ago"

@@ -1,0 +1,159 @@
+"""Letters: frames of any size between a server and a client, cut into pieces that travel.
+
+The server calls and the client answers; a call brings a piece of a letter or asks for a piece of
+its answer. Either may be repeated: a piece that is here is kept, and an answer is made once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from atoll.core.facts import STRICT
+from atoll.errors import PayloadError
+from atoll.frames import HEAD, Frame, Kind, head_of
+from atoll.runtimes.messages import Count, read
+
+__all__ = [
+    "INLINE",
+    "PATIENCE",
+    "PIECE",
+    "Answer",
+    "Call",
+    "Letter",
+    "frames_in",
+    "packed",
+    "pieces_of",
+    "unpacked",
+]
+
+PIECE = 60 * 2**20
+"""Bytes of a letter in one message."""
+INLINE = 2**22
+"""Bytes of an answer that come along unasked."""
+PATIENCE = 8.0
+"""Seconds for which a call waits at the client for an answer that is being made."""
+SIZE = struct.Struct("<I")
+Head = TypeVar("Head", bound=BaseModel)
+Size = Annotated[int, Field(ge=0, lt=2**40)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
+
+
+class Call(BaseModel):
+    """What a message to a client is about.
+
+    run: which federation.   letter: its name.   size, digest: of the whole letter.
+    piece: which one comes with the call.   fetch: which piece of the answer is wanted.
+    """
+
+    model_config = STRICT
+
+    run: Name
+    letter: Name
+    size: Size
+    digest: Digest
+    piece: Count | None = None
+    fetch: Count | None = None
+
+
+class Answer(BaseModel):
+    """What a client says to a call.
+
+    session: which process answers; a new one has to be opened anew.
+    state: incomplete (pieces of the letter are missing), working, done, or unopened (this process
+        does not know the federation yet).
+    size, digest: of the answer's bytes, once it is done.   piece: which one comes along.
+    """
+
+    model_config = STRICT
+
+    client: Name
+    session: Name
+    letter: Name
+    state: Literal["incomplete", "working", "done", "unopened"]
+    missing: Annotated[tuple[Count, ...], Field(max_length=4096)] = ()
+    size: Size = 0
+    digest: Digest | None = None
+    piece: Count | None = None
+
+
+@dataclass(frozen=True)
+class Letter:
+    """Bytes in parts, of which the first ones may be shared with other letters."""
+
+    name: str
+    parts: tuple[bytes, ...]
+    size: int
+    digest: str
+
+    @classmethod
+    def of(cls, name: str, frames: Iterable[Frame]) -> Letter:
+        """A letter that holds these frames."""
+        parts = [part for frame in frames for part in (head_of(frame), frame.data)]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return cls(name, tuple(parts), sum(map(len, parts)), digest.hexdigest())
+
+    @property
+    def pieces(self) -> int:
+        """How many messages it travels in."""
+        return pieces_of(self.size)
+
+    def piece(self, number: int) -> bytes:
+        """The bytes of one of them."""
+        start, end, at = number * PIECE, (number + 1) * PIECE, 0
+        found: list[bytes] = []
+        for part in self.parts:
+            low, high = max(start - at, 0), min(end - at, len(part))
+            if low < high:
+                found.append(part[low:high])
+            at += len(part)
+        return b"".join(found)
+
+
+def pieces_of(size: int) -> int:
+    """How many messages so many bytes travel in."""
+    return max(1, -(-size // PIECE))
+
+
+def packed(head: BaseModel, body: bytes = b"") -> bytes:
+    """A message: its head as JSON, and the bytes that come with it."""
+    told = head.model_dump_json(exclude_defaults=True).encode()
+    return SIZE.pack(len(told)) + told + body
+
+
+def unpacked(kind: type[Head], data: bytes) -> tuple[Head, bytes]:
+    """A message's head and body.
+
+    Raises:
+        PayloadError: another form than agreed.
+    """
+    size = SIZE.unpack_from(data)[0] if len(data) >= SIZE.size else len(data)
+    if SIZE.size + size > len(data):
+        raise PayloadError("a message came that is cut off")
+    return read(kind, data[SIZE.size : SIZE.size + size]), data[SIZE.size + size :]
+
+
+def frames_in(data: bytes, *, kinds: Sequence[Kind]) -> Iterator[Frame]:
+    """The frames that a letter holds.
+
+    Raises:
+        PayloadError: something else, or frames of other kinds.
+    """
+    at = 0
+    while at < len(data):
+        if at + HEAD.size > len(data):
+            raise PayloadError("a letter came that is cut off")
+        letter, number, length = HEAD.unpack_from(data, at)
+        at += HEAD.size
+        if letter not in {kind.value for kind in kinds} or at + length > len(data):
+            raise PayloadError("a letter came that is cut off, or holds what was not asked for")
+        yield Frame(Kind(letter), number, data[at : at + length])
+        at += length

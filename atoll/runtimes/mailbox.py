@@ -1,0 +1,185 @@
+"""A client's letters: pieces come in, whole letters wait for work, and answers are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Condition
+from time import monotonic
+from typing import Literal
+
+from atoll.disk.files import write_bytes, write_whole
+from atoll.errors import PayloadError
+from atoll.frames import Frame, head_of
+from atoll.runtimes.letters import (
+    INLINE,
+    PATIENCE,
+    PIECE,
+    Answer,
+    Call,
+    packed,
+    pieces_of,
+    unpacked,
+)
+
+__all__ = ["OPENING", "Mailbox", "Received"]
+
+OPENING = "opening"
+"""Letters whose names begin so are for a process that does not know the federation yet."""
+KEPT = 4
+"""Answers that are kept, for a server that asks again."""
+DIGEST = 64
+"""Bytes at the beginning of a kept answer: the digest of what it answers."""
+
+Send = Callable[[Frame], None]
+
+
+@dataclass(frozen=True)
+class Received:
+    """A whole letter."""
+
+    run: str
+    name: str
+    digest: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An answer on disk; `sent`: it went along once, unasked."""
+
+    path: Path
+    size: int
+    digest: str
+    sent: bool = False
+
+
+class Mailbox:
+    """The letters of one site; `take` is called by who listens, the rest by who works.
+
+    opened: whether this process knows the federation that a call names.
+    """
+
+    def __init__(self, folder: Path, client: str, opened: Callable[[str], bool]) -> None:
+        self._folder, self._client, self._opened = folder, client, opened
+        self._session = uuid.uuid4().hex
+        self._waiting: SimpleQueue[Call] = SimpleQueue()
+        self._changed = Condition()
+        self._queued: set[str] = set()
+        self._answers: dict[str, _Kept] = {}
+
+    def take(self, data: bytes) -> bytes:
+        """What to say to a call; waits a little for an answer that is being made.
+
+        Raises:
+            PayloadError: a message of another form.
+        """
+        call, body = unpacked(Call, data)
+        if not call.letter.startswith(OPENING) and not self._opened(call.run):
+            return packed(self._word(call, "unopened"))
+        if call.digest not in self._queued and self._kept(call) is None:
+            missing = self._arrived(call, body)
+            if missing:
+                word = self._word(call, "incomplete")
+                return packed(word.model_copy(update={"missing": missing}))
+            self._queued.add(call.digest)
+            self._waiting.put(call)
+        return self._told(call)
+
+    def letters(self) -> Iterator[Received]:
+        """Whole letters, as they come, for ever."""
+        while True:
+            call = self._waiting.get()
+            place = self._place(call)
+            data = b"".join((place / str(n)).read_bytes() for n in range(pieces_of(call.size)))
+            if hashlib.sha256(data).hexdigest() == call.digest:
+                yield Received(call.run, call.letter, call.digest, data)
+            shutil.rmtree(place, ignore_errors=True)
+            with self._changed:
+                self._queued.discard(call.digest)
+                self._changed.notify_all()
+
+    def answer(self, letter: Received, work: Callable[[Send], None]) -> None:
+        """Keep what `work` sends in answer to a letter; whoever waits for it is told."""
+        digest, size = hashlib.sha256(), 0
+        path = self._folder / letter.run / "answers" / letter.name
+
+        def write(partial: Path) -> None:
+            nonlocal size
+            with partial.open("wb") as opened:
+                opened.write(letter.digest.encode())
+
+                def send(frame: Frame) -> None:
+                    nonlocal size
+                    for part in (head_of(frame), frame.data):
+                        digest.update(part)
+                        size += opened.write(part)
+
+                work(send)
+
+        write_whole(path, write)
+        with self._changed:
+            self._answers[letter.digest] = _Kept(path, size, digest.hexdigest())
+            self._changed.notify_all()
+        _forget(path.parent)
+
+    def _told(self, call: Call) -> bytes:
+        end = monotonic() + PATIENCE
+        with self._changed:
+            while (kept := self._kept(call)) is None and (left := end - monotonic()) > 0:
+                self._changed.wait(left)
+        if kept is None:
+            return packed(self._word(call, "working"))
+        facts: dict[str, object] = {"size": kept.size, "digest": kept.digest}
+        piece = call.fetch
+        if piece is None and kept.size <= INLINE and not kept.sent:
+            piece = 0
+            self._answers[call.digest] = replace(kept, sent=True)
+        word = self._word(call, "done")
+        if piece is None or piece >= pieces_of(kept.size):
+            return packed(word.model_copy(update=facts))
+        with kept.path.open("rb") as opened:
+            opened.seek(DIGEST + piece * PIECE)
+            return packed(word.model_copy(update=facts | {"piece": piece}), opened.read(PIECE))
+
+    def _kept(self, call: Call) -> _Kept | None:
+        """The answer to exactly this letter, also one that an earlier process made."""
+        # An opening opens this process.
+        if call.digest not in self._answers and not call.letter.startswith(OPENING):
+            path = self._folder / call.run / "answers" / call.letter
+            data = path.read_bytes() if path.is_file() else b""
+            if data[:DIGEST] == call.digest.encode():
+                digest = hashlib.sha256(data[DIGEST:]).hexdigest()
+                self._answers[call.digest] = _Kept(path, len(data) - DIGEST, digest)
+        kept = self._answers.get(call.digest)
+        return kept if kept is not None and kept.path.is_file() else None
+
+    def _arrived(self, call: Call, body: bytes) -> tuple[int, ...]:
+        """Keep a piece; which ones are still missing."""
+        place, number = self._place(call), pieces_of(call.size)
+        if call.piece is not None:
+            whole = PIECE if call.piece + 1 < number else call.size - (number - 1) * PIECE
+            if call.piece >= number or len(body) != whole:
+                raise PayloadError(f"piece {call.piece} of {number} came with {len(body)} bytes")
+            write_bytes(place / str(call.piece), body)
+        return tuple(n for n in range(number) if not (place / str(n)).is_file())[:64]
+
+    def _place(self, call: Call) -> Path:
+        return self._folder / call.run / "letters" / f"{call.letter}-{call.digest[:16]}"
+
+    def _word(
+        self, call: Call, state: Literal["incomplete", "working", "done", "unopened"]
+    ) -> Answer:
+        return Answer(client=self._client, session=self._session, letter=call.letter, state=state)
+
+
+def _forget(folder: Path) -> None:
+    """Drop all answers but the last ones, and the openings."""
+    found = [path for path in folder.iterdir() if not path.name.startswith((OPENING, "."))]
+    for path in sorted(found, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
+        path.unlink()

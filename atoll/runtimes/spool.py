@@ -1,0 +1,74 @@
+"""Answers on the server's disk: read, judged, and, once a set of them is closed, written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from atoll.core import Failure
+from atoll.core.wire import unpack
+from atoll.disk.files import write_json
+from atoll.errors import PayloadError
+from atoll.frames import Frame, Kind
+from atoll.runtimes.letters import frames_in
+from atoll.runtimes.messages import Broken, read
+
+__all__ = ["Gathered", "failure_in", "frames_of", "journal", "journalled"]
+
+KINDS = (Kind.RECORD, Kind.DONE, Kind.BROKEN, Kind.READY)
+SHORT = 2**16
+"""Bytes of an answer at most that may tell of a failure."""
+
+
+@dataclass
+class Gathered:
+    """Who answered, and where the answer is kept; who did not, and why: (kind, message)."""
+
+    answers: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def frames_of(path: Path) -> Iterator[Frame]:
+    """The frames of an answer in the spool.
+
+    Raises:
+        PayloadError: something else.
+    """
+    return frames_in(path.read_bytes(), kinds=KINDS)
+
+
+def failure_in(path: Path) -> tuple[str, str] | None:
+    """Why an answer is none, where it tells so, or cannot be read."""
+    try:
+        with path.open("rb") as opened:
+            short = path.stat().st_size <= SHORT
+            frames = list(frames_in(opened.read(), kinds=KINDS)) if short else []
+        for frame in frames:
+            if frame.kind is Kind.BROKEN:
+                broken = read(Broken, frame.data)
+                return broken.error, broken.message
+            if frame.kind is Kind.RECORD:
+                record = unpack(frame.data)
+                if isinstance(record, Failure):
+                    return record.kind, record.message
+    except PayloadError as error:
+        return "payload", str(error)
+    return None
+
+
+def journal(folder: Path, found: Gathered) -> None:
+    """Write down whose answers count, before any of them is folded."""
+    write_json(folder / "closed.json", {"answers": sorted(found.answers)})
+
+
+def journalled(folder: Path) -> tuple[str, ...] | None:
+    """Whose answers counted, where that was written down."""
+    path = folder / "closed.json"
+    if not path.is_file():
+        return None
+    try:
+        return tuple(json.loads(path.read_text())["answers"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,134 @@
+"""A client's own process: opened by a server's experiment, it answers with what its policy lets go.
+
+Base model, data, policy and records stay loaded here from one round to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from atoll.config.tasks import TaskName
+from atoll.core import Failure, Payload, Reply, Task
+from atoll.egress.record import Departure, Egress
+from atoll.errors import AtollError, PayloadError, PolicyError
+from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
+from atoll.experiment.local_arm import LOCAL, local_arm
+from atoll.experiment.offers import Opening
+from atoll.experiment.setup import Setup
+from atoll.frames import Frame, Kind
+from atoll.policy import check_now, check_reply, paused, released
+from atoll.runtimes.flower_client import Guard, answer_ask, refusal
+from atoll.runtimes.inprocess import InProcess
+from atoll.runtimes.letters import frames_in
+from atoll.runtimes.mailbox import OPENING, Mailbox, Received
+from atoll.runtimes.messages import read
+from atoll.runtimes.store import disk_store
+
+__all__ = ["Site"]
+
+Send = Callable[[Frame], None]
+
+
+@dataclass(frozen=True)
+class _Federation:
+    """A federation that this process was opened for."""
+
+    runtime: InProcess
+    guard: Guard
+
+
+class Site:
+    """Answers letters; `note` hears what is done, for the person at the site.
+
+    egress: where everything is written down that leaves; None in trials without a key.
+    """
+
+    def __init__(self, place: Place, egress: Egress | None, note: Callable[[str], None]) -> None:
+        check_overrides(place.overrides)
+        self._place, self._egress, self._note = place, egress, note
+        self._open: dict[str, _Federation] = {}
+
+    def knows(self, run: str) -> bool:
+        """Whether this process was opened for a federation."""
+        return run in self._open
+
+    def work(self, mailbox: Mailbox) -> None:
+        """Answer letters for ever."""
+        for letter in mailbox.letters():
+            mailbox.answer(letter, partial(self._answered, letter))
+
+    def _answered(self, letter: Received, send: Send) -> None:
+        try:
+            if letter.name.startswith(OPENING):
+                send(self._opened(letter))
+            else:
+                federation = self._open[letter.run]
+                answer_ask(federation.runtime, federation.guard, letter.data, send)
+        except Exception as error:
+            # The server hears of it in any case; what is a bug shows here too.
+            self._note(f"{letter.name}: {type(error).__name__}: {error}")
+            frame = refusal(error if isinstance(error, AtollError) else _unexpected(error))
+            self._leaves(letter.run, "failure", frame.data)
+            send(frame)
+
+    def _opened(self, letter: Received) -> Frame:
+        """Look at the experiment, and say what this site brings to it."""
+        (frame,) = frames_in(letter.data, kinds=[Kind.OPEN])
+        opening = read(Opening, frame.data)
+        loaded = taken_up(opening, letter.run, self._place)
+        offer = offered(loaded, self._place)
+        if opening.agreed is not None:
+            setup = joined(loaded, opening.agreed, self._place, self._note)
+            offer = offer.model_copy(update={"base": opening.agreed.base})
+            self._open = {letter.run: self._federation(letter.run, setup)}
+            self._note(f"taking part in federation {letter.run}")
+        data = offer.model_dump_json().encode()
+        self._leaves(letter.run, "opening", data)
+        return Frame(Kind.READY, 0, data)
+
+    def _federation(self, run: str, setup: Setup) -> _Federation:
+        algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
+        store = disk_store(self._place.state / run / "client_state")
+        runtime = InProcess((self._place.name,), algorithms, store)
+        return _Federation(runtime, self._guard(run, setup.experiment.model.task))
+
+    def _guard(self, run: str, kind: TaskName) -> Guard:
+        policy = self._place.policy
+
+        def begin(tasks: Sequence[Task]) -> None:
+            if paused(self._place.state):
+                raise PolicyError("paused", "the site has paused; `atoll client resume` goes on")
+            check_now(policy, datetime.now())
+            self._note(f"round {tasks[0].context.round}: {', '.join(t.algorithm for t in tasks)}")
+
+        def release(payload: Payload) -> Payload:
+            return released(policy, payload, task=kind)
+
+        def leaving(task: Task, record: Reply | Failure, data: bytes) -> None:
+            payload, text, what = None, None, task.algorithm
+            if isinstance(record, Reply):
+                payload = record.payload
+                check_reply(policy, payload, nbytes=len(data), task=kind)
+            else:
+                text, what = record.message, "failure"
+            if self._egress is not None:
+                at = task.context
+                self._egress.append(
+                    Departure(run, at.round, at.exchange, what, payload, data, text)
+                )
+
+        def failed(data: bytes) -> None:
+            self._leaves(run, "failure", data)
+
+        return Guard(begin, release, leaving, failed)
+
+    def _leaves(self, run: str, task: str, data: bytes) -> None:
+        if self._egress is not None:
+            self._egress.append(Departure(run, 0, 0, task, None, data, data.decode()))
+
+
+def _unexpected(error: Exception) -> AtollError:
+    return PayloadError(f"{type(error).__name__}: {error}")
