@@ -7,6 +7,7 @@
     ├── ModelError                 exit 4   base models, adapters, target modules
     ├── PayloadError               exit 5   what a client or the server sent
     ├── RunError                   exit 6   the run directory and its files
+    │   └── EgressError            exit 6   the record of what left a site: changed, or cut
     ├── QuorumError                exit 7   too few clients answered
     ├── CertificateError           exit 8   certificates and keys
     └── PolicyError                exit 9   what a site's own policy refuses

@@ -54,7 +54,7 @@ def load_certificate(path: Path) -> x509.Certificate:
     content = read_pem(path)
     try:
         return x509.load_pem_x509_certificate(content)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateError(
             f"{path} holds no certificate that can be read; copy it anew from where it came"
         ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atoll.cli.output import Format, FormatOption, emit
-from atoll.errors import ConfigError
+from atoll.errors import CertificateError
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -111,18 +111,17 @@ def _sent(
 
 
 def _certificates(paths: Sequence[Path] | None) -> list[Certificate]:
-    from atoll.egress.seal import certificate_of
+    from atoll.certs.pem import load_certificate
+    from atoll.egress.seal import public_key
 
-    found = []
-    for path in paths or ():
+    found = [load_certificate(path) for path in paths or ()]
+    for path, certificate in zip(paths or (), found, strict=True):
         try:
-            found.append(certificate_of(path.read_bytes()))
-        except OSError as error:
-            raise ConfigError(f"--certificate {path} cannot be read: {error.strerror}") from error
+            public_key(certificate)
         except ValueError:
-            raise ConfigError(
-                f"--certificate {path} is no certificate of a site or server; name its client.pem "
-                "or server.pem"
+            raise CertificateError(
+                f"{path} is no certificate of Atoll's: its key is of another kind; name a "
+                "client.pem, or a server.pem for a manifest"
             ) from None
     return found
 

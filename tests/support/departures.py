@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -39,7 +39,9 @@ def site(name: str, number: int = 0) -> Site:
     return Site(name, key, certificate_for(name, key))
 
 
-def certificate_for(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def certificate_for(
+    name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     return (

@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from ssl import DER_cert_to_PEM_cert
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from atoll.cli.app import guarded
 from atoll.core import Channel
 from atoll.egress.manifest import Participant, manifest, write_manifest
 from atoll.egress.record import Departure
-from tests.support.departures import Site, departure, open_record, recorded, site
+from tests.support.departures import Site, certificate_for, departure, open_record, recorded, site
 
 UPDATE = {
     "update": Channel({"a.lora_A": torch.tensor([3.0, 0]), "a.lora_B": torch.tensor([0, 4.0])}),
@@ -111,13 +114,29 @@ def test_a_kill_is_told(record: Site, capsys: pytest.CaptureFixture[str]) -> Non
     assert "cut off after a kill, and never sent: 1 unfinished line\n" in capsys.readouterr().out
 
 
+def of_version(number: int, who: Site) -> bytes:
+    der = bytearray(who.certificate.public_bytes(Encoding.DER))
+    der[der.index(bytes([0xA0, 3, 2, 1, 2])) + 4] = number
+    return bytes(der)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["verify", "nothing"], 6, "there is no record nothing"),
         (["show", "client.pem"], 6, "client.pem is no file of a record"),
-        (["verify", "state/egress", "--certificate", "none.pem"], 2, "cannot be read: No such"),
-        (["verify", "state/egress", "--certificate", "state/egress/egress.head"], 2, "is no cert"),
+        (
+            ["verify", "state/egress", "--certificate", "none.pem"],
+            8,
+            "cannot be read: no such file",
+        ),
+        (
+            ["verify", "state/egress", "--certificate", "state/egress/egress.head"],
+            8,
+            "holds no cert",
+        ),
+        (["verify", "state/egress", "--certificate", "rsa.pem"], 8, "its key is of another kind"),
+        (["show", "state/egress", "--certificate", "version.pem"], 8, "holds no certificate that"),
         (["manifest", "client.pem"], 2, "Missing option '--certificate'"),
         (["manifest", "client.pem", "--certificate", "client.pem"], 6, "or is no manifest"),
         (["verify"], 2, "Missing argument"),
@@ -127,6 +146,9 @@ def test_a_kill_is_told(record: Site, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_wrong_command_line(
     words: list[str], code: int, said: str, record: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    Path("rsa.pem").write_bytes(certificate_for("x", rsa_key).public_bytes(Encoding.PEM))
+    Path("version.pem").write_text(DER_cert_to_PEM_cert(of_version(18, record)))
     assert guarded(["egress", *words]) == code
     assert said in capsys.readouterr().err
 
