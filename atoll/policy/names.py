@@ -25,7 +25,14 @@ GROUPS = {
     "adapters": tuple(f"*.{name}_*" for name in sorted(_ADAPTERS)),
     "biases": ("*.bias",),
     "blocks": tuple(f"*.{'[0-9]' * digits}.*" for digits in (1, 2, 3)),
-    "heads": ("classifier.*", "score.*", "pre_classifier.*", "*.pooler.*", "log_scale.*"),
+    "heads": (
+        "classifier.*",
+        "score.*",
+        "pre_classifier.*",
+        "pooler.*",
+        "*.pooler.*",
+        "log_scale.*",
+    ),
     STATISTICS: ("statistics.*",),
 }
 """What a word of the policy stands for. No group holds a model's embeddings: a full model has some,

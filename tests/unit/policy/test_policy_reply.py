@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from atoll.adapters.probe import head_layers
 from atoll.algorithms.fedavg import fedavg
 from atoll.algorithms.fednova import fednova
 from atoll.algorithms.fedopt import fedopt
@@ -36,12 +37,15 @@ from atoll.core import (
 from atoll.errors import PolicyError
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
+from atoll.models.locate import locate
+from atoll.models.vision import load_vision
 from atoll.policy import Policy, check_reply, load_policy, released, told, without_metrics
 from atoll.policy.names import GROUPS, may_leave
 from atoll.round import answer
 from atoll.stages import quantise, top_k
 from tests.conformance.tiny import ROWS, Scene, Tiny, make_bench
 from tests.support.federation import Site, site
+from tests.support.gallery import Gallery
 from tests.support.heads import head_bench, labelled, rows_of, split
 from tests.support.methods import STACKED, TUNERS, fits
 from tests.support.models import Zoo
@@ -107,6 +111,24 @@ def test_a_full_model_may_not(zoo: Zoo, tmp_path: Path, kind: str) -> None:
         check_reply(Policy(), payload, nbytes=0)
     assert why.value.rule == "tensors"
     assert rule_of(policy(tmp_path, 'tensors: ["*"]'), payload) is None
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta", "gpt2", "llama", "vit", "resnet"])
+def test_a_head_is_known_by_its_name_and_the_rest_of_a_model_by_its_embeddings(
+    zoo: Zoo, gallery: Gallery, kind: str
+) -> None:
+    """Layers that a checkpoint lacks, as DeBERTa's pooler, are trained and sent with its head."""
+    if kind in ("vit", "resnet"):
+        base = load_vision(locate(gallery(kind)), num_labels=3)
+    else:
+        base = zoo.base(kind, labels=3, pooling="model")
+    names = [name for name, _ in base.model.named_parameters()]
+    heads = tuple(f"{layer}." for layer in head_layers(base))
+    of_heads = [name for name in names if name.startswith(heads)]
+    assert of_heads
+    assert all(may_leave(name, ("heads",)) for name in of_heads)
+    assert any("embed" in name or "wte" in name for name in names
+               if not may_leave(name, tuple(GROUPS)))  # fmt: skip
 
 
 @pytest.mark.filterwarnings(
