@@ -190,6 +190,8 @@ def test_the_bytes_of_the_message_count_and_never_less_than_its_values(tmp_path:
         ("lm_head.weight", tuple(GROUPS), False),
         ("classifier.weight", ("heads",), True),
         ("classifier.weight:scale", ("heads",), True),
+        ("a.b.bias:scale", ("biases",), True),
+        ("a.lora_A.weight:indices:scale", ("*.lora_A.weight",), True),
         ("Classifier.weight", ("heads",), False),
         ("a.b.weight", ("*",), True),
         ("a.b.weight", ("a.?.w[!x]*",), True),
@@ -242,6 +244,8 @@ def test_metrics_that_may_not_leave(zoo: Zoo, tmp_path: Path) -> None:
         validate(blank, payload)
         for name in payload.keys() - {"metrics", "examples"}:
             assert blank[name] is payload[name]
+    partly = {"metrics": Channel({"sums": torch.zeros(4), "count": torch.ones(())}, "sum")}
+    assert rule_of(rules, partly) == "metrics"
     # The statistics of a head have no metrics.
     statistics = {"statistics": Channel({"count": torch.ones(2)}, "sum")}
     assert released(rules, statistics) is statistics
