@@ -17,6 +17,8 @@ A message says what is wrong, with the value and where it stands, then what to d
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "AtollError",
     "CertificateError",
@@ -93,11 +95,17 @@ class PolicyError(AtollError):
     """A site's own policy refuses what is asked.
 
     rule: the key of the policy file.   why: the sentence.   site: whose policy, where it is known.
+    One text alone is a whole message, as it came from another machine.
     """
 
     exit_code = 9
 
-    def __init__(self, rule: str, why: str, site: str = "") -> None:
+    def __init__(self, rule: str, why: str | None = None, site: str = "") -> None:
+        if why is None:
+            named = re.search(r"policy rule '(\w+)'", rule)
+            self.rule, self.why, self.site = named[1] if named else "", rule, site
+            super().__init__(rule)
+            return
         self.rule, self.why, self.site = rule, why, site
         super().__init__(f"policy rule '{rule}'{f' of {site}' if site else ''}: {why}")
 

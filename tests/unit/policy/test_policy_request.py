@@ -22,6 +22,7 @@ from atoll.policy import (
     load_policy,
     paused,
 )
+from atoll.runtimes.messages import broken, error_of
 
 BASE, OTHER = "a" * 64, "b" * 64
 LABELLED = "model: {name_or_path: m}\ndata: {path: d, labels: [sick, well]}\n"
@@ -71,6 +72,15 @@ def test_a_refusal_names_its_rule_and_its_site() -> None:
 def test_max_rounds() -> None:
     allowed("max_rounds: 20")
     allowed("max_rounds: null", "federation.num_rounds=100000")
+
+
+def test_a_refusal_that_came_over_the_wire_is_the_same_and_still_names_its_rule() -> None:
+    sent = broken(refusal("max_rounds: 19").of("hospital-a"))
+    came = error_of(sent, worker="hospital-a")
+    assert isinstance(came, PolicyError)
+    assert came.rule == "max_rounds"
+    assert "policy rule 'max_rounds' of hospital-a: federation.num_rounds is 20" in str(came)
+    assert PolicyError("nothing of the kind").rule == ""
 
 
 @pytest.mark.parametrize("task", TASKS)
