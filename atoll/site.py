@@ -13,13 +13,13 @@ from functools import partial
 from atoll.config.tasks import TaskName
 from atoll.core import Failure, Payload, Reply, Task
 from atoll.egress.record import Departure, Egress
-from atoll.errors import AtollError, PayloadError, PolicyError
+from atoll.errors import PolicyError
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Opening
 from atoll.experiment.setup import Setup
 from atoll.frames import Frame, Kind
-from atoll.policy import check_now, check_reply, paused, released
+from atoll.policy import check_now, check_reply, paused, released, told, told_error
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import frames_in
@@ -70,7 +70,7 @@ class Site:
         except Exception as error:
             # The server hears of it in any case; what is a bug shows here too.
             self._note(f"{letter.name}: {type(error).__name__}: {error}")
-            frame = refusal(error if isinstance(error, AtollError) else _unexpected(error))
+            frame = refusal(told_error(self._place.policy, error))
             self._leaves(letter.run, "failure", frame.data)
             send(frame)
 
@@ -107,6 +107,10 @@ class Site:
         def release(payload: Payload) -> Payload:
             return released(policy, payload, task=kind)
 
+        def spoken(failure: Failure) -> Failure:
+            self._note(f"no answer ({failure.kind}): {failure.message}")
+            return told(policy, failure)
+
         def leaving(task: Task, record: Reply | Failure, data: bytes) -> None:
             payload, text, what = None, None, task.algorithm
             if isinstance(record, Reply):
@@ -123,12 +127,8 @@ class Site:
         def failed(data: bytes) -> None:
             self._leaves(run, "failure", data)
 
-        return Guard(begin, release, leaving, failed)
+        return Guard(begin, release, spoken, leaving, failed)
 
     def _leaves(self, run: str, task: str, data: bytes) -> None:
         if self._egress is not None:
             self._egress.append(Departure(run, 0, 0, task, None, data, data.decode()))
-
-
-def _unexpected(error: Exception) -> AtollError:
-    return PayloadError(f"{type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ from atoll.config.tasks import TASKS
 from atoll.data.clients import Options, load_client, look_at_client
 from atoll.data.moments import Moments
 from atoll.disk.files import make_folder, write_text
-from atoll.errors import ConfigError, PolicyError, RunError
+from atoll.errors import ConfigError, RunError
 from atoll.experiment.offers import Agreed, Offer, Opening, offer_of, versions
 from atoll.experiment.setup import Setup, prepare
 from atoll.models.locate import fingerprint
@@ -69,8 +69,6 @@ def taken_up(opening: Opening, run: str, place: Place) -> Loaded:
     values = [f"data.path={place.data}", "data.partition=null", "report_to=none",
               "adapter.name_or_path=null", "federation.runtime=inprocess"]  # fmt: skip
     loaded = load(folder / "experiment.yaml", overrides=[*values, *place.overrides])
-    if loaded.experiment.model.trust_remote_code:
-        raise PolicyError("trust_remote_code", "the model brings code of its own")
     check_experiment(place.policy, loaded.experiment, base=None, rows=None)
     return loaded
 

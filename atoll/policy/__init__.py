@@ -8,7 +8,7 @@ check_reply(policy, payload, nbytes=len(message), task=experiment.model.task)
 failure = told(policy, failure)   # where there is no reply
 """
 
-from atoll.policy.failure import told
+from atoll.policy.failure import told, told_error
 from atoll.policy.files import describe, fingerprint, load_policy, policy_schema
 from atoll.policy.pause import PAUSED, paused
 from atoll.policy.reply import check_reply, released, without_metrics
@@ -30,5 +30,6 @@ __all__ = [
     "policy_schema",
     "released",
     "told",
+    "told_error",
     "without_metrics",
 ]

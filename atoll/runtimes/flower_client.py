@@ -25,12 +25,14 @@ class Guard:
     """What a site has to say about an ask and its answers.
 
     begin: raises where nothing may be done now.   release: what may leave of a payload.
+    told: what may leave of a failure.
     leaving: (task, answer, its bytes) before they leave; raises where they may not.
     failed: the same for an error that is all there is to an answer.
     """
 
     begin: Callable[[Sequence[Task]], None]
     release: Callable[[Payload], Payload]
+    told: Callable[[Failure], Failure]
     leaving: Callable[[Task, Reply | Failure, bytes], None]
     failed: Callable[[bytes], None]
 
@@ -59,11 +61,12 @@ class _Guarded:
                 yield self._released(reply)
         except AtollError as error:
             # One site's trouble: the server goes on without it, and is told.
-            yield from (Failure(clients[0], _kind(error), str(error)) for _ in tasks)
+            failure = self.guard.told(Failure(clients[0], _kind(error), str(error)))
+            yield from (failure for _ in tasks)
 
     def _released(self, reply: Reply | Failure) -> Reply | Failure:
         if isinstance(reply, Failure):
-            return reply
+            return self.guard.told(reply)
         return replace(reply, payload=self.guard.release(reply.payload))
 
 

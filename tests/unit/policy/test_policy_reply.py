@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,35 @@ from atoll.core import (
     Reply,
     Request,
     Stage,
+    Task,
     metrics_of,
     validate,
 )
-from atoll.errors import PolicyError
+from atoll.core.wire import unpack
+from atoll.errors import DataError, PolicyError, RunError
+from atoll.frames import Frame, Kind
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.models.locate import locate
 from atoll.models.vision import load_vision
-from atoll.policy import Policy, check_reply, load_policy, released, told, without_metrics
+from atoll.policy import (
+    Policy,
+    check_reply,
+    load_policy,
+    released,
+    told,
+    told_error,
+    without_metrics,
+)
 from atoll.policy.names import GROUPS, may_leave
 from atoll.round import answer
+from atoll.runtimes.asking import Asking
+from atoll.runtimes.flower_client import Guard, answer_ask
+from atoll.runtimes.inprocess import InProcess
+from atoll.runtimes.letters import Letter
+from atoll.runtimes.store import memory_store
 from atoll.stages import quantise, top_k
-from tests.conformance.tiny import ROWS, Scene, Tiny, make_bench
+from tests.conformance.tiny import ROWS, Scene, Tiny, first_state, make_bench
 from tests.support.federation import Site, site
 from tests.support.gallery import Gallery
 from tests.support.heads import head_bench, labelled, rows_of, split
@@ -316,3 +333,44 @@ def test_the_text_of_an_error_stays_and_its_type_and_line_leave(tmp_path: Path) 
 def test_only_words_of_our_own_leave(kind: str, text: str, left: str) -> None:
     message = told(Policy(), Failure("a", kind, text)).message
     assert message.partition(";")[0] == left
+
+
+def test_an_error_of_the_data_does_not_quote_its_rows(tmp_path: Path) -> None:
+    open_ = policy(tmp_path, "error_texts: true")
+    rows, own = DataError("d/train.jsonl:3: not JSON: John Smith"), RunError("another base")
+    other = KeyError("John Smith")
+    assert told_error(Policy(), own) is own
+    assert told_error(open_, rows) is rows
+    assert str(told_error(open_, other)) == "KeyError: 'John Smith'"
+    for error in (rows, other):
+        kept = told_error(Policy(), error)
+        assert "Smith" not in str(kept)
+        assert "its text stays at the site" in str(kept)
+    assert type(told_error(Policy(), rows)) is DataError
+
+
+def test_a_client_process_says_of_a_failure_what_its_policy_lets_it() -> None:
+    """An ask as it comes in a letter, to a client whose rows cannot be read."""
+    bench = make_bench(data=Tiny(broken="bob"))
+    algorithm = fedavg(bench)
+    state = first_state(bench, algorithm)
+    context = Context(0, "r", 1, 1, ("bob",), 1)
+    task = Task("train", context, lambda client: algorithm.server.broadcast(state, client), {})
+    letter = Letter.of("ask", list(Asking([task], number=0).frames(["bob"], set())))
+    left: list[Failure] = []
+
+    def leaving(task: Task, record: Reply | Failure, data: bytes) -> None:
+        assert isinstance(record, Failure)
+        left.append(record)
+
+    guard = Guard(
+        lambda tasks: None, lambda payload: payload, partial(told, Policy()), leaving,
+        lambda data: None,
+    )  # fmt: skip
+    runtime = InProcess(("bob",), {"train": algorithm}, memory_store())
+    sent: list[Frame] = []
+    answer_ask(runtime, guard, b"".join(letter.parts), sent.append)
+    assert [frame.kind for frame in sent] == [Kind.RECORD, Kind.DONE]
+    assert unpack(sent[0].data) == left[0]
+    assert left[0].message.startswith("ValueError at tiny.py:")
+    assert "row 0" not in left[0].message
