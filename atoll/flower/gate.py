@@ -2,22 +2,20 @@
 
 Flower serves its three interfaces on one port. Two of them are for the operator: who reaches the
 Control API starts runs, and with them code, on the coordinator. So the public socket leads to the
-Fleet API alone.
+Fleet API alone, whose paths are listed here: nothing else gets through, however it is written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree
-from google.protobuf.message import DecodeError
+from atoll.flower.callers import Knows
+from atoll.flower.pushes import unfit
 
-from atoll.flower.engine import PART
-
-__all__ = ["BODY", "OBJECTS", "App", "gated"]
+__all__ = ["BODY", "UNKNOWN", "App", "gated"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -26,47 +24,73 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FLEET = "/v1/fleet/"
+PATHS = frozenset(
+    FLEET + name
+    for name in (
+        "register-node", "activate-node", "deactivate-node", "unregister-node",
+        "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
+        "push-object", "pull-object", "confirm-message-received",
+    )
+)  # fmt: skip
 BODY = 6 * 2**20
 """Bytes of one request: Flower sends what is larger in pieces of 5 MiB."""
-OBJECTS = PART // (5 * 2**20) + 16
-"""Objects of one message: its pieces, and the records that hold them."""
+UNKNOWN = 2**16
+"""Bytes of a request that are read before it is known whose it is."""
+WAIT, SLOWEST = 30.0, 20_000
+"""A request has so many seconds to come in, and one more for each so many bytes."""
 
 
-def gated(app: App, *, port: int, tell: Callable[[str], None]) -> App:
+def gated(app: App, *, port: int, knows: Knows | None, tell: Callable[[str], None]) -> App:
     """`app`, of which requests that come in by `port` reach only what sites need.
 
-    tell: hears of whoever was refused.
+    knows: whether headers are signed by a client's key.   tell: hears of whoever was refused.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["server"][1] != port:
+        if scope["type"] == "lifespan" or scope["server"][1] != port:
             await app(scope, receive, send)
             return
         who = (scope.get("client") or ("?",))[0]
+        if scope["type"] != "http":
+            tell(f"a connection of {who} for {scope['path'][:80]!r} is refused: no web sockets")
+            await send({"type": "websocket.close"})
+            return
         status, why = _refusal(scope)
-        if not status and scope["path"] == f"{FLEET}push-messages":
-            body = await _body(receive)
-            receive = _again(body, receive)
-            status, why = _oversized(body)
+        body = b""
+        if not status and knows is not None and _length(scope) > UNKNOWN:
+            known = await knows(scope["headers"])
+            status, why = (0, "") if known else (401, "a large request without a client's key")
+        if not status:
+            try:
+                body = await asyncio.wait_for(_body(receive), WAIT + _length(scope) / SLOWEST)
+            except TimeoutError:
+                status, why = 408, "it came in too slowly"
+            else:
+                status, why = unfit(scope["path"].removeprefix(FLEET), body)
         if status:
             tell(f"a request of {who} for {scope['path'][:80]!r} is refused: {why}")
             await _answer(send, status, why)
             return
-        await app(scope, receive, _watched(scope, send, who, tell))
+        await app(scope, _again(body, receive), _watched(scope, send, who, tell))
 
     return gate
 
 
 def _refusal(scope: Scope) -> tuple[int, str]:
     """A status above 0, and why, where a request is not for here."""
-    if not scope["path"].startswith(FLEET) or scope["method"] != "POST":
+    if scope["path"] not in PATHS or scope["method"] != "POST":
         return 404, "sites reach the Fleet API alone"
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    if len(lengths) != 1 or not lengths[0].isdigit():
+    cut = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+    if cut or len(lengths) != 1 or not lengths[0].isdigit():
         return 411, "its length is not told"
-    if int(lengths[0]) > BODY:
-        return 413, f"{int(lengths[0]):,} bytes in one request; at most {BODY:,} are read"
+    if len(lengths[0]) > 12 or _length(scope) > BODY:
+        return 413, f"{lengths[0][:20].decode()} bytes in one request; at most {BODY:,} are read"
     return 0, ""
+
+
+def _length(scope: Scope) -> int:
+    return next(int(value) for name, value in scope["headers"] if name == b"content-length")
 
 
 async def _body(receive: Receive) -> bytes:
@@ -88,30 +112,11 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _oversized(body: bytes) -> tuple[int, str]:
-    """Whether a reply announces more pieces than a message may have."""
-    try:
-        request = PushMessagesRequest.FromString(body)
-    except DecodeError:
-        return 400, "it is no message of Flower"
-    number = sum(_objects(tree, OBJECTS) for tree in request.message_object_trees)
-    if number > OBJECTS or len(request.messages_list) > 1:
-        return 413, f"a reply of more than {OBJECTS} pieces; one message holds {PART:,} bytes"
-    return 0, ""
-
-
-def _objects(tree: ObjectTree, most: int) -> int:
-    """Objects of a tree, counted to a little more than `most`."""
-    number, waiting = 0, [tree]
-    while waiting and number <= most:
-        number += 1
-        waiting.extend(waiting.pop().children)
-    return number
-
-
 async def _answer(send: Send, status: int, why: str) -> None:
     body = json.dumps({"detail": why}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    # What was not read is not taken for another request.
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)),
+               (b"connection", b"close")]  # fmt: skip
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

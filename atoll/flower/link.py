@@ -6,6 +6,7 @@ processes of this machine get there. Each line on standard output tells of someo
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -16,14 +17,20 @@ from importlib import import_module
 from typing import cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from atoll.flower.callers import signers_of
 from atoll.flower.engine import watch_parent
 from atoll.flower.gate import App, gated
 
 __all__ = ["main"]
 
 AGAIN = 60.0
-"""Seconds in which the same refusal is told once."""
+"""Seconds in which the same refusal is told once …"""
+MANY = 20
+"""… and no more than so many."""
+HURRY = 30.0
+"""Seconds that a connection has to say what it wants."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -48,12 +55,34 @@ def _listening(host: str, port: int) -> socket.socket:
     return found
 
 
+class _Prompt(HttpToolsProtocol):
+    """A connection on which nothing is asked for a while is closed, also in mid-word."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.late = self.loop.call_later(HURRY, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.late.cancel()
+        self.late = self.loop.call_later(HURRY, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        self.late.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.late.cancel()
+        super().connection_lost(exc)
+
+
 def _open_to(public: socket.socket, tell: Callable[[str], None]) -> None:
     """Have uvicorn, which Flower calls, serve on the public socket too, behind the gate."""
 
     def server(config: uvicorn.Config) -> uvicorn.Server:
-        app = cast(App, config.app)
-        config.app = gated(app, port=public.getsockname()[1], tell=tell)
+        app, port = cast(App, config.app), public.getsockname()[1]
+        config.app = gated(app, port=port, knows=signers_of(app), tell=tell)
+        config.http, config.ws = _Prompt, "none"
         made = uvicorn.Server(config)
         vars(made)["run"] = partial(made.run, [config.bind_socket(), public])
         return made
@@ -67,7 +96,10 @@ def _teller(descriptor: int) -> Callable[[str], None]:
 
     def tell(text: str) -> None:
         now = time.monotonic()
-        if now - told.get(text, -AGAIN) >= AGAIN:
+        for old in [one for one, at in told.items() if now - at >= AGAIN]:
+            del told[old]
+        # Strangers choose what stands here.
+        if text not in told and len(told) < MANY:
             told[text] = now
             os.write(descriptor, f"{text}\n".encode(errors="replace"))
 

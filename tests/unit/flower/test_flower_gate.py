@@ -1,0 +1,316 @@
+"""The public port, asked by raw bytes: what gets to the application behind it, and what does not.
+
+The application here answers each request with the path that it saw; in a federation it is Flower's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import (
+    generate_key_pairs,
+    public_key_to_bytes,
+    sign_message,
+)
+
+from atoll.flower import gate, link
+from atoll.flower.callers import signers_of
+from atoll.flower.gate import BODY, UNKNOWN, gated
+from atoll.flower.pushes import OBJECTS, RECORD, unfit
+
+RUN = "/v1/fleet/get-run"
+CONTROL = "/v1/control/start-run"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the path and how many bytes came."""
+    assert scope["type"] == "http"
+    number, more = 0, True
+    while more:
+        message = await receive()
+        number, more = number + len(message.get("body", b"")), message.get("more_body", False)
+    body = f"{scope['path']} {number}".encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def served(knows: Any = None) -> Iterator[tuple[int, int, list[str]]]:
+    """The application on a public and a private port, and what the gate tells."""
+    public, private, told = socket.socket(), socket.socket(), list[str]()
+    for one in (public, private):
+        one.bind(("127.0.0.1", 0))
+        one.listen(512)
+    port = public.getsockname()[1]
+    app = gated(application, port=port, knows=knows, tell=told.append)
+    config = uvicorn.Config(app, http=link._Prompt, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    running = Thread(target=lambda: asyncio.run(server.serve([public, private])))
+    running.start()
+    try:
+        yield port, private.getsockname()[1], told
+    finally:
+        server.should_exit = True
+        running.join(10)
+        public.close()
+        private.close()
+
+
+def said(port: int, raw: bytes, *, wait: float = 5.0) -> bytes:
+    """All that comes back until the other side ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as asked:
+        asked.sendall(raw)
+        found = b""
+        while piece := asked.recv(2**16):
+            found += piece
+        return found
+
+
+def request(path: str, *headers: str, method: str = "POST", body: bytes = b"",
+            version: str = "1.1") -> bytes:  # fmt: skip
+    lines = [f"{method} {path} HTTP/{version}", "Host: localhost", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def status(found: bytes) -> int:
+    return int(found.split(b" ", 2)[1])
+
+
+EMPTY = "Content-Length: 0"
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[int, int]]:
+    with served() as (public, private, _):
+        yield public, private
+
+
+def test_what_sites_need_gets_through_and_the_rest_only_on_the_private_port(
+    ports: tuple[int, int],
+) -> None:
+    public, private = ports
+    assert said(public, request(RUN, EMPTY)).endswith(b"\r\n\r\n/v1/fleet/get-run 0")
+    body = b"x" * BODY
+    length = f"Content-Length: {BODY}"
+    assert said(public, request(RUN, length, body=body)).endswith(b"/v1/fleet/get-run 6291456")
+    assert status(said(public, request(CONTROL, EMPTY))) == 404
+    assert said(private, request(CONTROL, EMPTY)).endswith(b"/v1/control/start-run 0")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        CONTROL, "/v1/runtime/acquire-task", "/health", "/docs", "/openapi.json", "/", "*",
+        "/v1/fleet/", "/v1/fleet/../control/start-run", "/v1/fleet/%2e%2e/control/start-run",
+        "/v1/fleet/..%2fcontrol/start-run", "/v1/fleet/%252e%252e/control/start-run",
+        "//v1/control/start-run", "//v1/fleet/get-run", "/v1//control/start-run",
+        "/v1/control%2fstart-run", "/v1%2fcontrol%2fstart-run", "/%76%31/control/start-run",
+        "/v1/fleet/get-run/../../control/start-run", "/v1/fleet/get-run%0a", "/v1/fleet/get-run%00",
+        "/v1/fleet/get-run%3f/v1/control/start-run", "/v1/fleet/get-run;/v1/control/start-run",
+        "/v1/fleet\\..\\control\\start-run", "/V1/Fleet/get-run", "/v1/fleet/get-run/",
+        "http://localhost/v1/control/start-run", "http://x:1/v1/fleet/../control/start-run",
+    ],
+)  # fmt: skip
+def test_no_other_path_gets_through(ports: tuple[int, int], path: str) -> None:
+    assert status(said(ports[0], request(path, EMPTY))) == 404
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (request(RUN, EMPTY, method="GET"), 404),
+        (request(RUN, EMPTY, method="PUT"), 404),
+        (request(CONTROL, EMPTY, "X-HTTP-Method-Override: POST", "X-Original-URL: " + RUN,
+                 "X-Forwarded-Prefix: /v1/fleet", "X-Forwarded-Host: localhost"), 404),
+        (request(CONTROL, EMPTY, version="1.0"), 404),
+        (b"GET /v1/control/start-run\r\n\r\n", 404),
+        (request(RUN, version="1.0"), 411),
+        (request(RUN), 411),
+        (request(RUN, "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 411),
+        (request(RUN, "Transfer-Encoding: chunked", EMPTY, body=b"0\r\n\r\n"), 400),
+        (request(RUN, EMPTY, "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), 400),
+        (request(RUN, "Content-Length: 4, 4", body=b"abcd"), 400),
+        (request(RUN, EMPTY, EMPTY), 400),
+        (request(RUN, "Content-Length: -1"), 400),
+        (request(RUN, "Content-Length: 0x10"), 400),
+        (request(RUN, f"Content-Length: {BODY + 1}"), 413),
+        (request(RUN, "Content-Length: 1" + 15 * "0"), 413),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+    ],
+)  # fmt: skip
+def test_other_forms_of_a_request_are_refused(
+    ports: tuple[int, int], raw: bytes, expected: int
+) -> None:
+    assert status(said(ports[0], raw)) == expected
+
+
+def test_an_upgrade_or_a_second_request_is_no_way_in(ports: tuple[int, int]) -> None:
+    upgrade = ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13",
+               "Upgrade: websocket")  # fmt: skip
+    for path in (RUN, CONTROL):
+        raw = request(path, *upgrade, method="GET").replace(b"close", b"Upgrade")
+        assert status(said(ports[0], raw)) == 404
+    h2c = request(CONTROL, "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA", EMPTY)
+    assert status(said(ports[0], h2c.replace(b"close", b"Upgrade, HTTP2-Settings"))) == 404
+    first, second = request(RUN, EMPTY), request(CONTROL, EMPTY)
+    both = said(ports[0], first.replace(b"close", b"keep-alive") + second)
+    assert b"/v1/fleet/get-run 0" in both
+    assert b" 404 " in both
+    # What stands in the body of a refused request is not read as the next one.
+    hidden = request(CONTROL, f"Content-Length: {BODY}").replace(b"close", b"keep-alive")
+    found = said(ports[0], hidden + request(RUN, EMPTY))
+    assert found.count(b"HTTP/1.1") == 1
+    assert status(found) == 404
+
+
+def test_a_web_socket_is_closed(ports: tuple[int, int]) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    scope = {"type": "websocket", "path": CONTROL, "server": ("::1", 9), "client": ("::1", 2)}
+    told: list[str] = []
+    asyncio.run(gated(application, port=9, knows=None, tell=told.append)(scope, receive, send))
+    assert sent == [{"type": "websocket.close"}]
+    assert told == [f"a connection of ::1 for {CONTROL!r} is refused: no web sockets"]
+
+
+def test_slow_connections_end_and_stop_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "HURRY", 1.0)
+    monkeypatch.setattr(gate, "WAIT", 1.0)
+    half = request(RUN, "Content-Length: 9", body=b"four")
+    with served() as (public, _, told):
+        slow = [socket.create_connection(("127.0.0.1", public), timeout=10) for _ in range(99)]
+        for number, one in enumerate(slow):
+            # Nothing, a part of a head, a head and a part of a body; after one that was answered.
+            one.sendall((b"", b"POST /v1/fl", half)[number % 3])
+        again = socket.create_connection(("127.0.0.1", public), timeout=10)
+        again.sendall(request(RUN, EMPTY).replace(b"close", b"keep-alive"))
+        heard = b""
+        while not heard.endswith(b"get-run 0"):
+            heard += again.recv(2**16)
+        again.sendall(b"POST /v1")
+        assert status(said(public, request(RUN, EMPTY))) == 200
+        ends = [_rest(one) for one in [*slow, again]]
+    assert {end for number, end in enumerate(ends) if number % 3 < 2} == {b""}
+    assert {status(end) for number, end in enumerate(ends) if number % 3 == 2} == {408}
+    assert told[-1].endswith("for '/v1/fleet/get-run' is refused: it came in too slowly")
+
+
+def _rest(one: socket.socket) -> bytes:
+    with one:
+        found = b""
+        while piece := one.recv(2**16):
+            found += piece
+        return found
+
+
+def test_only_a_clients_key_brings_much() -> None:
+    mine, theirs = generate_key_pairs(), generate_key_pairs()
+    held = public_key_to_bytes(mine[1])
+    known: Callable[[bytes], int | None] = {held: 7}.get
+    state = SimpleNamespace(
+        enable_supernode_auth=True,
+        linkstate_factory=SimpleNamespace(
+            state=lambda: SimpleNamespace(get_node_id_by_public_key=known)
+        ),
+    )
+    body = PushObjectRequest(object_content=b"ArrayChunk  1\x00" + b"x" * UNKNOWN)
+    raw = body.SerializeToString()
+    with served(signers_of(SimpleNamespace(state=state))) as (public, _, told):
+
+        def asked(key: Any, signer: Any, when: str = "2026-11-29T00:00:00", **more: str) -> int:
+            from base64 import b64encode
+
+            signature = b64encode(sign_message(signer[0], b"2026-11-29T00:00:00")).decode()
+            heads = {
+                FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key[1])).decode(),
+                FLEET_HTTP_SIGNATURE_HEADER: signature, TIMESTAMP_HEADER: when, **more,
+                "Content-Length": str(len(raw)),
+            }  # fmt: skip
+            lines = [f"{name}: {value}" for name, value in heads.items()]
+            return status(said(public, request("/v1/fleet/push-object", *lines, body=raw)))
+
+        assert asked(mine, mine) == 200
+        assert asked(mine, theirs) == 401
+        assert asked(theirs, theirs) == 401
+        assert asked(mine, mine, when="2026-11-29T00:00:01") == 401
+        assert asked(mine, mine, **{FLEET_HTTP_SIGNATURE_HEADER: "no base 64"}) == 401
+        plain = request("/v1/fleet/push-object", f"Content-Length: {len(raw)}", body=raw)
+        assert status(said(public, plain)) == 401
+    assert told[0].endswith("is refused: a large request without a client's key")
+
+
+def _push(**metadata: Any) -> bytes:
+    told = {"src_node_id": 7, "dst_node_id": 1, "reply_to_message_id": "m", **metadata}
+    return PushMessagesRequest(
+        node=Node(node_id=7), messages_list=[Message(metadata=Metadata(**told))],
+        message_object_trees=[ObjectTree(object_id="a")],
+    ).SerializeToString()  # fmt: skip
+
+
+def test_a_site_answers_and_asks_nobody() -> None:
+    assert unfit("push-messages", _push()) == (0, "")
+    assert unfit("push-messages", _push(src_node_id=8))[0] == 403
+    # As an instruction of the SuperLink, to another site or to itself.
+    assert unfit("push-messages", _push(src_node_id=1, dst_node_id=8))[0] == 403
+    assert unfit("push-messages", _push(reply_to_message_id=""))[0] == 403
+    assert unfit("push-messages", _push() + _push())[0] == 400
+    assert unfit("push-messages", b"")[0] == 400
+    assert unfit("push-messages", b"\xff" * 9)[0] == 400
+    assert unfit("pull-messages", b"\xff" * 9) == (0, "")
+
+
+def test_replies_are_bounded_in_number_and_kind_of_objects() -> None:
+    wide = ObjectTree(object_id="a", children=[ObjectTree(object_id=str(i)) for i in range(10**5)])
+    deep = ObjectTree(object_id="z")
+    for number in range(OBJECTS):
+        deep = ObjectTree(object_id=str(number), children=[deep])
+    for tree in (wide, deep):
+        request = PushMessagesRequest.FromString(_push())
+        request.message_object_trees[0].CopyFrom(tree)
+        assert unfit("push-messages", request.SerializeToString())[0] == 413
+
+    def kept(content: bytes) -> int:
+        return unfit("push-object", PushObjectRequest(object_content=content).SerializeToString())[
+            0
+        ]
+
+    assert kept(b"ArrayChunk  1\x00" + b"x" * RECORD) == 0
+    assert kept(b"ConfigRecord  1\x00" + b"x" * RECORD) == 413
+    assert kept(b"x" * RECORD) == 0
+
+
+def test_strangers_do_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(link.os, "write", lambda descriptor, text: written.append(text))
+    now = [0.0]
+    monkeypatch.setattr(link.time, "monotonic", lambda: now[0])
+    tell = link._teller(1)
+    for number in range(1000):
+        tell(f"a request for {number}")
+        tell("a request for 0")
+    assert len(written) == link.MANY
+    now[0] = link.AGAIN
+    tell("a request for 0")
+    assert written[-1] == b"a request for 0\n"
+    assert len(written) == link.MANY + 1
