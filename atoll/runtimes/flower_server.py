@@ -54,8 +54,9 @@ class Flower:
             if line.letter is None:
                 self._post.send(client, self._opener.letter, limit=self._opener.limit)
             elif line.done:
+                answer = line.path
                 self._post.forget([client])
-                why = self._opener.taken(client, list(frames_of(line.path)))
+                why = self._opener.taken(client, list(frames_of(answer)))
                 if why is None:
                     self._roster.add(client)
                 self._note(f"{client} " + (f"is refused: {why}" if why else "has joined"))
