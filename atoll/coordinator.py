@@ -35,8 +35,7 @@ from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer, Where
 from atoll.runtimes.flower_server import Flower
 from atoll.runtimes.gathering import Closing, Gathering, Opener
-from atoll.runtimes.letters import Letter
-from atoll.runtimes.mailbox import OPENING
+from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import frames_of

@@ -22,8 +22,8 @@ from atoll.frames import Frame, Kind
 from atoll.policy import check_now, check_reply, paused, released, told, told_error
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.inprocess import InProcess
-from atoll.runtimes.letters import frames_in
-from atoll.runtimes.mailbox import OPENING, Mailbox, Received
+from atoll.runtimes.letters import OPENING, frames_in
+from atoll.runtimes.mailbox import Mailbox, Received
 from atoll.runtimes.messages import read
 from atoll.runtimes.store import disk_store
 

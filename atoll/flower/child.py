@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,8 @@ __all__ = ["Child", "Watch"]
 
 TAIL = 2000
 """Bytes at the end of a log in which the last words stand."""
-
-
+PAINT = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours, which Flower gives its lines."""
 LASTS = 30.0
 """Seconds that processes have to last, or they are started again more and more slowly."""
 LONGEST = 10.0
@@ -90,7 +91,7 @@ class Child:
         with self._log.open("rb") as log:
             log.seek(-min(TAIL, self._log.stat().st_size), os.SEEK_END)
             lines = log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"see {self._log}"
+        return PAINT.sub("", lines[-1]) if lines else f"see {self._log}"
 
     def _listen(self) -> None:
         stdout = self._process.stdout

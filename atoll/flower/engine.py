@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 import time
@@ -12,7 +13,16 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-__all__ = ["PART", "command", "environment", "free_port", "patiently", "pipes", "watch_parent"]
+__all__ = [
+    "PART",
+    "command",
+    "end_with",
+    "environment",
+    "free_port",
+    "patiently",
+    "pipes",
+    "watch_parent",
+]
 
 T = TypeVar("T")
 
@@ -68,6 +78,18 @@ def watch_parent() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
+        os._exit(0)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def end_with(descriptor: int) -> None:
+    """End this process when nobody holds the other end of a pipe, which others read."""
+
+    def watch() -> None:
+        found = select.poll()
+        found.register(descriptor, 0)
+        found.poll()
         os._exit(0)
 
     Thread(target=watch, daemon=True).start()

@@ -12,7 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from atoll.flower.callers import Knows
+from atoll.flower.callers import Callers
 from atoll.flower.pushes import unfit
 
 __all__ = ["BODY", "UNKNOWN", "App", "gated"]
@@ -40,10 +40,10 @@ WAIT, SLOWEST = 30.0, 20_000
 """A request has so many seconds to come in, and one more for each so many bytes."""
 
 
-def gated(app: App, *, port: int, knows: Knows | None, tell: Callable[[str], None]) -> App:
+def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None]) -> App:
     """`app`, of which requests that come in by `port` reach only what sites need.
 
-    knows: whether headers are signed by a client's key.   tell: hears of whoever was refused.
+    callers: who may connect.   tell: hears of whoever was refused.
     """
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,10 +55,13 @@ def gated(app: App, *, port: int, knows: Knows | None, tell: Callable[[str], Non
             tell(f"a connection of {who} for {scope['path'][:80]!r} is refused: no web sockets")
             await send({"type": "websocket.close"})
             return
-        status, why = _refusal(scope)
-        body = b""
-        if not status and knows is not None and _length(scope) > UNKNOWN:
-            known = await knows(scope["headers"])
+        body, (status, why) = b"", _refusal(scope)
+        if not status and not await callers.are_told():
+            # A site that was quicker than the operator tries again.
+            await _answer(send, 503, "the server is starting")
+            return
+        if not status and callers.have_keys and _length(scope) > UNKNOWN:
+            known = await callers.signed(scope["headers"])
             status, why = (0, "") if known else (401, "a large request without a client's key")
         if not status:
             try:

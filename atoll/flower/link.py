@@ -19,7 +19,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from atoll.flower.callers import signers_of
+from atoll.flower.callers import Callers
 from atoll.flower.engine import watch_parent
 from atoll.flower.gate import App, gated
 
@@ -81,7 +81,7 @@ def _open_to(public: socket.socket, tell: Callable[[str], None]) -> None:
 
     def server(config: uvicorn.Config) -> uvicorn.Server:
         app, port = cast(App, config.app), public.getsockname()[1]
-        config.app = gated(app, port=port, knows=signers_of(app), tell=tell)
+        config.app = gated(app, port=port, callers=Callers(app), tell=tell)
         config.http, config.ws = _Prompt, "none"
         made = uvicorn.Server(config)
         vars(made)["run"] = partial(made.run, [config.bind_socket(), public])

@@ -18,7 +18,7 @@ from flwr.supernode.runtime.run_clientapp import (
 )
 
 from atoll.errors import PayloadError
-from atoll.flower.engine import PART, pipes
+from atoll.flower.engine import PART, end_with, pipes
 from atoll.flower.message import content_of, data_of
 from atoll.flower.options import Relay
 from atoll.flower.tasks import claims, working
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """Relay until the process that started this one ends."""
     relay = Relay.model_validate_json(arguments[0])
     incoming, outgoing = pipes()
+    end_with(incoming)
     for number, token in enumerate(claims(relay, TaskType.CLIENT_APP), start=1):
         try:
             _relayed(relay, token, number, (incoming, outgoing))

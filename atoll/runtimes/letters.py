@@ -21,6 +21,7 @@ from atoll.runtimes.messages import Count, read
 
 __all__ = [
     "INLINE",
+    "OPENING",
     "PATIENCE",
     "PIECE",
     "Answer",
@@ -32,6 +33,8 @@ __all__ = [
     "unpacked",
 ]
 
+OPENING = "opening"
+"""Letters whose names begin so are for a process that does not know the federation yet."""
 PIECE = 60 * 2**20
 """Bytes of a letter in one message."""
 INLINE = 2**22

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from atoll.errors import PayloadError
-from atoll.runtimes.letters import PIECE, Answer, Call, Letter, packed, pieces_of
+from atoll.runtimes.letters import OPENING, PIECE, Answer, Call, Letter, packed, pieces_of
 
 __all__ = ["Line", "Sent"]
 
@@ -84,12 +84,13 @@ class Line:
         self.node, self.since = node, since
 
     def send(self, letter: Letter, *, limit: int) -> None:
-        """Begin with a letter; an answer to it that is in the spool already counts."""
+        """Begin with a letter; an answer in the spool counts, unless it opened a process."""
         self.letter, self.limit, self.state = letter, limit, "asked"
         self._missing, self._size, self._digest = set(range(letter.pieces)), 0, ""
         self._wanted, self._answer, self.unopened = set(), None, False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
-        if self.path.is_file() and self.path.with_name("of").read_text() == letter.digest:
+        kept = self.path.is_file() and not letter.name.startswith(OPENING)
+        if kept and self.path.with_name("of").read_text() == letter.digest:
             self._answer = self.path
 
     def due(self) -> tuple[Call, bytes] | None:
@@ -123,12 +124,14 @@ class Line:
         Raises:
             PayloadError: one that does not hold what it says, or more than is taken.
         """
-        self._sent.pop(tag, None)
+        sent = self._sent.pop(tag, None)
         self.heard = monotonic()
         if answer.session != self.session:
             self.session = answer.session
         if self.letter is None or answer.letter != self.letter.name or self.done:
             return
+        if sent is None or sent.call.digest != self.letter.digest:
+            return  # a late answer to what was asked before
         self.state, self.unopened = answer.state, answer.state == "unopened"
         self._missing = set(answer.missing) if answer.state == "incomplete" else set()
         if answer.state != "done":

@@ -18,6 +18,7 @@ from atoll.errors import PayloadError
 from atoll.frames import Frame, head_of
 from atoll.runtimes.letters import (
     INLINE,
+    OPENING,
     PATIENCE,
     PIECE,
     Answer,
@@ -27,10 +28,8 @@ from atoll.runtimes.letters import (
     unpacked,
 )
 
-__all__ = ["OPENING", "Mailbox", "Received"]
+__all__ = ["Mailbox", "Received"]
 
-OPENING = "opening"
-"""Letters whose names begin so are for a process that does not know the federation yet."""
 KEPT = 4
 """Answers that are kept, for a server that asks again."""
 DIGEST = 64

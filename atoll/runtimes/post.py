@@ -13,9 +13,8 @@ from time import monotonic
 from atoll.errors import PayloadError
 from atoll.flower.coordinator import Coordinator, Place
 from atoll.frames import Frame, Kind
-from atoll.runtimes.letters import INLINE, Answer, Call, Letter, packed, unpacked
+from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter, packed, unpacked
 from atoll.runtimes.lines import Line
-from atoll.runtimes.mailbox import OPENING
 
 __all__ = ["Post"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
 from types import SimpleNamespace
@@ -27,12 +27,13 @@ from flwr.supercore.primitives.asymmetric import (
 )
 
 from atoll.flower import gate, link
-from atoll.flower.callers import signers_of
+from atoll.flower.callers import Callers
 from atoll.flower.gate import BODY, UNKNOWN, gated
 from atoll.flower.pushes import OBJECTS, RECORD, unfit
 
 RUN = "/v1/fleet/get-run"
 CONTROL = "/v1/control/start-run"
+INSECURE = SimpleNamespace(enable_supernode_auth=False)
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -49,14 +50,15 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def served(knows: Any = None) -> Iterator[tuple[int, int, list[str]]]:
+def served(state: Any = None) -> Iterator[tuple[int, int, list[str]]]:
     """The application on a public and a private port, and what the gate tells."""
     public, private, told = socket.socket(), socket.socket(), list[str]()
     for one in (public, private):
         one.bind(("127.0.0.1", 0))
         one.listen(512)
     port = public.getsockname()[1]
-    app = gated(application, port=port, knows=knows, tell=told.append)
+    callers = Callers(SimpleNamespace(state=state or INSECURE))
+    app = gated(application, port=port, callers=callers, tell=told.append)
     config = uvicorn.Config(app, http=link._Prompt, ws="none", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     running = Thread(target=lambda: asyncio.run(server.serve([public, private])))
@@ -189,7 +191,8 @@ def test_a_web_socket_is_closed(ports: tuple[int, int]) -> None:
 
     scope = {"type": "websocket", "path": CONTROL, "server": ("::1", 9), "client": ("::1", 2)}
     told: list[str] = []
-    asyncio.run(gated(application, port=9, knows=None, tell=told.append)(scope, receive, send))
+    callers = Callers(SimpleNamespace(state=INSECURE))
+    asyncio.run(gated(application, port=9, callers=callers, tell=told.append)(scope, receive, send))
     assert sent == [{"type": "websocket.close"}]
     assert told == [f"a connection of ::1 for {CONTROL!r} is refused: no web sockets"]
 
@@ -227,16 +230,13 @@ def _rest(one: socket.socket) -> bytes:
 def test_only_a_clients_key_brings_much() -> None:
     mine, theirs = generate_key_pairs(), generate_key_pairs()
     held = public_key_to_bytes(mine[1])
-    known: Callable[[bytes], int | None] = {held: 7}.get
-    state = SimpleNamespace(
-        enable_supernode_auth=True,
-        linkstate_factory=SimpleNamespace(
-            state=lambda: SimpleNamespace(get_node_id_by_public_key=known)
-        ),
-    )
+    known: dict[bytes, int] = {}
+    kept = SimpleNamespace(get_node_id_by_public_key=known.get, get_node_info=lambda: list(known))
+    factory = SimpleNamespace(state=lambda: kept)
+    state = SimpleNamespace(enable_supernode_auth=True, linkstate_factory=factory)
     body = PushObjectRequest(object_content=b"ArrayChunk  1\x00" + b"x" * UNKNOWN)
     raw = body.SerializeToString()
-    with served(signers_of(SimpleNamespace(state=state))) as (public, _, told):
+    with served(state) as (public, _, told):
 
         def asked(key: Any, signer: Any, when: str = "2026-11-29T00:00:00", **more: str) -> int:
             from base64 import b64encode
@@ -250,6 +250,9 @@ def test_only_a_clients_key_brings_much() -> None:
             lines = [f"{name}: {value}" for name, value in heads.items()]
             return status(said(public, request("/v1/fleet/push-object", *lines, body=raw)))
 
+        # Nobody was admitted yet: not refused, but to come again.
+        assert asked(mine, mine) == 503
+        known[held] = 7
         assert asked(mine, mine) == 200
         assert asked(mine, theirs) == 401
         assert asked(theirs, theirs) == 401
