@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import typer
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from atoll.egress.record import Egress
     from atoll.experiment.joining import Place
     from atoll.flower.site import Connection
-    from atoll.flower.site import Site as Engine
 
 __all__ = ["client", "take_part"]
 
@@ -127,20 +124,9 @@ def _serve(place: Place, connection: Connection, egress: Egress | None) -> None:
     site = Site(place, egress, note)
     mailbox = Mailbox(place.state, place.name, site.knows)
     engine = Engine(connection, place.state, mailbox.take)
-    engine.start()
-    Thread(target=_kept_up, args=(engine,), daemon=True).start()
     note(f"{place.name}: connecting to {connection.server}")
+    engine.keep_up(note)
     try:
         site.work(mailbox)
     finally:
         engine.close()
-
-
-def _kept_up(engine: Engine) -> None:
-    """Connect again where the connection has ended."""
-    while True:
-        why = engine.gone()
-        if why is not None:
-            note(f"the connection's {why}; connecting again")
-            engine.start()
-        time.sleep(0.5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from atoll.flower.child import Child, Watch
 from atoll.flower.engine import environment, free_port
@@ -14,6 +16,10 @@ from atoll.flower.options import Relay
 from atoll.frames import Frame, Kind
 
 __all__ = ["Connection", "Site"]
+
+
+LOOK = 0.5
+"""Seconds between two looks at whether the connection is there."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,17 @@ class Site:
         for child in self._children:
             child.close()
         self._children = ()
+
+    def keep_up(self, note: Callable[[str], None]) -> None:
+        """Begin, and connect again where the connection has ended, in a thread of its own."""
+
+        def watch() -> None:
+            while True:
+                why = self.gone()
+                if why is not None:
+                    note(f"the connection's {why}; connecting again")
+                    self.start()
+                time.sleep(LOOK)
+
+        self.start()
+        Thread(target=watch, daemon=True).start()

@@ -1,0 +1,164 @@
+"""Rounds over the network, ours beside plain Flower's: `python -m benchmarks.deployment`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atoll.flower.engine import environment, free_port
+from benchmarks.common import SCRATCH, markdown, write_result
+from benchmarks.deployment.plain import write_app
+from benchmarks.deployment.watch import loopback, watched
+
+CASES = [(1, 2), (1, 4), (1, 8), (10, 2), (10, 4), (10, 8), (100, 2)]
+MILLION = 10**6
+LIMIT = 1200.0
+
+
+def main() -> None:
+    """Measure the cases, ours and plain in turn, and write the result."""
+    parser = argparse.ArgumentParser("benchmarks.deployment")
+    parser.add_argument("--cases", default=",".join(f"{v}x{n}" for v, n in CASES),
+                        help="millions of values x clients")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--arms", default="ours,plain")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for case in options.cases.split(","):
+        values, clients = map(int, case.split("x"))
+        for arm in options.arms.split(","):
+            rows.append(_measured(arm, values, clients, options.rounds))
+            print(json.dumps(rows[-1]), flush=True)
+    write_result(Path(__file__).parent, "deployment", {"rounds": options.rounds, "rows": rows})
+    print(markdown(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+def _measured(arm: str, values: int, clients: int, rounds: int) -> dict[str, Any]:
+    folder = SCRATCH / "deployment"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    port, names = free_port(), [f"site-{i}" for i in range(clients)]
+    subprocess.run(
+        [sys.executable, "-m", "atoll", "certs", "init", str(folder / "fed"), "--server",
+         "localhost", "--clients", ",".join(names)], check=True, capture_output=True,
+    )  # fmt: skip
+    start = _ours if arm == "ours" else _plain
+    rounds_file = folder / "rounds.jsonl"
+    processes = start(folder, port, names, values * MILLION, rounds)
+    groups = {"server": _serves, "SuperLink": _links}
+    try:
+        with watched(groups, os.getpid()) as peaks:
+            marks, moved = _watch(rounds_file, rounds, processes)
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in processes:
+            process.wait()
+    seconds = [b - a for a, b in itertools.pairwise(marks)]
+    payload = 4 * values * MILLION / 1e6
+    return {
+        "arm": arm, "values (M)": values, "clients": clients,
+        "s a round": round(statistics.median(seconds), 2),
+        "loopback MB a round": round(moved / (len(marks) - 1) / 1e6, 1),
+        "x payload": round(moved / (len(marks) - 1) / 1e6 / (payload * clients), 2),
+        "server + SuperLink MB": round(peaks["server"] + peaks["SuperLink"]),
+        "of it the SuperLink": round(peaks["SuperLink"]),
+    }  # fmt: skip
+
+
+def _watch(
+    path: Path, rounds: int, processes: Sequence[subprocess.Popen[bytes]]
+) -> tuple[list[float], int]:
+    """The moments at which rounds ended, from the first on, and bytes in between."""
+    begun, end = None, time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        text = path.read_text() if path.exists() else ""
+        found = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        ended = [one["time"] for one in found if one["round"] != "end" and one["round"] >= 1]
+        if ended and begun is None:
+            begun = loopback()
+        if len(ended) >= rounds:
+            return ended, loopback() - (begun or 0)
+        dead = [process for process in processes if process.poll() not in (None, 0)]
+        if dead:
+            raise SystemExit(f"a process ended with {dead[0].returncode}; see {path.parent}")
+        time.sleep(0.05)
+    raise SystemExit(f"no {rounds} rounds in {LIMIT:.0f} s; see {path.parent}")
+
+
+def _serves(words: Sequence[str]) -> bool:
+    line = " ".join(words)
+    return any(part in line for part in ("deployment.ours_server", "atoll.flower.grid",
+                                         "flwr-serverapp"))  # fmt: skip
+
+
+def _links(words: Sequence[str]) -> bool:
+    line = " ".join(words)
+    return "atoll.flower.link" in line or "flower-superlink" in line
+
+
+def _ours(
+    folder: Path, port: int, names: Sequence[str], values: int, rounds: int
+) -> list[subprocess.Popen[bytes]]:
+    certs = folder / "fed"
+    server = _started(folder, "server", [
+        sys.executable, "-m", "benchmarks.deployment.ours_server", str(values), str(rounds + 0),
+        str(port), str(certs / "server"), str(folder / "post"),
+    ], out=folder / "rounds.jsonl")  # fmt: skip
+    sites = _started(folder, "sites", [
+        sys.executable, "-m", "benchmarks.deployment.ours_sites", str(port), str(certs), *names,
+    ])  # fmt: skip
+    return [server, sites]
+
+
+def _plain(
+    folder: Path, port: int, names: Sequence[str], values: int, rounds: int
+) -> list[subprocess.Popen[bytes]]:
+    certs, home = folder / "fed", folder / "home"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "localhost:{port}"\n'
+        f'root-certificates = "{certs / "server" / "ca.pem"}"\n'
+    )
+    app = write_app(folder, values, rounds, len(names))
+    tls = ["--ssl-ca-certfile", str(certs / "server" / "ca.pem"), "--ssl-certfile",
+           str(certs / "server" / "server.pem"), "--ssl-keyfile",
+           str(certs / "server" / "server.key")]  # fmt: skip
+    link = _started(folder, "link", ["flower-superlink", "--host", "127.0.0.1", "--port", str(port),
+                    "--disable-runtime-dependency-installation", *tls])  # fmt: skip
+    time.sleep(4)
+    found = [link]
+    for name in names:
+        found.append(_started(folder, name, [
+            "flower-supernode", "--superlink", f"localhost:{port}", "--root-certificates",
+            str(certs / name / "ca.pem"), "--port", str(free_port()),
+        ]))  # fmt: skip
+    time.sleep(3)
+    subprocess.run(["flwr", "run", str(app), "here"], check=True, capture_output=True,
+                   env=environment(home))  # fmt: skip
+    return found
+
+
+def _started(
+    folder: Path, name: str, command: Sequence[str], out: Path | None = None
+) -> subprocess.Popen[bytes]:
+    home = folder / "home"
+    env = {**environment(home), "OMP_NUM_THREADS": "1"}
+    with (folder / f"{name}.log").open("wb") as log, (out or Path(os.devnull)).open("wb") as stdout:
+        return subprocess.Popen(command, env=env, stdout=stdout if out else log, stderr=log,
+                                process_group=0)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
