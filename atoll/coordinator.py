@@ -34,7 +34,7 @@ from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer, Where
 from atoll.runtimes.flower_server import Flower
-from atoll.runtimes.gathering import Closing, Gathering, Opener
+from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
@@ -117,7 +117,7 @@ def _offers(loaded: Loaded, post: Post, run: str, observer: Observer) -> dict[st
     quorum = max(federation.min_clients, federation.clients_per_round or 0)
     gathering = Gathering(
         post, lambda client, attempt: letter, None, Closing(quorum, federation.grace),
-        limit=LIMIT, note=observer.note,
+        bounds=Bounds(LIMIT), note=observer.note,
     )  # fmt: skip
     found = gathering.run("opening", sorted(post.lines))
     offers: dict[str, Offer] = {}

@@ -134,7 +134,7 @@ def umask() -> int:
     return mask
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole."""
 
     def write(partial: Path) -> None:

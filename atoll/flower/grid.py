@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str]) -> None:
         _relayed(grid, operator, arrived, outgoing)
 
 
-def _listening(descriptor: int) -> SimpleQueue[Frame | None]:
-    arrived: SimpleQueue[Frame | None] = SimpleQueue()
+def _listening(descriptor: int) -> Queue[Frame | None]:
+    arrived: Queue[Frame | None] = Queue(maxsize=2)
 
     def listen() -> None:
         while (frame := read_frame(descriptor, limit=2 * PART)) is not None:
@@ -78,7 +78,7 @@ def _listening(descriptor: int) -> SimpleQueue[Frame | None]:
 
 
 def _relayed(
-    grid: HttpGrid, operator: Operator, arrived: SimpleQueue[Frame | None], outgoing: int
+    grid: HttpGrid, operator: Operator, arrived: Queue[Frame | None], outgoing: int
 ) -> None:
     """Push what is to be sent, and pull what came back."""
     awaited: dict[str, int] = {}
@@ -100,7 +100,7 @@ def _relayed(
                 write_frame(outgoing, Frame(Kind.NEWS, 0, nodes))
 
 
-def _waiting(arrived: SimpleQueue[Frame | None], seconds: float) -> Iterator[Frame | None]:
+def _waiting(arrived: Queue[Frame | None], seconds: float) -> Iterator[Frame | None]:
     """What has arrived, waited for a little."""
     try:
         yield arrived.get(timeout=seconds)
@@ -113,7 +113,7 @@ def _waiting(arrived: SimpleQueue[Frame | None], seconds: float) -> Iterator[Fra
 def _pushed(grid: HttpGrid, frame: Frame, outgoing: int) -> dict[str, int]:
     """Send one message; at once an answer where it could not be sent."""
     (node,) = HEAD.unpack_from(frame.data)
-    message = Message(content_of(frame.data[HEAD.size :]), node, MESSAGE, ttl=LIFE)
+    message = Message(content_of(memoryview(frame.data)[HEAD.size :]), node, MESSAGE, ttl=LIFE)
     try:
         found = [one for one in grid.push_messages([message]) if one]
         why = "the SuperLink did not take it"

@@ -13,13 +13,14 @@ NAME = "atoll"
 SIZE = struct.Struct("<I")
 
 
-def content_of(data: bytes) -> RecordDict:
+def content_of(data: bytes | memoryview) -> RecordDict:
     """A message's head as a record, and its body as an array, which Flower sends in pieces.
 
     A body that goes to many clients is stored once: its pieces are known by their content.
     """
     (size,) = SIZE.unpack_from(data)
-    head, body = data[SIZE.size : SIZE.size + size], data[SIZE.size + size :]
+    view = memoryview(data)
+    head, body = bytes(view[SIZE.size : SIZE.size + size]), bytes(view[SIZE.size + size :])
     array = Array(dtype="uint8", shape=(len(body),), stype="bytes", data=body)
     return RecordDict({"head": ConfigRecord({NAME: head}), "body": ArrayRecord({NAME: array})})
 
@@ -34,4 +35,4 @@ def data_of(message: Message) -> bytes | None:
     head, body = heads["head"].get(NAME), bodies["body"][NAME].data
     if not isinstance(head, bytes):
         return None
-    return SIZE.pack(len(head)) + head + bytes(body)
+    return b"".join((SIZE.pack(len(head)), head, body))

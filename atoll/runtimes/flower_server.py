@@ -12,7 +12,7 @@ from atoll.core.wire import unpack
 from atoll.errors import PayloadError
 from atoll.frames import Frame, Kind
 from atoll.runtimes.asking import Asking
-from atoll.runtimes.gathering import Closing, Gathering, Opener
+from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import Gathered, frames_of, journal, journalled
@@ -74,9 +74,10 @@ class Flower:
         if found is None:
             found = self._gathered(tasks, clients, name)
             journal(folder, found)
+        limit = self._bounds(tasks).limit
         for client in clients:
             if client in found.answers:
-                yield from _answers(found.answers[client], client, len(tasks), self._limit(tasks))
+                yield from _answers(found.answers[client], client, len(tasks), limit)
             else:
                 kind, why = found.failures[client]
                 yield from (Failure(client, kind, why) for _ in tasks)
@@ -104,7 +105,7 @@ class Flower:
         letters = self._letters(tasks, name)
         gathering = Gathering(
             self._post, letters, self._opener, self._closing,
-            limit=self._limit(tasks), note=self._note,
+            bounds=self._bounds(tasks), note=self._note,
         )  # fmt: skip
         what = f"round {tasks[0].context.round}: {', '.join(task.algorithm for task in tasks)}"
         return gathering.run(what, clients)
@@ -120,14 +121,14 @@ class Flower:
 
         return letter
 
-    def _limit(self, tasks: Sequence[Task]) -> int:
-        """Bytes of the largest answer that could be right."""
-        most = 0
+    def _bounds(self, tasks: Sequence[Task]) -> Bounds:
+        """How large an answer is that could be right."""
+        values = 0
         for task in tasks:
             client = task.context.cohort[0] if task.context.cohort else ""
             like = self._algorithms[task.algorithm].client.template(task.broadcast(client))
-            most += 2 * payload_nbytes(like) + ROOM
-        return most
+            values += payload_nbytes(like)
+        return Bounds(2 * values + len(tasks) * ROOM, values)
 
 
 def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:

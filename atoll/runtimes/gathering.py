@@ -12,7 +12,7 @@ from atoll.runtimes.post import Post
 from atoll.runtimes.spool import Gathered, failure_in, frames_of
 from atoll.words import listed
 
-__all__ = ["Closing", "Gathering", "Opener"]
+__all__ = ["Bounds", "Closing", "Gathering", "Opener"]
 
 STEP = 0.5
 TELL = 10.0
@@ -41,10 +41,18 @@ class Opener:
     limit: int = 2**24
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Bytes of an answer: the most that are taken, and how many are likely."""
+
+    limit: int
+    likely: int = 0
+
+
 class Gathering:
     """A question, from its letters to the set of its answers.
 
-    letter: (client, attempt) -> what it is sent.   limit: bytes of the largest answer.
+    letter: (client, attempt) -> what it is sent.
     what: the question, for people.   note: hears every few seconds what is waited for.
     """
 
@@ -55,11 +63,11 @@ class Gathering:
         opener: Opener | None,
         closing: Closing,
         *,
-        limit: int,
+        bounds: Bounds,
         note: Callable[[str], None],
     ) -> None:
         self._post, self._letter, self._opener, self._closing = post, letter, opener, closing
-        self._limit, self._note = limit, note
+        self._bounds, self._note = bounds, note
         self._found = Gathered()
         self._attempts: dict[str, int] = {}
         self._failed: dict[str, float] = {}
@@ -86,7 +94,8 @@ class Gathering:
         self._attempts[client] = attempt
         self._found.failures.pop(client, None)
         if client in self._post.lines:
-            self._post.send(client, self._letter(client, attempt), limit=self._limit)
+            letter, bounds = self._letter(client, attempt), self._bounds
+            self._post.send(client, letter, limit=bounds.limit, likely=bounds.likely)
 
     def _waiting(self, clients: Sequence[str]) -> list[str]:
         found = self._found

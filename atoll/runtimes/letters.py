@@ -109,16 +109,16 @@ class Letter:
         """How many messages it travels in."""
         return pieces_of(self.size)
 
-    def piece(self, number: int) -> bytes:
-        """The bytes of one of them."""
+    def piece(self, number: int) -> list[bytes]:
+        """The bytes of one of them, in parts."""
         start, end, at = number * PIECE, (number + 1) * PIECE, 0
         found: list[bytes] = []
         for part in self.parts:
             low, high = max(start - at, 0), min(end - at, len(part))
             if low < high:
-                found.append(part[low:high])
+                found.append(part if high - low == len(part) else part[low:high])
             at += len(part)
-        return b"".join(found)
+        return found
 
 
 def pieces_of(size: int) -> int:
@@ -126,13 +126,17 @@ def pieces_of(size: int) -> int:
     return max(1, -(-size // PIECE))
 
 
-def packed(head: BaseModel, body: bytes = b"") -> bytes:
-    """A message: its head as JSON, and the bytes that come with it."""
+def packed(head: BaseModel, body: Sequence[bytes] = (), *, before: bytes = b"") -> bytes:
+    """A message: its head as JSON, and the bytes that come with it.
+
+    before: what a relay is told first.
+    """
     told = head.model_dump_json(exclude_defaults=True).encode()
-    return SIZE.pack(len(told)) + told + body
+    # One copy: a piece is large.
+    return b"".join((before, SIZE.pack(len(told)), told, *body))
 
 
-def unpacked(kind: type[Head], data: bytes) -> tuple[Head, bytes]:
+def unpacked(kind: type[Head], data: bytes | memoryview) -> tuple[Head, memoryview]:
     """A message's head and body.
 
     Raises:
@@ -141,7 +145,8 @@ def unpacked(kind: type[Head], data: bytes) -> tuple[Head, bytes]:
     size = SIZE.unpack_from(data)[0] if len(data) >= SIZE.size else len(data)
     if SIZE.size + size > len(data):
         raise PayloadError("a message came that is cut off")
-    return read(kind, data[SIZE.size : SIZE.size + size]), data[SIZE.size + size :]
+    view = memoryview(data)
+    return read(kind, bytes(view[SIZE.size : SIZE.size + size])), view[SIZE.size + size :]
 
 
 def frames_in(data: bytes, *, kinds: Sequence[Kind]) -> Iterator[Frame]:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from atoll.errors import PayloadError
-from atoll.runtimes.letters import OPENING, PIECE, Answer, Call, Letter, packed, pieces_of
+from atoll.runtimes.letters import INLINE, OPENING, PIECE, Answer, Call, Letter, pieces_of
 
 __all__ = ["Line", "Sent"]
 
@@ -46,6 +46,7 @@ class Line:
     session: str = ""
     letter: Letter | None = None
     limit: int = 0
+    likely: int = 0
     unopened: bool = False
     heard: float = field(default_factory=monotonic)
     state: str = ""
@@ -68,9 +69,9 @@ class Line:
         return self.letter is not None and self._answer is not None
 
     @property
-    def expects(self) -> int:
-        """Bytes of the answer, as far as they were announced."""
-        return self._size
+    def large(self) -> bool:
+        """Whether the answer is too large to come along unasked."""
+        return max(self._size, self.likely) > INLINE
 
     @property
     def fetching(self) -> int:
@@ -83,9 +84,12 @@ class Line:
             self._sent.clear()
         self.node, self.since = node, since
 
-    def send(self, letter: Letter, *, limit: int) -> None:
-        """Begin with a letter; an answer in the spool counts, unless it opened a process."""
-        self.letter, self.limit, self.state = letter, limit, "asked"
+    def send(self, letter: Letter, *, limit: int, likely: int = 0) -> None:
+        """Begin with a letter; an answer in the spool counts, unless it opened a process.
+
+        likely: bytes of the answer, as far as they can be known.
+        """
+        self.letter, self.limit, self.likely, self.state = letter, limit, likely, "asked"
         self._missing, self._size, self._digest = set(range(letter.pieces)), 0, ""
         self._wanted, self._answer, self.unopened = set(), None, False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
@@ -93,7 +97,7 @@ class Line:
         if kept and self.path.with_name("of").read_text() == letter.digest:
             self._answer = self.path
 
-    def due(self) -> tuple[Call, bytes] | None:
+    def due(self) -> tuple[Call, list[bytes]] | None:
         """The next message to send, if there is one now."""
         if self.node is None or self.letter is None or self.done or self.unopened:
             return None
@@ -108,7 +112,13 @@ class Line:
         pieces, wanted = sorted(self._missing - going), sorted(self._wanted - fetching)
         if pieces:
             return self._call(piece=pieces[0])
-        return self._call(fetch=wanted[0]) if wanted else self._call()
+        if wanted:
+            return self._call(fetch=wanted[0])
+        if self._size:
+            # All of it is on its way; one more message keeps the client awake for what comes next.
+            return None if len(self._sent) > 1 else self._call()
+        # A large answer does not come unasked: what waits at the door asks for its beginning.
+        return self._call(fetch=0 if self.large and 0 not in fetching else None)
 
     def went(self, tag: int, call: Call, nbytes: int) -> None:
         """A message is on its way, under a number by which its answer is known."""
@@ -118,7 +128,7 @@ class Line:
         """A message has no answer."""
         self._sent.pop(tag, None)
 
-    def take(self, tag: int, answer: Answer, body: bytes) -> None:
+    def take(self, tag: int, answer: Answer, body: memoryview) -> None:
         """An answer to a message.
 
         Raises:
@@ -126,8 +136,7 @@ class Line:
         """
         sent = self._sent.pop(tag, None)
         self.heard = monotonic()
-        if answer.session != self.session:
-            self.session = answer.session
+        self.session = answer.session
         if self.letter is None or answer.letter != self.letter.name or self.done:
             return
         if sent is None or sent.call.digest != self.letter.digest:
@@ -151,13 +160,9 @@ class Line:
             self._size, self._digest = answer.size, answer.digest or ""
             self._wanted = set(range(pieces_of(answer.size)))
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.unlink(missing_ok=True)
+            self.path.with_name("part").unlink(missing_ok=True)
 
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name("part")
-
-    def _keep(self, piece: int, body: bytes) -> None:
+    def _keep(self, piece: int, body: memoryview) -> None:
         number = pieces_of(self._size)
         whole = PIECE if piece + 1 < number else self._size - (number - 1) * PIECE
         if piece >= number or len(body) != whole:
@@ -165,7 +170,8 @@ class Line:
                 f"piece {piece} of {number} of an answer of {self.client} came with "
                 f"{len(body):,} bytes"
             )
-        with self._partial.open("r+b" if self._partial.exists() else "w+b") as opened:
+        part = self.path.with_name("part")
+        with part.open("r+b" if part.exists() else "w+b") as opened:
             opened.seek(piece * PIECE)
             opened.write(body)
         self._wanted.discard(piece)
@@ -174,21 +180,23 @@ class Line:
 
     def _whole(self) -> None:
         """All pieces are here."""
-        with self._partial.open("rb") as opened:
+        part = self.path.with_name("part")
+        with part.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if digest != self._digest:
             self._digest = ""
             raise PayloadError(f"an answer of {self.client} is not what it was announced to be")
         assert self.letter is not None
         self.path.with_name("of").write_text(self.letter.digest)
-        self._partial.replace(self.path)
+        part.replace(self.path)
         self._answer = self.path
 
-    def _call(self, *, piece: int | None = None, fetch: int | None = None) -> tuple[Call, bytes]:
+    def _call(
+        self, *, piece: int | None = None, fetch: int | None = None
+    ) -> tuple[Call, list[bytes]]:
         assert self.letter is not None
         head = Call(
             run=self.run, letter=self.letter.name, size=self.letter.size,
             digest=self.letter.digest, piece=piece, fetch=fetch,
         )  # fmt: skip
-        body = b"" if piece is None else self.letter.piece(piece)
-        return head, packed(head, body)
+        return head, [] if piece is None else self.letter.piece(piece)

@@ -144,7 +144,7 @@ class Mailbox:
             return packed(word.model_copy(update=facts))
         with kept.path.open("rb") as opened:
             opened.seek(DIGEST + piece * PIECE)
-            return packed(word.model_copy(update=facts | {"piece": piece}), opened.read(PIECE))
+            return packed(word.model_copy(update=facts | {"piece": piece}), [opened.read(PIECE)])
 
     def _kept(self, call: Call) -> _Kept | None:
         """The answer to exactly this letter, also one that an earlier process made."""
@@ -158,7 +158,7 @@ class Mailbox:
         kept = self._answers.get(call.digest)
         return kept if kept is not None and kept.path.is_file() else None
 
-    def _arrived(self, call: Call, body: bytes) -> tuple[int, ...]:
+    def _arrived(self, call: Call, body: memoryview) -> tuple[int, ...]:
         """Keep a piece; which ones are still missing."""
         place, number = self._place(call), pieces_of(call.size)
         if call.piece is not None:

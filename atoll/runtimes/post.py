@@ -13,7 +13,7 @@ from time import monotonic
 from atoll.errors import PayloadError
 from atoll.flower.coordinator import Coordinator, Place
 from atoll.frames import Frame, Kind
-from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter, packed, unpacked
+from atoll.runtimes.letters import OPENING, Answer, Call, Letter, packed, unpacked
 from atoll.runtimes.lines import Line
 
 __all__ = ["Post"]
@@ -74,9 +74,9 @@ class Post:
         if not self._open:
             self._engine.send(Frame(Kind.NEWS, 0, json.dumps(self._members).encode()))
 
-    def send(self, client: str, letter: Letter, *, limit: int) -> None:
+    def send(self, client: str, letter: Letter, *, limit: int, likely: int = 0) -> None:
         """Have a client answer a letter; the one before is not waited for any more."""
-        self.lines[client].send(letter, limit=limit)
+        self.lines[client].send(letter, limit=limit, likely=likely)
 
     @property
     def spool(self) -> Path:
@@ -126,7 +126,7 @@ class Post:
             line.lost(frame.number)
             return ""
         try:
-            answer, body = unpacked(Answer, frame.data[1:])
+            answer, body = unpacked(Answer, memoryview(frame.data)[1:])
             if answer.client != line.client:
                 raise PayloadError(f"{line.client} answers as {answer.client}")
             line.take(frame.number, answer, body)
@@ -137,14 +137,15 @@ class Post:
 
     def _push(self, line: Line) -> None:
         while (due := line.due()) is not None:
-            call, data = due
-            if call.fetch is not None and line.expects > INLINE and self._fetching() >= LARGE:
+            call, body = due
+            if call.fetch is not None and line.large and self._fetching() >= LARGE:
                 return
             self._tag += 1
             self._tags[self._tag] = line.client
-            line.went(self._tag, call, len(data))
+            line.went(self._tag, call, sum(map(len, body)))
             assert line.node is not None
-            self._engine.send(Frame(Kind.CALL, self._tag, NODE.pack(line.node) + data))
+            data = packed(call, body, before=NODE.pack(line.node))
+            self._engine.send(Frame(Kind.CALL, self._tag, data))
 
     def _fetching(self) -> int:
         return sum(line.fetching for line in self.lines.values())
@@ -175,12 +176,12 @@ class Post:
             call = Call(run=self._run, letter=letter.name, size=0, digest=letter.digest)
             self._tag += 1
             self._asked[self._tag] = node
-            self._engine.send(Frame(Kind.CALL, self._tag, NODE.pack(node) + packed(call)))
+            self._engine.send(Frame(Kind.CALL, self._tag, packed(call, before=NODE.pack(node))))
 
     def _name(self, node: int, frame: Frame) -> None:
         if frame.data[:1] == b"+":
             with suppress(PayloadError):
-                name = unpacked(Answer, frame.data[1:])[0].client
+                name = unpacked(Answer, memoryview(frame.data)[1:])[0].client
                 self._named[node] = name
                 if name in self.lines:
                     self.lines[name].connected(node, "")

@@ -39,7 +39,7 @@ def _site(port: int, folder: Path, name: str) -> None:
         Connection(f"localhost:{port}", certs / "ca.pem", certs / "client.key"), state, mailbox.take
     )
     engine.keep_up(lambda text: None)
-    guard = Guard(_begin, _release, _leaving, lambda data: None)
+    guard = Guard(_begin, _release, lambda failure: failure, _leaving, lambda data: None)
     for letter in mailbox.letters():
         if letter.name.startswith(OPENING):
             mailbox.answer(letter, lambda send: send(Frame(Kind.READY, 0, b"{}")))
