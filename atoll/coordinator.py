@@ -21,7 +21,7 @@ from atoll.config import Loaded, dump
 from atoll.core import Runtime, State
 from atoll.core.facts import STRICT
 from atoll.disk.files import make_folder, write_text
-from atoll.errors import RunError
+from atoll.errors import PayloadError, RunError
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
 from atoll.experiment.setup import Setup, prepare
@@ -39,6 +39,7 @@ from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import frames_of
+from atoll.words import printable
 
 __all__ = ["Server", "coordinate"]
 
@@ -122,7 +123,10 @@ def _offers(loaded: Loaded, post: Post, run: str, observer: Observer) -> dict[st
     found = gathering.run("opening", sorted(post.lines))
     offers: dict[str, Offer] = {}
     for client, path in sorted(found.answers.items()):
-        offers[client] = _offer(list(frames_of(path)))
+        try:
+            offers[client] = _offer(list(frames_of(path)))
+        except PayloadError as error:
+            found.failures[client] = ("payload", str(error))
     for client, (_, why) in sorted(found.failures.items()):
         observer.note(f"{client} does not take part: {why}")
     return offers
@@ -134,8 +138,9 @@ def _letter(name: str, opening: Opening) -> Letter:
 
 
 def _offer(frames: Sequence[Frame]) -> Offer:
-    (frame,) = frames
-    return read(Offer, frame.data)
+    if len(frames) != 1 or frames[0].kind is not Kind.READY:
+        raise PayloadError("it answers something else than was asked")
+    return read(Offer, frames[0].data)
 
 
 def _prepared(
@@ -163,9 +168,9 @@ def _runtime(setup: Setup, post: Post, found: _Federation, observer: Observer) -
     )
 
     def taken(client: str, frames: Sequence[Frame]) -> str | None:
-        if len(frames) != 1 or frames[0].kind is not Kind.READY:
-            told = [read(Broken, one.data).message for one in frames if one.kind is Kind.BROKEN]
-            return told[0] if told else "it answers something else than was asked"
+        for frame in frames:
+            if frame.kind is Kind.BROKEN:
+                return printable(read(Broken, frame.data).message)
         offer = _offer(frames)
         return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
 

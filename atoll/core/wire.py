@@ -33,6 +33,7 @@ from atoll.core.payload import Channel, Payload
 from atoll.errors import PayloadError
 from atoll.frames import LIMIT
 from atoll.tree import Tree
+from atoll.words import printable
 
 __all__ = [
     "Record",
@@ -74,7 +75,7 @@ def unpack(data: bytes, *, limit: int = LIMIT) -> Record:
     if isinstance(facts, ContextFacts):
         return facts.context
     if isinstance(facts, FailureFacts):
-        return Failure(facts.client, _printable(facts.kind), _printable(facts.message))
+        return Failure(facts.client, printable(facts.kind), printable(facts.message))
     raise broken(f"it is a {facts.record}")
 
 
@@ -115,7 +116,7 @@ def _facts(record: Record) -> Facts:
         case Reply():
             return ReplyFacts(client=record.client, channels=_channels(record.payload))
         case Failure():
-            message = _printable(record.message[:TOLD])
+            message = printable(record.message[:TOLD])
             return FailureFacts(client=record.client, kind=record.kind, message=message)
         case _:
             assert_never(record)
@@ -156,11 +157,6 @@ def _named(names: Sequence[str], trees: Sequence[Tree]) -> State:
     if len(set(names)) != len(trees) or len(names) != len(trees):
         raise broken(f"it names {', '.join(names) or 'nothing'}, and brings {len(trees)} trees")
     return dict(zip(names, trees, strict=True))
-
-
-def _printable(text: str) -> str:
-    """The text without what could move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 @contextmanager

@@ -53,10 +53,9 @@ class Flower:
                 continue
             if line.letter is None:
                 self._post.send(client, self._opener.letter, limit=self._opener.limit)
-            elif line.done:
-                answer = line.path
+            elif line.answer is not None:
+                why = self._opener.judged(client, line.answer)
                 self._post.forget([client])
-                why = self._opener.taken(client, list(frames_of(answer)))
                 if why is None:
                     self._roster.add(client)
                 self._note(f"{client} " + (f"is refused: {why}" if why else "has joined"))

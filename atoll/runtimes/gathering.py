@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
+from atoll.errors import PayloadError
 from atoll.frames import Frame
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
@@ -39,6 +41,13 @@ class Opener:
     letter: Letter
     taken: Callable[[str, Sequence[Frame]], str | None]
     limit: int = 2**24
+
+    def judged(self, client: str, answer: Path) -> str | None:
+        """Why a client cannot take part, by the answer that is kept there."""
+        try:
+            return self.taken(client, list(frames_of(answer)))
+        except PayloadError as error:
+            return str(error)
 
 
 @dataclass(frozen=True)
@@ -114,18 +123,18 @@ class Gathering:
         opener = self._opener
         if line.unopened and opener is not None:
             self._post.send(client, opener.letter, limit=opener.limit)
-        elif line.done and opener is not None and line.letter is opener.letter:
-            why = opener.taken(client, list(frames_of(line.path)))
+        elif line.answer is None:
+            return
+        elif opener is not None and line.letter is opener.letter:
+            why = opener.judged(client, line.answer)
             if why is None:
                 self._ask(client, self._attempts[client])
             else:
                 self._fail(client, "refused", why)
-        elif line.done:
-            failure = failure_in(line.path)
-            if failure is None:
-                self._found.answers[client] = line.path
-            else:
-                self._fail(client, *failure)
+        elif failure := failure_in(line.answer):
+            self._fail(client, *failure)
+        else:
+            self._found.answers[client] = line.answer
 
     def _fail(self, client: str, kind: str, why: str) -> None:
         if client not in self._found.answers:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from atoll.errors import PayloadError
-from atoll.runtimes.letters import INLINE, OPENING, PIECE, Answer, Call, Letter, pieces_of
+from atoll.runtimes.incoming import Incoming
+from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter
 
 __all__ = ["Line", "Sent"]
 
@@ -34,7 +33,7 @@ class Line:
     """One client's connection: the letter that it is to answer, and the answer so far.
 
     node: Flower's number for it, while it is connected.   since: when that began.
-    session: the process that answers.   limit: bytes of the largest answer that is taken.
+    session: the process that answers.
     spool: the folder where answers are kept.
     """
 
@@ -45,33 +44,29 @@ class Line:
     since: str = ""
     session: str = ""
     letter: Letter | None = None
-    limit: int = 0
     likely: int = 0
     unopened: bool = False
     heard: float = field(default_factory=monotonic)
     state: str = ""
     _sent: dict[int, Sent] = field(default_factory=dict)
     _missing: set[int] = field(default_factory=set)
-    _size: int = 0
-    _digest: str = ""
-    _wanted: set[int] = field(default_factory=set)
-    _answer: Path | None = None
+    _incoming: Incoming | None = None
 
     @property
-    def path(self) -> Path:
-        """Where the answer to the letter is kept."""
-        assert self.letter is not None
-        return self.spool / self.letter.name / self.client / "answer"
+    def answer(self) -> Path | None:
+        """Where the answer to the letter is, once all of it is here."""
+        return self._incoming.whole if self._incoming is not None else None
 
     @property
     def done(self) -> bool:
         """Whether the whole answer is here."""
-        return self.letter is not None and self._answer is not None
+        return self.letter is not None and self.answer is not None
 
     @property
     def large(self) -> bool:
         """Whether the answer is too large to come along unasked."""
-        return max(self._size, self.likely) > INLINE
+        size = 0 if self._incoming is None else self._incoming.size
+        return max(size, self.likely) > INLINE
 
     @property
     def fetching(self) -> int:
@@ -89,17 +84,20 @@ class Line:
 
         likely: bytes of the answer, as far as they can be known.
         """
-        self.letter, self.limit, self.likely, self.state = letter, limit, likely, "asked"
-        self._missing, self._size, self._digest = set(range(letter.pieces)), 0, ""
-        self._wanted, self._answer, self.unopened = set(), None, False
+        self.letter, self.likely, self.state = letter, likely, "asked"
+        self._missing, self.unopened = set(range(letter.pieces)), False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
-        kept = self.path.is_file() and not letter.name.startswith(OPENING)
-        if kept and self.path.with_name("of").read_text() == letter.digest:
-            self._answer = self.path
+        folder = self.spool / letter.name / self.client
+        self._incoming = Incoming(self.client, letter, folder, limit)
+        if not letter.name.startswith(OPENING):
+            self._incoming.find()
 
     def due(self) -> tuple[Call, list[bytes]] | None:
         """The next message to send, if there is one now."""
-        if self.node is None or self.letter is None or self.done or self.unopened:
+        incoming = self._incoming
+        if self.node is None or self.letter is None or incoming is None:
+            return None
+        if self.done or self.unopened:
             return None
         now = monotonic()
         for tag, sent in list(self._sent.items()):
@@ -107,14 +105,14 @@ class Line:
                 del self._sent[tag]
         if len(self._sent) >= AHEAD:
             return None
-        going = {sent.call.piece for sent in self._sent.values()}
-        fetching = {sent.call.fetch for sent in self._sent.values()}
-        pieces, wanted = sorted(self._missing - going), sorted(self._wanted - fetching)
+        mine = [one.call for one in self._sent.values() if one.call.digest == self.letter.digest]
+        going, fetching = {call.piece for call in mine}, {call.fetch for call in mine}
+        pieces, wanted = sorted(self._missing - going), sorted(incoming.wanted - fetching)
         if pieces:
             return self._call(piece=pieces[0])
         if wanted:
             return self._call(fetch=wanted[0])
-        if self._size:
+        if incoming.size:
             # All of it is on its way; one more message keeps the client awake for what comes next.
             return None if len(self._sent) > 1 else self._call()
         # A large answer does not come unasked: what waits at the door asks for its beginning.
@@ -137,7 +135,8 @@ class Line:
         sent = self._sent.pop(tag, None)
         self.heard = monotonic()
         self.session = answer.session
-        if self.letter is None or answer.letter != self.letter.name or self.done:
+        incoming = self._incoming
+        if self.letter is None or incoming is None or self.done:
             return
         if sent is None or sent.call.digest != self.letter.digest:
             return  # a late answer to what was asked before
@@ -145,51 +144,9 @@ class Line:
         self._missing = set(answer.missing) if answer.state == "incomplete" else set()
         if answer.state != "done":
             return
-        self._announced(answer)
+        incoming.announced(answer)
         if answer.piece is not None:
-            self._keep(answer.piece, body)
-
-    def _announced(self, answer: Answer) -> None:
-        """What the answer will be like; the first word on that counts."""
-        if answer.size > self.limit:
-            raise PayloadError(
-                f"{self.client} announces an answer of {answer.size:,} bytes; at most "
-                f"{self.limit:,} are read"
-            )
-        if (answer.size, answer.digest) != (self._size, self._digest):
-            self._size, self._digest = answer.size, answer.digest or ""
-            self._wanted = set(range(pieces_of(answer.size)))
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.with_name("part").unlink(missing_ok=True)
-
-    def _keep(self, piece: int, body: memoryview) -> None:
-        number = pieces_of(self._size)
-        whole = PIECE if piece + 1 < number else self._size - (number - 1) * PIECE
-        if piece >= number or len(body) != whole:
-            raise PayloadError(
-                f"piece {piece} of {number} of an answer of {self.client} came with "
-                f"{len(body):,} bytes"
-            )
-        part = self.path.with_name("part")
-        with part.open("r+b" if part.exists() else "w+b") as opened:
-            opened.seek(piece * PIECE)
-            opened.write(body)
-        self._wanted.discard(piece)
-        if not self._wanted:
-            self._whole()
-
-    def _whole(self) -> None:
-        """All pieces are here."""
-        part = self.path.with_name("part")
-        with part.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if digest != self._digest:
-            self._digest = ""
-            raise PayloadError(f"an answer of {self.client} is not what it was announced to be")
-        assert self.letter is not None
-        self.path.with_name("of").write_text(self.letter.digest)
-        part.replace(self.path)
-        self._answer = self.path
+            incoming.keep(answer.piece, body)
 
     def _call(
         self, *, piece: int | None = None, fetch: int | None = None

@@ -14,6 +14,7 @@ from atoll.errors import PayloadError
 from atoll.frames import Frame, Kind
 from atoll.runtimes.letters import frames_in
 from atoll.runtimes.messages import Broken, read
+from atoll.words import printable
 
 __all__ = ["Gathered", "failure_in", "frames_of", "journal", "journalled"]
 
@@ -48,7 +49,7 @@ def failure_in(path: Path) -> tuple[str, str] | None:
         for frame in frames:
             if frame.kind is Kind.BROKEN:
                 broken = read(Broken, frame.data)
-                return broken.error, broken.message
+                return printable(broken.error)[:64], printable(broken.message)
             if frame.kind is Kind.RECORD:
                 record = unpack(frame.data)
                 if isinstance(record, Failure):
