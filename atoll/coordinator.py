@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from atoll.config import Loaded, dump
 from atoll.core import Runtime, State
 from atoll.core.facts import STRICT
-from atoll.disk.files import make_folder, write_text
+from atoll.disk.files import write_text
 from atoll.errors import PayloadError, RunError
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
@@ -29,6 +30,7 @@ from atoll.experiment.standing import Machine
 from atoll.flower.coordinator import Place
 from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
+from atoll.runs.board import Show, on_board
 from atoll.runs.compare import Comparison
 from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
@@ -38,6 +40,7 @@ from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
+from atoll.runtimes.seen import seen
 from atoll.runtimes.spool import frames_of
 from atoll.words import printable
 
@@ -59,10 +62,13 @@ class _Federation(BaseModel):
 
 @dataclass(frozen=True)
 class Server:
-    """Where sites connect, and who may: public keys as PEM, by name."""
+    """Where sites connect, and who may.
+
+    members: (note, which hears of who may not) -> public keys as PEM, by name.
+    """
 
     place: Place
-    members: Callable[[], Mapping[str, str]]
+    members: Callable[[Callable[[str], None]], Mapping[str, str]]
 
 
 def coordinate(
@@ -73,12 +79,22 @@ def coordinate(
     Raises:
         AtollError: what cannot be agreed, or written.
     """
-    make_folder(folder)
+    with on_board(folder, loaded.experiment.federation.num_rounds, observer) as (observer, show):
+        return _coordinated(loaded, folder, server, observer, show, machine)
+
+
+def _coordinated(
+    loaded: Loaded, folder: Path, server: Server, observer: Observer, show: Show,
+    machine: Machine | None,
+) -> dict[str, Any]:  # fmt: skip
     # What stands beside it is of this run, from the beginning.
     write_text(folder / "experiment.yaml", dump(loaded.experiment))
     kept = folder / "federation.json"
     found = _federation(kept)
-    post = Post(server.place, found.run, folder / "federation", server.members, observer.note)
+    members = partial(server.members, observer.note)
+    post = Post(server.place, found.run, folder / "federation", members, observer.note)
+    about = {"run": found.run, "listen": server.place.listen, "tls": server.place.ca is not None}
+    show(lambda: {**about, **seen(post)})
     with post:
         if found.agreed is None:
             found = found.model_copy(update={"offers": _offers(loaded, post, found.run, observer)})

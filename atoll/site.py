@@ -26,6 +26,7 @@ from atoll.runtimes.letters import OPENING, frames_in
 from atoll.runtimes.mailbox import Mailbox, Received
 from atoll.runtimes.messages import read
 from atoll.runtimes.store import disk_store
+from atoll.status import Doing
 
 __all__ = ["Site"]
 
@@ -44,11 +45,19 @@ class Site:
     """Answers letters; `note` hears what is done, for the person at the site.
 
     egress: where everything is written down that leaves; None in trials without a key.
+    doing: where it is told what this site does.
     """
 
-    def __init__(self, place: Place, egress: Egress | None, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        egress: Egress | None,
+        note: Callable[[str], None],
+        doing: Doing | None = None,
+    ) -> None:
         check_overrides(place.overrides)
         self._place, self._egress, self._note = place, egress, note
+        self._doing = doing or Doing()
         self._open: dict[str, _Federation] = {}
 
     def knows(self, run: str) -> bool:
@@ -63,7 +72,10 @@ class Site:
     def _answered(self, letter: Received, send: Send) -> None:
         try:
             if letter.name.startswith(OPENING):
-                send(self._opened(letter))
+                self._doing.begins(0, "opening")
+                with self._doing.refusing():
+                    frame = self._opened(letter)
+                send(frame)
             else:
                 federation = self._open[letter.run]
                 answer_ask(federation.runtime, federation.guard, letter.data, send)
@@ -73,17 +85,21 @@ class Site:
             frame = refusal(told_error(self._place.policy, error))
             self._leaves(letter.run, "failure", frame.data)
             send(frame)
+        finally:
+            self._doing.ends(letter.name)
 
     def _opened(self, letter: Received) -> Frame:
         """Look at the experiment, and say what this site brings to it."""
         (frame,) = frames_in(letter.data, kinds=[Kind.OPEN])
         opening = read(Opening, frame.data)
+        self._check_paused()
         loaded = taken_up(opening, letter.run, self._place)
         offer = offered(loaded, self._place)
         if opening.agreed is not None:
             setup = joined(loaded, opening.agreed, self._place, self._note)
             offer = offer.model_copy(update={"base": opening.agreed.base})
             self._open = {letter.run: self._federation(letter.run, setup)}
+            self._doing.run = letter.run
             self._note(f"taking part in federation {letter.run}")
         data = offer.model_dump_json().encode()
         self._leaves(letter.run, "opening", data)
@@ -99,13 +115,16 @@ class Site:
         policy = self._place.policy
 
         def begin(tasks: Sequence[Task]) -> None:
-            if paused(self._place.state):
-                raise PolicyError("paused", "the site has paused; `atoll client resume` goes on")
-            check_now(policy, datetime.now())
-            self._note(f"round {tasks[0].context.round}: {', '.join(t.algorithm for t in tasks)}")
+            what = ", ".join(task.algorithm for task in tasks)
+            self._doing.begins(tasks[0].context.round, what)
+            with self._doing.refusing():
+                self._check_paused()
+                check_now(policy, datetime.now())
+            self._note(f"round {tasks[0].context.round}: {what}")
 
         def release(payload: Payload) -> Payload:
-            return released(policy, payload, task=kind)
+            with self._doing.refusing():
+                return released(policy, payload, task=kind)
 
         def spoken(failure: Failure) -> Failure:
             self._note(f"no answer ({failure.kind}): {failure.message}")
@@ -115,7 +134,10 @@ class Site:
             payload, text, what = None, None, task.algorithm
             if isinstance(record, Reply):
                 payload = record.payload
-                check_reply(policy, payload, nbytes=len(data), task=kind)
+                with self._doing.refusing(self._note):
+                    # Who pauses while it trains wants nothing of it to leave.
+                    self._check_paused()
+                    check_reply(policy, payload, nbytes=len(data), task=kind)
             else:
                 text, what = record.message, "failure"
             if self._egress is not None:
@@ -128,6 +150,10 @@ class Site:
             self._leaves(run, "failure", data)
 
         return Guard(begin, release, spoken, leaving, failed)
+
+    def _check_paused(self) -> None:
+        if paused(self._place.state):
+            raise PolicyError("paused", "the site has paused; `atoll client resume` goes on")
 
     def _leaves(self, run: str, task: str, data: bytes) -> None:
         if self._egress is not None:

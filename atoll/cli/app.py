@@ -20,6 +20,7 @@ from atoll.cli.doctor import doctor
 from atoll.cli.egress import egress
 from atoll.cli.evaluate import evaluate
 from atoll.cli.export import export
+from atoll.cli.federation import with_port
 from atoll.cli.plan import plan
 from atoll.cli.predict import predict
 from atoll.cli.process import INTERRUPTED
@@ -28,6 +29,7 @@ from atoll.cli.report import report
 from atoll.cli.run import run
 from atoll.cli.schema import schema
 from atoll.cli.server import server
+from atoll.cli.status import logs, status, stop
 from atoll.errors import AtollError, out_of_memory
 
 __all__ = ["app", "guarded", "silence"]
@@ -62,6 +64,9 @@ app.command("init", context_settings=CONTEXT)(init)
 app.command("schema", context_settings=CONTEXT)(schema)
 app.command("doctor", context_settings=CONTEXT)(doctor)
 app.command("server", context_settings=CONTEXT)(server)
+app.command("status", context_settings=CONTEXT)(status)
+app.command("stop", context_settings=CONTEXT)(stop)
+app.command("logs", context_settings=CONTEXT)(logs)
 app.add_typer(client, name="client")
 app.add_typer(data, name="data")
 app.add_typer(certs, name="certs")
@@ -91,6 +96,7 @@ def _options(
 
 def guarded(arguments: list[str]) -> int:
     """Run a command and turn what goes wrong into a sentence and an exit code."""
+    arguments = with_port(arguments)
     if "--traceback" in arguments:
         arguments = [word for word in arguments if word != "--traceback"]
         return int(app(arguments, prog_name="atoll", standalone_mode=False) or 0)

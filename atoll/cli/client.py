@@ -18,18 +18,18 @@ from atoll.cli.federation import (
     PolicyOption,
     SetOption,
     StateOption,
+    UiOption,
     address,
 )
-from atoll.cli.output import note
-from atoll.cli.process import load_torch
+from atoll.cli.output import Format, FormatOption, note
+from atoll.cli.process import load_torch, stoppable
 from atoll.errors import ConfigError
 
 if TYPE_CHECKING:
     from atoll.egress.record import Egress
-    from atoll.experiment.joining import Place
     from atoll.flower.site import Connection
 
-__all__ = ["client", "take_part"]
+__all__ = ["client", "pause", "resume", "standing", "take_part"]
 
 client = typer.Typer(
     help="Take part in a federation with the rows of this site, under the site's own policy.",
@@ -50,6 +50,7 @@ def take_part(
     set_: SetOption = None,
     insecure: InsecureOption = False,
     name: NameOption = "",
+    ui: UiOption = None,
 ) -> None:
     """Take part in a federation with the rows of this site, under the site's own policy.
 
@@ -64,16 +65,22 @@ def take_part(
     folder = state or (certs / "state" if certs is not None else Path(f"{name}-state"))
     overrides = [*(set_ or ()), *([f"model.name_or_path={model}"] if model else ())]
     load_torch()
+    from atoll.cli.site import serve
     from atoll.disk.files import make_folder
     from atoll.disk.lock import alone
     from atoll.experiment.joining import Place
-    from atoll.policy import describe, load_policy
+    from atoll.policy import load_policy
+    from atoll.status import SITE, Board
 
-    rules = load_policy(policy)
-    note(describe(rules))
+    place = Place(name, data, folder, load_policy(policy), tuple(overrides))
     make_folder(folder)
-    with alone(folder), _egress(folder, name, certs) as egress:
-        _serve(Place(name, data, folder, rules, tuple(overrides)), connection, egress)
+    with (
+        stoppable(),
+        alone(folder, f"another `atoll client` runs in {folder}; `atoll stop {folder}` ends it"),
+        _egress(folder, name, certs) as egress,
+        Board(folder, SITE) as board,
+    ):
+        serve(place, connection, egress, board, page=ui)
 
 
 def _connection(
@@ -116,17 +123,51 @@ def _egress(folder: Path, name: str, certs: Path | None) -> AbstractContextManag
     )  # fmt: skip
 
 
-def _serve(place: Place, connection: Connection, egress: Egress | None) -> None:
-    from atoll.flower.site import Site as Engine
-    from atoll.runtimes.mailbox import Mailbox
-    from atoll.site import Site
+@client.command("pause")
+def pause(state: StateOption = None, certs: CertsOption = None) -> None:
+    """Have this site train nothing and answer nothing until it is resumed.
 
-    site = Site(place, egress, note)
-    mailbox = Mailbox(place.state, place.name, site.knows)
-    engine = Engine(connection, place.state, mailbox.take)
-    note(f"{place.name}: connecting to {connection.server}")
-    engine.keep_up(note)
-    try:
-        site.work(mailbox)
-    finally:
-        engine.close()
+    What trains now is finished, and stays here. The connection stays, and the server is told why
+    there is no answer.
+    """
+    from atoll.policy import pause as paused
+
+    paused(_state(state, certs))
+    note("paused; `atoll client resume` goes on")
+
+
+@client.command("resume")
+def resume(state: StateOption = None, certs: CertsOption = None) -> None:
+    """Go on after a pause."""
+    from atoll.policy import resume as resumed
+
+    resumed(_state(state, certs))
+    note("resumed")
+
+
+@client.command("status")
+def standing(
+    state: StateOption = None,
+    certs: CertsOption = None,
+    output_format: FormatOption = Format.text,
+) -> None:
+    """What this site is doing, what it refused, and what has left it."""
+    from atoll.cli.status import show
+
+    show(_state(state, certs), output_format)
+
+
+def _state(state: Path | None, certs: Path | None) -> Path:
+    """The state folder that is meant.
+
+    Raises:
+        ConfigError: when none is, or there is none.
+    """
+    folder = state or (certs / "state" if certs is not None else None)
+    if folder is None:
+        raise ConfigError("name the site: --state FOLDER, or --certs FOLDER as it was started with")
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {folder}; `atoll client` makes it at its first start"
+        )
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,9 @@ __all__ = [
     "PolicyOption",
     "SetOption",
     "StateOption",
+    "UiOption",
     "address",
+    "with_port",
 ]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -64,6 +67,20 @@ StateOption = Annotated[
     typer.Option("--state", show_default=False, help="What this site goes on from; default: "
                  "state/ in the folder of --certs."),
 ]  # fmt: skip
+
+UiOption = Annotated[
+    int | None,
+    typer.Option("--ui", metavar="[PORT]", min=0, max=2**16 - 1, show_default=False,
+                 help="Serve a page on this machine; its address is printed."),
+]  # fmt: skip
+
+
+def with_port(arguments: Sequence[str]) -> list[str]:
+    """`--ui` as `--ui 0`, any free port, where no port follows."""
+    found: list[str] = []
+    for word, after in zip(arguments, [*arguments, ""][1:], strict=True):
+        found += ["--ui", "0"] if word == "--ui" and not after.isdigit() else [word]
+    return found
 
 
 def address(option: str, text: str, *, insecure: bool) -> str:

@@ -12,7 +12,7 @@ from types import FrameType
 
 from atoll.models.quiet import hush
 
-__all__ = ["INTERRUPTED", "interruptible", "load_torch", "settle", "threads"]
+__all__ = ["INTERRUPTED", "interruptible", "load_torch", "settle", "stoppable", "threads"]
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -68,6 +68,20 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM, of `atoll stop` and of a machine that shuts down, ends this as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

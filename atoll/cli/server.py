@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atoll.cli.federation import CertsOption, ClientsOption, InsecureOption, ListenOption, address
+from atoll.cli.federation import (
+    CertsOption,
+    ClientsOption,
+    InsecureOption,
+    ListenOption,
+    UiOption,
+    address,
+)
 from atoll.cli.output import Format, FormatOption, emit, note
-from atoll.cli.process import load_torch
+from atoll.cli.process import load_torch, stoppable
 from atoll.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ def server(
     certs: CertsOption = None,
     insecure: InsecureOption = False,
     clients: ClientsOption = "",
+    ui: UiOption = None,
     output_format: FormatOption = Format.text,
 ) -> None:
     """Coordinate a federation across machines: sites connect with `atoll client`.
@@ -55,7 +63,7 @@ def server(
     again = found.state == "finished"
     if again:
         note(f"This run is finished; its result stands in {folder}.")
-    summary = found.summary or {} if again else _coordinated(loaded, folder, place, found)
+    summary = found.summary or {} if again else _coordinated(loaded, place, found, page=ui)
     if output_format is Format.json:
         emit({"run": str(folder), "already_finished": again, **summary})
         return
@@ -65,19 +73,23 @@ def server(
     show_run(summary, folder, common_test=data["test"] is not None)
 
 
-def _coordinated(loaded: Loaded, folder: Path, place: Server, found: Standing) -> dict[str, Any]:
+def _coordinated(
+    loaded: Loaded, place: Server, found: Standing, *, page: int | None
+) -> dict[str, Any]:
     from rich.console import Console
 
     from atoll.cli.display import Display
+    from atoll.cli.page import paged
     from atoll.coordinator import coordinate
     from atoll.report.write import try_report
     from atoll.runs.where import Observer
 
-    with Display(Console(stderr=True)) as display:
-        show = display
+    folder = Path(loaded.experiment.output_dir).expanduser()
+    with Display(Console(stderr=True)) as show, paged("server", folder, page, show.note):
         watch = Observer(show.note, show.step, show.resumed, show.round, show.begin)
         try:
-            summary = coordinate(loaded, folder, place, watch, found.machine)
+            with stoppable():
+                summary = coordinate(loaded, folder, place, watch, found.machine)
         except KeyboardInterrupt:
             show.note(f"stopped; {folder} keeps all finished rounds: the same command goes on "
                       "after them")  # fmt: skip
@@ -105,14 +117,14 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
     from atoll.flower.coordinator import Place
 
     if insecure or certs is None:
-        return Server(Place(listen), lambda: dict.fromkeys(names, ""))
+        return Server(Place(listen), lambda note: dict.fromkeys(names, ""))
     from atoll.certs import server_files
 
     files = server_files(certs)
     return Server(Place(listen, files.ca, files.certificate, files.key), _members(certs))
 
 
-def _members(folder: Path) -> Callable[[], Mapping[str, str]]:
+def _members(folder: Path) -> Callable[[Callable[[str], None]], Mapping[str, str]]:
     """Who is admitted at the moment of each call; who is not is told once."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -120,7 +132,7 @@ def _members(folder: Path) -> Callable[[], Mapping[str, str]]:
 
     told: dict[str, str] = {}
 
-    def members() -> Mapping[str, str]:
+    def members(note: Callable[[str], None]) -> Mapping[str, str]:
         found = admitted(folder)
         for name, why in found.refused.items():
             if told.get(name) != why:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atoll.errors import RunError
 
-__all__ = ["alone"]
+__all__ = ["alone", "held"]
 
 
 @contextmanager
@@ -43,3 +43,16 @@ def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def held(path: Path) -> bool:
+    """Whether another process, or another part of this one, holds a directory."""
+    if sys.platform == "win32":
+        return True
+    try:
+        with alone(path, "held"):
+            return False
+    except RunError:
+        return True
+    except OSError:  # It is gone, or not for us to open.
+        return False

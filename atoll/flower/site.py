@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from atoll.flower.child import Child, Watch
 from atoll.flower.engine import environment, free_port
@@ -42,7 +41,8 @@ class Site:
     ) -> None:
         self._connection, self._folder, self._take = connection, folder, take
         self._children: tuple[Child, ...] = ()
-        self._watch = Watch()
+        self._watch, self._over = Watch(), Event()
+        self._watcher: Thread | None = None
 
     def gone(self) -> str | None:
         """Which process has gone, if one has and it is time to start again; then none is left."""
@@ -81,7 +81,10 @@ class Site:
                 "--auth-supernode-private-key", str(self._connection.key))  # fmt: skip
 
     def close(self) -> None:
-        """End both."""
+        """End both, for good."""
+        self._over.set()
+        if self._watcher is not None:
+            self._watcher.join()
         for child in self._children:
             child.close()
         self._children = ()
@@ -90,12 +93,12 @@ class Site:
         """Begin, and connect again where the connection has ended, in a thread of its own."""
 
         def watch() -> None:
-            while True:
+            while not self._over.wait(LOOK):
                 why = self.gone()
                 if why is not None:
                     note(f"the connection's {why}; connecting again")
                     self.start()
-                time.sleep(LOOK)
 
         self.start()
-        Thread(target=watch, daemon=True).start()
+        self._watcher = Thread(target=watch, daemon=True)
+        self._watcher.start()

@@ -10,7 +10,7 @@ failure = told(policy, failure)   # where there is no reply
 
 from atoll.policy.failure import told, told_error
 from atoll.policy.files import describe, fingerprint, load_policy, policy_schema
-from atoll.policy.pause import PAUSED, paused
+from atoll.policy.pause import PAUSED, pause, paused, resume
 from atoll.policy.reply import check_reply, released, without_metrics
 from atoll.policy.request import check_cohort, check_experiment, check_now
 from atoll.policy.schema import Policy, Privacy
@@ -26,9 +26,11 @@ __all__ = [
     "describe",
     "fingerprint",
     "load_policy",
+    "pause",
     "paused",
     "policy_schema",
     "released",
+    "resume",
     "told",
     "told_error",
     "without_metrics",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["PAUSED", "paused"]
+from atoll.disk.files import make_folder, write_text
+
+__all__ = ["PAUSED", "pause", "paused", "resume"]
 
 PAUSED = "paused"
 """Its name; what it holds does not matter."""
@@ -19,3 +21,14 @@ def paused(state: Path) -> bool:
     except OSError:
         return True
     return True
+
+
+def pause(state: Path) -> None:
+    """Pause the site; a client that starts later is paused, too."""
+    make_folder(state)
+    write_text(state / PAUSED, "")
+
+
+def resume(state: Path) -> None:
+    """Go on."""
+    (state / PAUSED).unlink(missing_ok=True)

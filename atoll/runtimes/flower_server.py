@@ -58,6 +58,8 @@ class Flower:
                 self._post.forget([client])
                 if why is None:
                     self._roster.add(client)
+                else:
+                    line.account.fail("refused", why)
                 self._note(f"{client} " + (f"is refused: {why}" if why else "has joined"))
         return tuple(sorted(self._roster & self._post.lines.keys()))
 

@@ -9,9 +9,11 @@ from time import monotonic
 
 from atoll.errors import PayloadError
 from atoll.frames import Frame
+from atoll.runtimes.account import Question
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import Gathered, failure_in, frames_of
+from atoll.status import utc
 from atoll.words import listed
 
 __all__ = ["Bounds", "Closing", "Gathering", "Opener"]
@@ -85,6 +87,7 @@ class Gathering:
 
     def run(self, what: str, clients: Sequence[str]) -> Gathered:
         """Ask, and wait until the set of answers is closed; then no letter is waited for."""
+        self._post.question = Question(what, clients, self._closing.quorum, utc())
         for client in clients:
             self._ask(client, 0)
         while not self._closed(clients):
@@ -96,6 +99,7 @@ class Gathering:
                 self._tell(what, clients)
         for client in self._waiting(clients):
             self._found.failures.setdefault(client, ("absent", self._standing(client)))
+        self._post.question = None
         self._post.forget(clients)
         return self._found
 
@@ -140,6 +144,8 @@ class Gathering:
         if client not in self._found.answers:
             self._found.failures[client] = (kind, why)
             self._failed[client] = monotonic()
+            if client in self._post.lines:
+                self._post.lines[client].account.fail(kind, why)
 
     def _closed(self, clients: Sequence[str]) -> bool:
         """Whether the set is closed; where it cannot be, failed clients are asked again."""

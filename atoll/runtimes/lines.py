@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from atoll.runtimes.account import Account
 from atoll.runtimes.incoming import Incoming
 from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter
 
@@ -33,7 +34,7 @@ class Line:
     """One client's connection: the letter that it is to answer, and the answer so far.
 
     node: Flower's number for it, while it is connected.   since: when that began.
-    session: the process that answers.
+    session: the process that answers.   account: what people are told of it.
     spool: the folder where answers are kept.
     """
 
@@ -48,6 +49,7 @@ class Line:
     unopened: bool = False
     heard: float = field(default_factory=monotonic)
     state: str = ""
+    account: Account = field(default_factory=Account)
     _sent: dict[int, Sent] = field(default_factory=dict)
     _missing: set[int] = field(default_factory=set)
     _incoming: Incoming | None = None
@@ -85,6 +87,7 @@ class Line:
         likely: bytes of the answer, as far as they can be known.
         """
         self.letter, self.likely, self.state = letter, likely, "asked"
+        self.account.failed = False
         self._missing, self.unopened = set(range(letter.pieces)), False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
         folder = self.spool / letter.name / self.client
@@ -121,6 +124,7 @@ class Line:
     def went(self, tag: int, call: Call, nbytes: int) -> None:
         """A message is on its way, under a number by which its answer is known."""
         self._sent[tag] = Sent(call, monotonic(), nbytes)
+        self.account.down += nbytes
 
     def lost(self, tag: int) -> None:
         """A message has no answer."""
@@ -134,6 +138,7 @@ class Line:
         """
         sent = self._sent.pop(tag, None)
         self.heard = monotonic()
+        self.account.up += len(body)
         self.session = answer.session
         incoming = self._incoming
         if self.letter is None or incoming is None or self.done:

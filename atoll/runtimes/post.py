@@ -13,6 +13,7 @@ from time import monotonic
 from atoll.errors import PayloadError
 from atoll.flower.coordinator import Coordinator, Place
 from atoll.frames import Frame, Kind
+from atoll.runtimes.account import Question
 from atoll.runtimes.letters import OPENING, Answer, Call, Letter, packed, unpacked
 from atoll.runtimes.lines import Line
 
@@ -37,6 +38,7 @@ class Post:
 
     def __init__(self, place: Place, run: str, folder: Path, members: Members, note: Note) -> None:
         self.lines: dict[str, Line] = {}
+        self.question: Question | None = None
         self._run, self._folder, self._note = run, folder, note
         self._members_now, self._admitted = members, 0.0
         self._open = place.ca is None

@@ -69,7 +69,8 @@ def test_the_loop_fits_in_one_short_file() -> None:
 LIGHT = """
 import sys
 import {module}
-heavy = {{"torch", "transformers", "peft", "datasets", "numpy", "flwr", "flwr_datasets", "sklearn"}}
+heavy = {{"torch", "transformers", "peft", "datasets", "numpy", "flwr", "flwr_datasets", "sklearn",
+         "fastapi", "uvicorn", "cryptography"}}
 print(sorted(heavy & set(sys.modules)))
 """
 

@@ -53,7 +53,7 @@ def _unknown_command(words: str) -> str | None:
 
     here: click.Command = typer.main.get_command(app)
     for word in shlex.split(words)[1:]:
-        if isinstance(here, click.Group):
+        if isinstance(here, click.Group) and not word.startswith("-"):
             if word not in here.commands:
                 return word
             here = here.commands[word]
@@ -77,6 +77,8 @@ def test_a_wrong_command_is_seen() -> None:
     assert _unknown_command("atoll data check x --colums a=b") == "--colums"
     assert _unknown_command("atoll run x train.rate=1") == "train.rate"
     assert _unknown_command("atoll export RUN --merge") is None
+    assert _unknown_command("atoll client --page") == "--page"
+    assert _unknown_command("atoll client --ui") is None
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from atoll.egress.manifest import write_manifest
@@ -15,6 +16,7 @@ from tests.support.finished import finish
 from tests.support.images import COLOURS, save_picture
 from tests.support.pages import Reader
 from tests.support.task_sites import pair_rows, preference_rows
+from tests.support.working import begun
 
 if TYPE_CHECKING:
     from tests.support.gallery import Gallery
@@ -115,6 +117,15 @@ def _record(models: Models) -> Reader:
     return Reader()
 
 
+def _watched(models: Models) -> Reader:
+    """A server and a site that run; the page stops them."""
+    for folder, kind in (("runs/classify/federation", "server"),
+                         ("federation/hospital-a/state", "site")):  # fmt: skip
+        process = begun(Path(folder), kind)
+        Thread(target=process.wait, daemon=True).start()
+    return Reader()
+
+
 def _nothing(models: Models) -> Reader:
     return Reader()
 
@@ -125,6 +136,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/egress.md": _record,
     "docs/export-and-chat.md": _finished("llama", "finetune"),
     "docs/index.md": _texts,
+    "docs/operating.md": _watched,
     "docs/plan-and-doctor.md": _edited_file,
     "docs/policy.md": _nothing,
     "docs/python.md": _edited_file,
