@@ -8,7 +8,6 @@ arms       final scores of each client's own rows, and of its own model
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,15 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from atoll.config import Loaded, dump
 from atoll.core import Runtime, State
-from atoll.core.facts import STRICT
 from atoll.disk.files import write_text
-from atoll.errors import PayloadError, RunError
+from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
+from atoll.experiment.offers import Agreed, Opening, agreed, server_data, versions
+from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, opening_letter
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
 from atoll.flower.coordinator import Place
@@ -32,32 +29,18 @@ from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
 from atoll.runs.board import Show, on_board
 from atoll.runs.compare import Comparison
+from atoll.runs.lines import RoundLine
 from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer, Where
 from atoll.runtimes.flower_server import Flower
-from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
-from atoll.runtimes.letters import OPENING, Letter
+from atoll.runtimes.gathering import Closing, Opener
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
 from atoll.runtimes.seen import seen
-from atoll.runtimes.spool import frames_of
 from atoll.words import printable
 
 __all__ = ["Server", "coordinate"]
-
-LIMIT = 2**24
-"""Bytes of an offer at most."""
-
-
-class _Federation(BaseModel):
-    """federation.json: what a server that is started again goes on with."""
-
-    model_config = STRICT
-
-    run: str
-    offers: dict[str, Offer]
-    agreed: Agreed | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +48,12 @@ class Server:
     """Where sites connect, and who may.
 
     members: (note, which hears of who may not) -> public keys as PEM, by name.
+    certs: the folder of its key and of the clients' certificates; None without TLS.
     """
 
     place: Place
     members: Callable[[Callable[[str], None]], Mapping[str, str]]
+    certs: Path | None = None
 
 
 def coordinate(
@@ -90,14 +75,16 @@ def _coordinated(
     # What stands beside it is of this run, from the beginning.
     write_text(folder / "experiment.yaml", dump(loaded.experiment))
     kept = folder / "federation.json"
-    found = _federation(kept)
+    found = known(kept)
     members = partial(server.members, observer.note)
     post = Post(server.place, found.run, folder / "federation", members, observer.note)
     about = {"run": found.run, "listen": server.place.listen, "tls": server.place.ca is not None}
     show(lambda: {**about, **seen(post)})
     with post:
         if found.agreed is None:
-            found = found.model_copy(update={"offers": _offers(loaded, post, found.run, observer)})
+            found = found.model_copy(
+                update={"offers": offers_of(loaded.experiment, post, found.run, observer.note)}
+            )
         setup = _prepared(loaded, found, observer, machine)
         observer.began(setup)
         if found.agreed is None:
@@ -112,56 +99,26 @@ def _coordinated(
         def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
             return compared_there(setup, runtime, state, rounds, observer)
 
+        observer = _signing(observer, folder, server, found, runtime)
         return run_experiment(setup, folder, observer, Where(opened, compared))
 
 
-def _federation(kept: Path) -> _Federation:
-    if not kept.is_file():
-        return _Federation(run=uuid.uuid4().hex, offers={})
-    try:
-        return _Federation.model_validate_json(kept.read_bytes())
-    except ValidationError as error:
-        raise RunError(f"{kept} is damaged ({error.error_count()} errors); put it back, or set "
-                       "output_dir to a new directory") from None  # fmt: skip
+def _signing(
+    observer: Observer, folder: Path, server: Server, found: Known, runtime: Flower
+) -> Observer:
+    """The observer, which signs the run's manifest anew after every round."""
+    certs, told = server.certs, found.agreed
+    if certs is None or told is None:
+        return observer
+
+    def signed(line: RoundLine) -> None:
+        sign_manifest(folder, certs, found.run, told, runtime.rounds)
+        observer.round(line)
+
+    return replace(observer, round=signed)
 
 
-def _offers(loaded: Loaded, post: Post, run: str, observer: Observer) -> dict[str, Offer]:
-    """What the clients bring, when enough of them have come."""
-    experiment = loaded.experiment
-    opening = Opening(versions=versions(), run=run, experiment=dump(experiment), agreed=None)
-    letter = _letter("look", opening)
-    federation = experiment.federation
-    quorum = max(federation.min_clients, federation.clients_per_round or 0)
-    gathering = Gathering(
-        post, lambda client, attempt: letter, None, Closing(quorum, federation.grace),
-        bounds=Bounds(LIMIT), note=observer.note,
-    )  # fmt: skip
-    found = gathering.run("opening", sorted(post.lines))
-    offers: dict[str, Offer] = {}
-    for client, path in sorted(found.answers.items()):
-        try:
-            offers[client] = _offer(list(frames_of(path)))
-        except PayloadError as error:
-            found.failures[client] = ("payload", str(error))
-    for client, (_, why) in sorted(found.failures.items()):
-        observer.note(f"{client} does not take part: {why}")
-    return offers
-
-
-def _letter(name: str, opening: Opening) -> Letter:
-    frame = Frame(Kind.OPEN, 0, opening.model_dump_json().encode())
-    return Letter.of(f"{OPENING}-{name}", [frame])
-
-
-def _offer(frames: Sequence[Frame]) -> Offer:
-    if len(frames) != 1 or frames[0].kind is not Kind.READY:
-        raise PayloadError("it answers something else than was asked")
-    return read(Offer, frames[0].data)
-
-
-def _prepared(
-    loaded: Loaded, found: _Federation, observer: Observer, machine: Machine | None
-) -> Setup:
+def _prepared(loaded: Loaded, found: Known, observer: Observer, machine: Machine | None) -> Setup:
     """The setup of a server, which has no row."""
     told = found.agreed or agreed(loaded.experiment, found.offers, "")
     data = server_data(loaded.experiment, found.offers, told)
@@ -173,11 +130,11 @@ def _prepared(
     return replace(setup, program=replace(setup.program, algorithms=algorithms))
 
 
-def _agreed(loaded: Loaded, found: _Federation, setup: Setup) -> Agreed:
+def _agreed(loaded: Loaded, found: Known, setup: Setup) -> Agreed:
     return agreed(loaded.experiment, found.offers, fingerprint(setup.base.backbone))
 
 
-def _runtime(setup: Setup, post: Post, found: _Federation, observer: Observer) -> Flower:
+def _runtime(setup: Setup, post: Post, found: Known, observer: Observer) -> Flower:
     experiment = setup.experiment
     opening = Opening(
         versions=versions(), run=found.run, experiment=dump(experiment), agreed=found.agreed
@@ -187,11 +144,11 @@ def _runtime(setup: Setup, post: Post, found: _Federation, observer: Observer) -
         for frame in frames:
             if frame.kind is Kind.BROKEN:
                 return printable(read(Broken, frame.data).message)
-        offer = _offer(frames)
+        offer = offer_in(frames)
         return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
 
     closing = Closing(experiment.federation.min_clients, experiment.federation.grace)
-    opener = Opener(_letter("join", opening), taken, LIMIT)
+    opener = Opener(opening_letter("join", opening), taken, LIMIT)
     return Flower(
         post, tuple(found.offers), setup.program.algorithms, opener, closing, note=observer.note
     )

@@ -121,7 +121,8 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
     from atoll.certs import server_files
 
     files = server_files(certs)
-    return Server(Place(listen, files.ca, files.certificate, files.key), _members(certs))
+    place = Place(listen, files.ca, files.certificate, files.key)
+    return Server(place, _members(certs), certs)
 
 
 def _members(folder: Path) -> Callable[[Callable[[str], None]], Mapping[str, str]]:

@@ -29,7 +29,7 @@ class Flower:
     """A runtime: `roster` is who takes part.
 
     algorithms: the program's, by the names that tasks carry.   closing: when a question is over.
-    folder: where the post keeps its spool.   note: hears what is waited for.
+    note: hears what is waited for.   rounds: the first and the last in which each client answered.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Flower:
     ) -> None:
         self._post, self._algorithms, self._opener = post, algorithms, opener
         self._roster, self._closing, self._note = set(roster), closing, note
+        self.rounds: dict[str, tuple[int, int]] = {}
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -78,6 +79,8 @@ class Flower:
         limit = self._bounds(tasks).limit
         for client in clients:
             if client in found.answers:
+                first, _ = self.rounds.get(client, (context.round, context.round))
+                self.rounds[client] = (first, context.round)
                 yield from _answers(found.answers[client], client, len(tasks), limit)
             else:
                 kind, why = found.failures[client]

@@ -1,0 +1,213 @@
+"""Letters between a server's line and a client's mailbox, over a wire that loses and repeats."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atoll.errors import PayloadError
+from atoll.frames import HEAD, Frame, Kind
+from atoll.runtimes.letters import (
+    PIECE,
+    Answer,
+    Call,
+    Letter,
+    frames_in,
+    packed,
+    pieces_of,
+    unpacked,
+)
+from atoll.runtimes.lines import Line
+from atoll.runtimes.mailbox import Mailbox, Received
+
+KINDS = (Kind.RECORD, Kind.DONE)
+
+
+def plain(frames: Sequence[Frame]) -> bytes:
+    return b"".join(HEAD.pack(f.kind.value, f.number, len(f.data)) + f.data for f in frames)
+
+
+FRAMES = st.lists(
+    st.builds(Frame, st.sampled_from(KINDS), st.integers(0, 2**32 - 1), st.binary(max_size=50)),
+    max_size=5,
+)
+
+
+@given(FRAMES)
+def test_a_letter_is_its_frames_one_after_the_other(frames: list[Frame]) -> None:
+    letter = Letter.of("x", frames)
+    whole = b"".join(part for n in range(letter.pieces) for part in letter.piece(n))
+    assert whole == plain(frames)
+    assert (letter.size, letter.digest) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert list(frames_in(whole, kinds=KINDS)) == frames
+
+
+@given(FRAMES, st.data())
+def test_what_is_cut_off_or_of_another_kind_is_refused(
+    frames: list[Frame], data: st.DataObject
+) -> None:
+    whole = plain([*frames, Frame(Kind.DONE, 1, b"end")])
+    cut = data.draw(st.integers(len(whole) - HEAD.size - 2, len(whole) - 1))
+    with pytest.raises(PayloadError):
+        list(frames_in(whole[:cut], kinds=KINDS))
+    with pytest.raises(PayloadError):
+        list(frames_in(plain([Frame(Kind.BROKEN)]), kinds=KINDS))
+
+
+def test_a_large_letter_travels_in_pieces() -> None:
+    first, second = bytes(PIECE + 5), b"\1" * (PIECE + 7)
+    letter = Letter.of("x", [Frame(Kind.RECORD, 0, first), Frame(Kind.ASK, 0, second)])
+    whole = plain([Frame(Kind.RECORD, 0, first), Frame(Kind.ASK, 0, second)])
+    pieces = [b"".join(letter.piece(n)) for n in range(letter.pieces)]
+    assert [len(piece) for piece in pieces] == [PIECE, PIECE, len(whole) - 2 * PIECE]
+    assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(whole).digest()
+    assert [pieces_of(size) for size in (0, 1, PIECE, PIECE + 1)] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["../x", ".x", "a/b", "", "x" * 65, "a\0b", "ä"])
+def test_names_are_names_of_files(name: str) -> None:
+    head = {"run": "r", "letter": name, "size": 0, "digest": "0" * 64}
+    import json
+
+    text = json.dumps(head).encode()
+    with pytest.raises(PayloadError, match="letter"):
+        unpacked(Call, len(text).to_bytes(4, "little") + text)
+
+
+class Wire:
+    """Calls of a line brought to a mailbox, where `fate` says what becomes of each."""
+
+    def __init__(self, folder: Path, fate: Callable[[], str]) -> None:
+        self.worked: list[str] = []
+        self.mailbox = Mailbox(folder / "site", "ada", lambda run: True)
+        self.line = Line("ada", "run", folder / "spool")
+        self.line.connected(1, "now")
+        self._fate, self._tag = fate, 0
+        self._worker = Thread(target=self._work, daemon=True)
+        self._worker.start()
+
+    def _work(self) -> None:
+        for letter in self.mailbox.letters():
+            self.worked.append(letter.name)
+            self.mailbox.answer(letter, lambda send, letter=letter: self._answer(letter, send))
+
+    def _answer(self, letter: Received, send: Callable[[Frame], None]) -> None:
+        for frame in frames_in(letter.data, kinds=[Kind.RECORD, Kind.ASK]):
+            send(Frame(Kind.RECORD, frame.number, frame.data[::-1]))
+
+    def carry(self) -> bytes:
+        """Bring the letter and its answer over; returns the answer."""
+        for _ in range(200):
+            due = self.line.due()
+            if due is None:
+                break
+            call, body = due
+            self._tag += 1
+            self.line.went(self._tag, call, 0)
+            fate = self._fate()
+            if fate == "lost":
+                self.line.lost(self._tag)
+                continue
+            said = self.mailbox.take(packed(call, body))
+            if fate == "twice":
+                said = self.mailbox.take(packed(call, body))
+            if fate == "unheard":
+                self.line.lost(self._tag)
+                continue
+            answer, rest = unpacked(Answer, said)
+            self.line.take(self._tag, answer, rest)
+        assert self.line.answer is not None
+        return self.line.answer.read_bytes()
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(
+    fates=st.lists(st.sampled_from(["", "lost", "unheard", "twice"]), max_size=12),
+    bodies=st.lists(st.binary(max_size=40), min_size=1, max_size=3),
+)
+def test_a_wire_that_loses_and_repeats_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[str], bodies: list[bytes]
+) -> None:
+    left = list(fates)
+    wire = Wire(tmp_path_factory.mktemp("wire"), lambda: left.pop() if left else "")
+    for number, body in enumerate(bodies):
+        frames = [Frame(Kind.RECORD, number, body), Frame(Kind.ASK, number, b"ask")]
+        wire.line.send(Letter.of(f"r{number}", frames), limit=1000)
+        expected = [Frame(Kind.RECORD, number, body[::-1]), Frame(Kind.RECORD, number, b"ksa")]
+        assert wire.carry() == plain(expected)
+    # However often it was asked, each letter was worked on once.
+    assert wire.worked == [f"r{number}" for number in range(len(bodies))]
+
+
+def test_a_letter_that_was_answered_is_answered_again_with_the_same_bytes(tmp_path: Path) -> None:
+    letter = Letter.of("r1", [Frame(Kind.RECORD, 0, b"abc")])
+    wire = Wire(tmp_path, lambda: "")
+    wire.line.send(letter, limit=1000)
+    first = wire.carry()
+    again = Wire(tmp_path, lambda: "")  # both processes are new; the server's spool is empty
+    again.line = Line("ada", "run", tmp_path / "other")
+    again.line.connected(1, "now")
+    again.line.send(letter, limit=1000)
+    assert (again.carry(), again.worked) == (first, [])
+    # The server's own spool is enough, where it kept the answer to this very letter.
+    kept = Line("ada", "run", tmp_path / "spool")
+    kept.send(letter, limit=1000)
+    assert kept.answer is not None
+    kept.send(Letter.of("r1", [Frame(Kind.RECORD, 0, b"abd")]), limit=1000)
+    assert kept.answer is None
+
+
+def test_large_answers_are_asked_for_piece_by_piece(tmp_path: Path) -> None:
+    body = bytes(range(256)) * 250_000  # 64 MB: two pieces
+    wire = Wire(tmp_path, lambda: "")
+    wire.line.send(Letter.of("r1", [Frame(Kind.RECORD, 0, body)]), limit=10**8, likely=len(body))
+    assert wire.carry() == plain([Frame(Kind.RECORD, 0, body[::-1])])
+
+
+@pytest.mark.parametrize(
+    ("changes", "body", "why"),
+    [
+        ({"size": 1001}, b"", "announces an answer of 1,001 bytes; at most 1,000"),
+        ({"size": 3, "piece": 0}, b"ab", "piece 0 of 1"),
+        ({"size": 2, "piece": 1}, b"ab", "piece 1 of 1"),
+        ({"size": 2, "piece": 0, "digest": "0" * 64}, b"ab", "not what it was announced to be"),
+    ],
+)
+def test_an_answer_that_is_not_as_it_says_is_refused(
+    tmp_path: Path, changes: dict[str, object], body: bytes, why: str
+) -> None:
+    line = Line("ada", "run", tmp_path)
+    line.connected(1, "now")
+    line.send(Letter.of("r1", []), limit=1000)
+    due = line.due()
+    assert due is not None
+    line.went(1, due[0], 0)
+    good = Answer(client="ada", session="s", letter="r1", state="done", size=2,
+                  digest=hashlib.sha256(b"ab").hexdigest())  # fmt: skip
+    with pytest.raises(PayloadError, match=why):
+        line.take(1, good.model_copy(update=changes), memoryview(body))
+    assert line.answer is None
+
+
+def test_a_node_that_came_again_is_sent_everything_anew(tmp_path: Path) -> None:
+    line = Line("ada", "run", tmp_path)
+    line.send(Letter.of("r1", []), limit=1000)
+    assert line.due() is None  # not connected
+    line.connected(1, "now")
+    for tag in (1, 2):
+        due = line.due()
+        assert due is not None
+        line.went(tag, due[0], 0)
+    assert line.due() is None  # two are on their way
+    line.connected(1, "now")
+    assert line.due() is None
+    line.connected(1, "later")
+    due = line.due()
+    assert due is not None
+    assert due[0].piece == 0
