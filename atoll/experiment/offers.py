@@ -123,7 +123,9 @@ def agreed(experiment: Experiment, offers: Mapping[str, Offer], base: str) -> Ag
         DataError: rows of different kinds, or labels of which nobody told the names.
     """
     names = sorted(offers)
-    kinds = {offers[name].kind: name for name in reversed(names)}
+    kinds: dict[RowKind, str] = {}
+    for name in names:
+        kinds.setdefault(offers[name].kind, name)
     if len(kinds) > 1:
         told = ", ".join(f"{kind} rows of {name}" for kind, name in kinds.items())
         raise DataError(f"clients hold rows of different kinds ({told}); give them one form")
