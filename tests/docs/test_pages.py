@@ -139,7 +139,23 @@ def _chat_in_json(reader: Reader) -> None:
         assert "## Use" in (Path(folder) / "README.md").read_text(encoding="utf-8")
 
 
+def _two_federations(reader: Reader) -> None:
+    """Both ended with a model of both sites; one of them had trained under TLS."""
+    for run, rounds in (("classify", 0), ("secured", 1)):
+        folder = Path("runs") / run
+        lines = (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["round"] for line in lines] == list(range(rounds + 1))
+        assert (folder / "adapter" / "README.md").is_file()
+        clients = (folder / "clients.jsonl").read_text(encoding="utf-8").splitlines()
+        sites = {json.loads(line)["client"]: json.loads(line) for line in clients}
+        assert sites.keys() == {"hospital-a", "hospital-b"}
+        assert all(math.isfinite(site["federated"]) for site in sites.values())
+    (record,) = [out for words, out in reader.said.items() if words.startswith("atoll egress")]
+    assert "whole" in record
+
+
 OWN = {
+    "docs/deployment.md": _two_federations,
     "docs/export-and-chat.md": _chat_in_json,
     "docs/python.md": _python_page,
     "docs/recipes/classify.md": _plain_lines_agree,

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.shells import ELSEWHERE, FOREIGN, Jobs, other_tool, understood
+
 __all__ = ["ROOT", "Block", "Reader", "blocks", "commands", "inline", "pages"]
 
 ROOT = Path(__file__).parents[2]
@@ -62,15 +64,24 @@ class Reader:
 
     edits: what a reader changes in a recipe that was copied, and in Python that names a model.
     smaller: values after every `atoll run` and `atoll plan` of a packaged recipe.
+    typed: what is typed in the place of a part of a command.
     said: what each command printed, the commands in order.
     """
 
     edits: Mapping[str, str] = field(default_factory=dict)
     smaller: tuple[str, ...] = ()
+    typed: Mapping[str, str] = field(default_factory=dict)
+    jobs: Jobs = field(default_factory=lambda: Jobs(Path.cwd()))
     said: dict[str, str] = field(default_factory=dict)
 
     def follow(self, path: Path) -> None:
         """Type all commands and run all Python of a page, and check its parts of experiments."""
+        try:
+            self._follow(path)
+        finally:
+            self.jobs.end()
+
+    def _follow(self, path: Path) -> None:
         for block in blocks(path):
             where = f"{path.name}:{block.line}"
             if block.language == "bash":
@@ -83,21 +94,37 @@ class Reader:
 
     def types(self, command: str, where: str) -> str:
         """What a command prints; it has to end well."""
+        for before, after in self.typed.items():
+            command = command.replace(before, after)
         before, _, after = command.rpartition(" | ")
         words, given = shlex.split(after, comments=True), shlex.split(before)
         assert given[:1] in ([], ["echo"]), f"{where}: only echo is piped: {command}"
-        name, *rest = words
-        known = {"atoll": self._atoll, "make": _make, "pip": _pip}
-        assert name in known, f"{where}: the test does not know how to type {command}"
-        code, out = known[name](rest, " ".join(given[1:]) or "reef")
+        code, out = self._run(words, " ".join(given[1:]) or "reef")
         assert code == 0, f"{where}: {command}\n{out}"
         self.said[" ".join(words)] = out
         return out
+
+    def _run(self, words: list[str], given: str) -> tuple[int, str]:
+        name, *rest = words
+        if name in FOREIGN:
+            return other_tool(words)
+        if rest[-1:] == ["&"]:
+            self.jobs.start(rest[:-1])
+            return 0, ""
+        shell = {"wait": self.jobs.wait, "kill": self.jobs.kill}
+        if name in shell:
+            return shell[name](rest)
+        known = {"atoll": self._atoll, "make": _make, "pip": _pip}
+        assert name in known, f"the test does not know how to type {name}"
+        return known[name](rest, given)
 
     def _atoll(self, words: list[str], given: str) -> tuple[int, str]:
         from atoll.cli.app import guarded
         from atoll.cli.packaged import names
 
+        if words[0] in ("server", "client") and any(host in " ".join(words) for host in ELSEWHERE):
+            understood(words)
+            return 0, ""
         recipe = words[:1] in (["run"], ["plan"]) and words[1] in names()
         code, out = _captured(guarded, [*words, *(self.smaller if recipe else ())], given=given)
         if words[0] == "init" and code == 0:
@@ -141,6 +168,8 @@ def _make(words: list[str], given: str) -> tuple[int, str]:
 def _pip(words: list[str], given: str) -> tuple[int, str]:
     """Whether what is to be installed is what the project declares, or asks for in an error."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if words[0] == "wheel" or "--no-index" in words:
+        return 0, ""  # gigabytes; what they install is what `pip install .` does
     assert words[0] == "install"
     asked = " ".join(["pip", *words])
     errors = (ROOT / "atoll" / "models" / "builtin.py").read_text(encoding="utf-8")
@@ -157,13 +186,12 @@ def _of_policy(text: str) -> bool:
 
 
 def _load_policy(text: str) -> None:
-    """Load a site's policy."""
+    """Write a site's policy down, and load it."""
     from atoll.policy import load_policy
 
     file = Path("policy.yaml")
     file.write_text(text, encoding="utf-8")
     load_policy(file)
-    file.unlink()
 
 
 def _load_part(text: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from atoll.egress.manifest import write_manifest
+from atoll.flower.engine import free_port
 from tests.support.departures import departure, open_record, site
-from tests.support.federation import labelled_rows, text_rows
+from tests.support.federation import LABELS, labelled_rows, text_rows
+from tests.support.federation import SIZES as OWNERS
 from tests.support.finished import finish
 from tests.support.images import COLOURS, save_picture
 from tests.support.pages import Reader
@@ -48,9 +50,18 @@ def _write(rows: Mapping[str, Sequence[Mapping[str, Any]]], folder: str = "data"
         file.write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
 
 
-def _texts(models: Models) -> Reader:
+def _tour(models: Models) -> Reader:
+    """Labelled texts, for a federation too: rows enough for its sites, and no round of training."""
+    reader = _texts(models, {"ada": 27, "bob": 24, "cy": 11})
+    few = {"[cold, flu, migraine]": f"[{', '.join(LABELS)}]", ":9092": f":{free_port()}",
+           "output_dir=runs/federation": "output_dir=runs/federation federation.num_rounds=0 "
+           "evaluate.baselines=[]"}  # fmt: skip
+    return replace(reader, typed=few)
+
+
+def _texts(models: Models, sizes: Mapping[str, int] = OWNERS) -> Reader:
     """Labelled texts; the tour, too, is one of seconds."""
-    _write(labelled_rows())
+    _write(labelled_rows(sizes))
     encoder = models.zoo("bert-with-pooler")
     smaller = (
         f"model.name_or_path={encoder}", "data.path=data/", "data.partition=null",
@@ -126,13 +137,30 @@ def _watched(models: Models) -> Reader:
     return Reader()
 
 
+def _federation(models: Models) -> Reader:
+    """Rows at three sites, whose labels the file names; few exchanges, on a port of this test's."""
+    rows = labelled_rows({"hospital-a": 27, "hospital-b": 33, "hospital-c": 30})
+    _write(rows)
+    edits = {
+        "builtin:minilm": models.zoo("bert-with-pooler"), **SHORT,
+        "path: data/ ": f"labels: [{', '.join(LABELS)}]\n  path: data/ ",
+        "baselines: [local, pooled]": "baselines: []",
+        "fraction_train: 0.25": "min_clients: 2",
+    }  # fmt: skip
+    # Sums alone for the first federation, and one round of training for the second.
+    few = {"--insecure --clients": "federation.num_rounds=0 --insecure --clients",
+           "output_dir=runs/secured": "output_dir=runs/secured federation.num_rounds=1"}  # fmt: skip
+    return Reader(edits, typed={":9092": f":{free_port()}", **few})
+
+
 def _nothing(models: Models) -> Reader:
     return Reader()
 
 
 READERS: Mapping[str, Callable[[Models], Reader]] = {
-    "README.md": _texts,
+    "README.md": _tour,
     "docs/certificates.md": _nothing,
+    "docs/deployment.md": _federation,
     "docs/egress.md": _record,
     "docs/export-and-chat.md": _finished("llama", "finetune"),
     "docs/index.md": _texts,
