@@ -94,6 +94,8 @@ def _connection(
     address("--connect", connect, insecure=insecure)
     if insecure and not name:
         raise ConfigError("--insecure needs --name: who this site is")
+    if insecure and certs is not None:
+        raise ConfigError("--insecure goes without certificates; leave it or --certs out")
     if not insecure and certs is None:
         raise ConfigError(
             "--certs is missing: the folder with this site's key and certificate; `atoll certs "

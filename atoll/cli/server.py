@@ -63,6 +63,8 @@ def server(
     again = found.state == "finished"
     if again:
         note(f"This run is finished; its result stands in {folder}.")
+    else:
+        note(f"Sites connect to {place.place.listen}; the run is written to {folder}.")
     summary = found.summary or {} if again else _coordinated(loaded, place, found, page=ui)
     if output_format is Format.json:
         emit({"run": str(folder), "already_finished": again, **summary})
@@ -108,6 +110,8 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
     names = [name.strip() for name in clients.split(",") if name.strip()]
     if insecure and not names:
         raise ConfigError("--insecure needs --clients A,B: the names of those who take part")
+    if insecure and certs is not None:
+        raise ConfigError("--insecure goes without certificates; leave it or --certs out")
     if not insecure and certs is None:
         raise ConfigError(
             "--certs is missing; `atoll certs init federation/ --server NAME --clients A,B` makes "

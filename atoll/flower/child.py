@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, time
 
 from atoll.errors import PayloadError, RunError
 from atoll.flower.engine import PART, command
@@ -18,6 +18,8 @@ from atoll.frames import Frame, read_frame, write_frame
 
 __all__ = ["Child", "Watch"]
 
+DULL = ("INFO", "For more information")
+"""How lines begin that tell nothing of an end."""
 TAIL = 2000
 """Bytes at the end of a log in which the last words stand."""
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
@@ -86,12 +88,21 @@ class Child:
         assert self._process.stdin is not None
         self._process.stdin.close()
 
-    def last_words(self) -> str:
-        """The last line of its log."""
+    def last_lines(self) -> list[str]:
+        """The end of its log."""
         with self._log.open("rb") as log:
             log.seek(-min(TAIL, self._log.stat().st_size), os.SEEK_END)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        return PAINT.sub("", lines[-1]) if lines else f"see {self._log}"
+            found = PAINT.sub("", log.read().decode(errors="replace"))
+        return [line for line in found.splitlines() if line.strip()]
+
+    def quiet(self) -> float:
+        """Seconds since it last wrote a line there."""
+        return time() - self._log.stat().st_mtime
+
+    def last_words(self) -> str:
+        """The last line of its log that is no matter of course."""
+        lines = [line for line in self.last_lines() if not line.startswith(DULL)]
+        return lines[-1] if lines else f"see {self._log}"
 
     def _listen(self) -> None:
         stdout = self._process.stdout

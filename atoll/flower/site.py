@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 
 from atoll.flower.child import Child, Watch
 from atoll.flower.engine import environment, free_port
 from atoll.flower.options import Relay
+from atoll.flower.trouble import in_vain, trouble
 from atoll.frames import Frame, Kind
 
 __all__ = ["Connection", "Site"]
@@ -19,6 +21,8 @@ __all__ = ["Connection", "Site"]
 
 LOOK = 0.5
 """Seconds between two looks at whether the connection is there."""
+TELL = 20.0
+"""Seconds between two words about a server that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,14 @@ class Site:
 
     def gone(self) -> str | None:
         """Which process has gone, if one has and it is time to start again; then none is left."""
-        return self._watch.gone(self._children)
+        why = self._watch.gone(self._children)
+        known = trouble(self._children[1].last_lines()) if why is not None else None
+        return why if known is None else f"supernode has ended ({known})"
+
+    def _in_vain(self) -> bool:
+        """Whether nobody answers where the server should be."""
+        node = self._children[1]
+        return in_vain(node.last_lines(), node.quiet())
 
     def start(self) -> None:
         """Connect; the SuperNode tries until the server is there."""
@@ -93,11 +104,15 @@ class Site:
         """Begin, and connect again where the connection has ended, in a thread of its own."""
 
         def watch() -> None:
+            told = monotonic()
             while not self._over.wait(LOOK):
                 why = self.gone()
                 if why is not None:
                     note(f"the connection's {why}; connecting again")
                     self.start()
+                elif monotonic() - told > TELL and self._in_vain():
+                    told = monotonic()
+                    note(f"nobody answers at {self._connection.server}; trying again")
 
         self.start()
         self._watcher = Thread(target=watch, daemon=True)

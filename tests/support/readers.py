@@ -148,8 +148,10 @@ def _federation(models: Models) -> Reader:
         "fraction_train: 0.25": "min_clients: 2",
     }  # fmt: skip
     # Sums alone for the first federation, and one round of training for the second.
-    few = {"--insecure --clients": "federation.num_rounds=0 --insecure --clients",
-           "output_dir=runs/secured": "output_dir=runs/secured federation.num_rounds=1"}  # fmt: skip
+    few = {
+        "--insecure --clients": "federation.num_rounds=0 --insecure --clients",
+        "output_dir=runs/secured": "output_dir=runs/secured federation.num_rounds=1",
+    }
     return Reader(edits, typed={":9092": f":{free_port()}", **few})
 
 
