@@ -162,6 +162,7 @@ def test_a_site_in_the_cluster_goes_out_and_nobody_comes_in(chart: Any) -> None:
     (container,) = pod["containers"]
     understood(container["args"])
     assert "ports" not in container
+    assert {"startupProbe", "livenessProbe"} <= container.keys()
     assert spec["replicas"] == 1
     assert [one["metadata"]["name"] for one in spec["volumeClaimTemplates"]] == ["state"]
     rules = kinds["NetworkPolicy"]["spec"]
