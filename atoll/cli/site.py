@@ -42,7 +42,7 @@ def serve(
         tell(text)
 
     doing = Doing(connection.server)
-    board.show(_facts(place, doing))
+    board.show(_facts(place, doing, recorded=egress is not None))
     tell(describe(place.policy))
     site = Site(place, egress, tell, doing)
     mailbox = Mailbox(place.state, place.name, site.knows)
@@ -56,13 +56,13 @@ def serve(
         engine.close()
 
 
-def _facts(place: Place, doing: Doing) -> Callable[[], Mapping[str, Any]]:
+def _facts(place: Place, doing: Doing, *, recorded: bool) -> Callable[[], Mapping[str, Any]]:
     """What stands in the site's status: what it does, whether it has paused, and what has left."""
     left, policy = Tally(place.state / "egress"), describe(place.policy).splitlines()
     return lambda: {
         "site": place.name,
         **asdict(doing),
         "paused": paused(place.state),
-        "left": left.now(),
+        "left": left.now() if recorded else None,
         "policy": policy,
     }

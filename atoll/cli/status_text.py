@@ -13,6 +13,7 @@ from rich.table import Table
 
 from atoll.report.words import MISSING, bytes_text, seconds_text, short
 from atoll.status import Standing
+from atoll.words import counted
 
 __all__ = ["show_standing"]
 
@@ -84,8 +85,11 @@ def _site(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"last answered {answered['letter']}, {_ago(answered['time'])} ago"
     if refused:
         yield f"last refused, {_ago(refused['time'])} ago: {refused['rule']}: {refused['why']}"
-    left = status.get("left", {"messages": 0, "bytes": 0})
-    yield f"{left['messages']} messages with {bytes_text(left['bytes'])} have left in all"
+    left = status.get("left")
+    if left:
+        yield f"{counted(left['messages'], 'message')} with {bytes_text(left['bytes'])} left in all"
+    elif "left" in status:
+        yield "what leaves is not recorded: a trial without keys (--insecure)"
     yield from _refusals(status)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from atoll.disk.files import make_folder
 from atoll.disk.lock import alone
+from atoll.experiment.setup import Setup
 from atoll.runs.lines import RoundLine
 from atoll.runs.where import Observer
 from atoll.status import SERVER, Board
@@ -27,6 +28,7 @@ class _Progress:
 
     rounds: int
     round: int | None = None
+    metric: str = "metric"
     doing: dict[str, Any] | None = None
 
 
@@ -63,17 +65,21 @@ def _watched(observer: Observer, board: Board, progress: _Progress) -> Observer:
         progress.round = lines[-1].round
         observer.resumed(lines)
 
+    def began(setup: Setup) -> None:
+        progress.metric = setup.bench.objective.metric.name
+        observer.began(setup)
+
     def finished(line: RoundLine) -> None:
         progress.round, progress.doing = line.round, None
-        board.note(_words(line, progress.rounds))
+        board.note(_words(line, progress))
         observer.round(line)
 
-    return replace(observer, note=note, step=step, resumed=resumed, round=finished)
+    return replace(observer, note=note, step=step, resumed=resumed, began=began, round=finished)
 
 
-def _words(line: RoundLine, rounds: int) -> str:
-    parts = [f"round {line.round}/{rounds} is done"]
+def _words(line: RoundLine, progress: _Progress) -> str:
+    parts = [f"round {line.round}/{progress.rounds} is done"]
     parts += [f"{counted(line.clients, 'client')} trained"] if line.clients else []
     parts += [] if line.loss is None else [f"loss {line.loss:.4g}"]
-    parts += [] if line.metric is None else [f"metric {line.metric:.4g}"]
+    parts += [] if line.metric is None else [f"{progress.metric} {line.metric:.4g}"]
     return ", ".join([*parts, f"{line.bytes_up:,} bytes up, {line.bytes_down:,} bytes down"])

@@ -16,7 +16,7 @@ import psutil
 from atoll.certs.begin import begin
 from atoll.flower.engine import free_port
 
-__all__ = ["People", "Started", "federation", "waited"]
+__all__ = ["ATOLL", "People", "Started", "federation", "waited"]
 
 ATOLL = str(Path(sys.executable).with_name("atoll"))
 

@@ -32,7 +32,8 @@ def test_the_front_door_imports_nothing_heavy() -> None:
 def test_help_names_every_command_and_every_exit_code() -> None:
     text = subprocess.run([ATOLL, "--help"], capture_output=True, text=True, check=True).stdout
     for command in ("run", "plan", "eval", "predict", "chat", "report", "export", "recipes", "init",
-                    "schema", "doctor", "data", "certs", "egress"):  # fmt: skip
+                    "schema", "doctor", "data", "certs", "egress", "server", "client", "status",
+                    "stop", "logs"):  # fmt: skip
         assert f"\n  {command} " in text
     codes = ("2 experiment", "3 data", "4 model", "5 payload", "6 run", "7 too few", "8 cert",
              "9 a site's policy", "130")  # fmt: skip

@@ -73,7 +73,7 @@ def test_a_site_is_shown_and_paused(run: Path, capsys: pytest.CaptureFixture[str
             assert guarded(words) == 0
             told = capsys.readouterr().out
             assert "hospital-a to fl.example.org:9092: connected since" in told
-            assert "3 messages with 1.2 MB have left in all" in told
+            assert "3 messages with 1.2 MB left in all" in told
             assert "hours: it is 12:00" in told
         for words, state in ((["pause", "--certs", "site"], True),
                              (["pause", "--state", "site/state"], True),
