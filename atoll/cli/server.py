@@ -72,7 +72,7 @@ def server(
     from atoll.cli.summary_text import show_run
 
     data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
-    show_run(summary, folder, common_test=data["test"] is not None)
+    show_run(summary, folder, common_test=data["test"] is not None, rows_here=False)
 
 
 def _coordinated(

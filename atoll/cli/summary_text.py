@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from atoll.words import counted
 __all__ = ["show_arms", "show_run"]
 
 
-def show_run(summary: Mapping[str, Any], path: Path, *, common_test: bool) -> None:
-    """All that `atoll run` says at its end."""
+def show_run(
+    summary: Mapping[str, Any], path: Path, *, common_test: bool, rows_here: bool = True
+) -> None:
+    """All that `atoll run` says at its end, and `atoll server`, which has no rows."""
     arms = {"federated": summary["final"], **summary["baselines"]}
     show_arms(summary, arms, common_test=common_test)
     typed = Summary.model_validate(summary)
@@ -38,14 +40,14 @@ def show_run(summary: Mapping[str, Any], path: Path, *, common_test: bool) -> No
         f"Everything is in {path}" + (f"; look at {report} in a browser" if drawn else ""),
         "Next:",
         *([] if drawn else [f"  {command_line('atoll', 'report', path)}"]),
-        *_next(summary["task"], path),
+        *_next(summary["task"], path, [] if rows_here else ["--data", "ROWS"]),
     ]
     _say("\n".join(lines))
 
 
-def _next(task: str, path: Path) -> Iterator[str]:
+def _next(task: str, path: Path, data: Sequence[str]) -> Iterator[str]:
     """What a finished run of a task is good for."""
-    yield f"  {command_line('atoll', 'eval', path)}"
+    yield f"  {command_line('atoll', 'eval', path, *data)}"
     if task in ("causal-lm", "preference"):
         yield f"  {command_line('atoll', 'chat', path)} --compare"
     else:

@@ -16,6 +16,8 @@ _MEANT = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of the CA in ca.pem, not for the "
     "name in --connect, or out of time",
     "WRONG_VERSION_NUMBER": "what answers there does not speak TLS",
+    "UNEXPECTED_EOF_WHILE_READING": "what answers there cut it off as it began: a proxy behind "
+    "which there is no server yet, or none of this name",
 }
 
 

@@ -20,6 +20,8 @@ INFO:     Finished server process [7325]
     ("[code: 2004] Failed to activate SuperNode.", "does not let this site in"),
     ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer "
      "certificate (_ssl.c:1006)", "not of the CA in ca.pem"),
+    ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)",
+     "a proxy"),
     ("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)", "does not speak TLS"),
 ])  # fmt: skip
 def test_an_end_is_told_by_its_cause(said: str, meant: str) -> None:
