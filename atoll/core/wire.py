@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import assert_never
 
 from pydantic import ValidationError
@@ -27,7 +28,8 @@ from atoll.core.facts import (
     StateFacts,
     complaint,
 )
-from atoll.core.packed import broken, pack_trees, unpack_trees
+from atoll.core.header import broken
+from atoll.core.packed import open_trees, pack_trees, unpack_trees
 from atoll.core.parts import Context, Failure, Reply, Request, State
 from atoll.core.payload import Channel, Payload
 from atoll.errors import PayloadError
@@ -37,6 +39,7 @@ from atoll.words import printable
 
 __all__ = [
     "Record",
+    "open_record",
     "pack",
     "pack_payload",
     "pack_state",
@@ -65,7 +68,16 @@ def unpack(data: bytes, *, limit: int = LIMIT) -> Record:
     Raises:
         PayloadError: for bytes that `pack` does not write, or more of them than `limit`.
     """
-    facts, trees = _unpacked(data, limit)
+    return _record(*_unpacked(data, limit))
+
+
+def open_record(path: Path, *, limit: int = LIMIT) -> Record:
+    """A record from a file of its own, whose tensors are read where they are used; see `unpack`."""
+    text, trees = open_trees(path, limit=limit)
+    return _record(_parsed(text), trees)
+
+
+def _record(facts: Facts, trees: Sequence[Tree]) -> Record:
     if isinstance(facts, RequestFacts):
         return Request(facts.context, _payload(facts.channels, trees))
     if isinstance(facts, ReplyFacts):
@@ -139,8 +151,12 @@ def _packed(facts: Facts, trees: Sequence[Tree]) -> bytes:
 
 def _unpacked(data: bytes, limit: int) -> tuple[Facts, tuple[Tree, ...]]:
     text, trees = unpack_trees(data, limit=limit)
+    return _parsed(text), trees
+
+
+def _parsed(text: str) -> Facts:
     try:
-        return FACTS.validate_json(text, strict=True), trees
+        return FACTS.validate_json(text, strict=True)
     except ValidationError as error:
         raise broken(complaint(error)) from None
 

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from atoll.core import Algorithm, Failure, Reply, Task, payload_nbytes
-from atoll.core.wire import unpack
 from atoll.errors import PayloadError
-from atoll.frames import Frame, Kind
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import Gathered, frames_of, journal, journalled
+from atoll.runtimes.spool import Gathered, journal, journalled, records_of
 
 __all__ = ["Flower"]
 
@@ -141,27 +139,15 @@ def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:
 
 def _answers(path: Path, client: str, number: int, limit: int) -> Iterator[Reply | Failure]:
     """The replies of one client, in the tasks' order."""
+    came = 0
     try:
-        frames = [frame for frame in frames_of(path) if frame.kind is Kind.RECORD]
+        for record in records_of(path, number, limit):
+            if not isinstance(record, Reply | Failure) or record.client != client:
+                raise PayloadError("a record came that was not asked for")
+            came += 1
+            yield record
     except PayloadError as error:
-        frames, why = [], str(error)
-    else:
-        why = f"{len(frames)} answers came, expected {number}"
-    if len(frames) != number:
-        yield from (Failure(client, "payload", why) for _ in range(number))
-        return
-    for frame in frames:
-        yield _record(frame, client, limit)
-
-
-def _record(frame: Frame, client: str, limit: int) -> Reply | Failure:
-    try:
-        record = unpack(frame.data, limit=limit)
-    except PayloadError as error:
-        return Failure(client, "payload", str(error))
-    if not isinstance(record, Reply | Failure) or record.client != client:
-        return Failure(client, "payload", "a record came that was not asked for")
-    return record
+        yield from (Failure(client, "payload", str(error)) for _ in range(number - came))
 
 
 def _sweep(spool: Path, round: int) -> None:

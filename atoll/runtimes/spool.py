@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from atoll.core import Failure
-from atoll.core.wire import unpack
+from atoll.core.wire import Record, open_record, unpack
 from atoll.disk.files import write_json
 from atoll.errors import PayloadError
-from atoll.frames import Frame, Kind
+from atoll.frames import HEAD, Frame, Kind
 from atoll.runtimes.letters import frames_in
 from atoll.runtimes.messages import Broken, read
 from atoll.words import printable
 
-__all__ = ["Gathered", "failure_in", "frames_of", "journal", "journalled"]
+__all__ = ["Gathered", "failure_in", "frames_of", "journal", "journalled", "records_of"]
 
 KINDS = (Kind.RECORD, Kind.DONE, Kind.BROKEN, Kind.READY)
+COPIED = 2**20
 SHORT = 2**16
 """Bytes of an answer at most that may tell of a failure."""
 
@@ -38,6 +40,42 @@ def frames_of(path: Path) -> Iterator[Frame]:
         PayloadError: something else.
     """
     return frames_in(path.read_bytes(), kinds=KINDS)
+
+
+def records_of(path: Path, number: int, limit: int) -> Iterator[Record]:
+    """The records of an answer, one at a time; their tensors stay on disk until they are used.
+
+    Raises:
+        PayloadError: other frames than `number` records and an end, or records that are not whole.
+    """
+    with path.open("rb") as opened:
+        for place in range(number):
+            record = path.with_name(f"record-{place}")
+            with record.open("wb") as out:
+                _copy(opened, out, _length(opened, Kind.RECORD, limit))
+            try:
+                yield open_record(record, limit=limit)
+            finally:
+                record.unlink()
+        _length(opened, Kind.DONE, 0)
+
+
+def _length(opened: BinaryIO, kind: Kind, limit: int) -> int:
+    """Bytes of the next frame, which has to be of a kind."""
+    head = opened.read(HEAD.size)
+    letter, _, length = HEAD.unpack(head) if len(head) == HEAD.size else (b"", 0, 0)
+    if letter != kind.value or length > limit:
+        raise PayloadError(f"an answer came that holds no {kind.name.lower()} where one belongs")
+    return int(length)
+
+
+def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
+    while length:
+        part = source.read(min(length, COPIED))
+        if not part:
+            raise PayloadError("an answer came that is cut off")
+        target.write(part)
+        length -= len(part)
 
 
 def failure_in(path: Path) -> tuple[str, str] | None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atoll.core import Channel, Reply
+from atoll.core.wire import pack
 from atoll.errors import PayloadError
 from atoll.frames import HEAD, Frame, Kind
 from atoll.runtimes.letters import (
@@ -25,6 +28,7 @@ from atoll.runtimes.letters import (
 )
 from atoll.runtimes.lines import Line
 from atoll.runtimes.mailbox import Mailbox, Received
+from atoll.runtimes.spool import records_of
 
 KINDS = (Kind.RECORD, Kind.DONE)
 
@@ -211,3 +215,38 @@ def test_a_node_that_came_again_is_sent_everything_anew(tmp_path: Path) -> None:
     due = line.due()
     assert due is not None
     assert due[0].piece == 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_records_of_an_answer_stay_on_disk_until_they_are_used(tmp_path: Path, number: int) -> None:
+    value = torch.arange(6.0).reshape(2, 3)
+    reply = Reply("ada", {"update": Channel({"b": value, "a": torch.ones(2, dtype=torch.int8)})})
+    frames = [Frame(Kind.RECORD, n, pack(reply)) for n in range(number)]
+    (tmp_path / "answer").write_bytes(plain([*frames, Frame(Kind.DONE)]))
+    for record in records_of(tmp_path / "answer", number, 10_000):
+        assert isinstance(record, Reply)
+        tree = record.payload["update"].tree
+        assert list(tree) == ["b", "a"]
+        assert torch.equal(tree["b"], value)
+        assert tree["a"].dtype == torch.int8
+    assert [path.name for path in tmp_path.iterdir()] == ["answer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda whole: whole[:-20], "cut off|no done"),
+        (lambda whole: b"", "no record"),
+        (lambda whole: whole[:13] + b"\xff" * 8 + whole[21:], "would be the header"),
+        (lambda whole: b"x" + whole[1:], "no record"),
+        (lambda whole: whole[:5] + b"\xff\xff\xff\xff\xff\xff\xff\x0f" + whole[13:], "no record"),
+    ],
+)
+def test_records_that_are_not_whole_are_refused(
+    tmp_path: Path, change: Callable[[bytes], bytes], why: str
+) -> None:
+    reply = Reply("ada", {"update": Channel({"b": torch.arange(6.0)})})
+    whole = plain([Frame(Kind.RECORD, 0, pack(reply)), Frame(Kind.DONE)])
+    (tmp_path / "answer").write_bytes(change(whole))
+    with pytest.raises(PayloadError, match=why):
+        list(records_of(tmp_path / "answer", 1, 10_000))
