@@ -15,7 +15,7 @@ from typing import Literal
 
 from atoll.disk.files import write_bytes, write_whole
 from atoll.errors import PayloadError
-from atoll.frames import Frame, head_of
+from atoll.frames import Frame, Kind, head_of
 from atoll.runtimes.letters import (
     INLINE,
     OPENING,
@@ -50,12 +50,13 @@ class Received:
 
 @dataclass(frozen=True)
 class _Kept:
-    """An answer on disk; `sent`: it went along once, unasked."""
+    """An answer on disk; `sent`: it went along once, unasked.   refusal: of an opening."""
 
     path: Path
     size: int
     digest: str
     sent: bool = False
+    refusal: bool = False
 
 
 class Mailbox:
@@ -81,11 +82,12 @@ class Mailbox:
         call, body = unpacked(Call, data)
         if not call.letter.startswith(OPENING) and not self._opened(call.run):
             return packed(self._word(call, "unopened"))
-        if call.digest not in self._queued and self._kept(call) is None:
+        if call.digest not in self._queued and (self._kept(call) is None or self._again(call)):
             missing = self._arrived(call, body)
             if missing:
                 word = self._word(call, "incomplete")
                 return packed(word.model_copy(update={"missing": missing}))
+            self._answers.pop(call.digest, None)
             self._queued.add(call.digest)
             self._waiting.put(call)
         return self._told(call)
@@ -105,16 +107,16 @@ class Mailbox:
 
     def answer(self, letter: Received, work: Callable[[Send], None]) -> None:
         """Keep what `work` sends in answer to a letter; whoever waits for it is told."""
-        digest, size = hashlib.sha256(), 0
+        digest, size, broken = hashlib.sha256(), 0, False
         path = self._folder / letter.run / "answers" / letter.name
 
         def write(partial: Path) -> None:
-            nonlocal size
             with partial.open("wb") as opened:
                 opened.write(letter.digest.encode())
 
                 def send(frame: Frame) -> None:
-                    nonlocal size
+                    nonlocal size, broken
+                    broken = broken or frame.kind is Kind.BROKEN
                     for part in (head_of(frame), frame.data):
                         digest.update(part)
                         size += opened.write(part)
@@ -123,7 +125,8 @@ class Mailbox:
 
         write_whole(path, write)
         with self._changed:
-            self._answers[letter.digest] = _Kept(path, size, digest.hexdigest())
+            refusal = broken and letter.name.startswith(OPENING)
+            self._answers[letter.digest] = _Kept(path, size, digest.hexdigest(), refusal=refusal)
             self._changed.notify_all()
         _forget(path.parent)
 
@@ -157,6 +160,11 @@ class Mailbox:
                 self._answers[call.digest] = _Kept(path, len(data) - DIGEST, digest)
         kept = self._answers.get(call.digest)
         return kept if kept is not None and kept.path.is_file() else None
+
+    def _again(self, call: Call) -> bool:
+        """Whether an opening that was refused comes again: what stood against it may be over."""
+        kept = self._answers.get(call.digest)
+        return kept is not None and kept.refusal and kept.sent and call.piece is not None
 
     def _arrived(self, call: Call, body: memoryview) -> tuple[int, ...]:
         """Keep a piece; which ones are still missing."""

@@ -1,0 +1,140 @@
+"""A site answers letters as its policy lets it, and tells the person there what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from atoll.config import dump, load
+from atoll.core import Context, Failure, Reply, Task
+from atoll.core.wire import unpack
+from atoll.egress.read import read as recorded
+from atoll.experiment.joining import Place
+from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
+from atoll.experiment.opening import opening_letter
+from atoll.experiment.setup import Setup, prepare
+from atoll.frames import Frame, Kind
+from atoll.models.locate import fingerprint
+from atoll.policy import Policy, pause, resume
+from atoll.runtimes.asking import Asking
+from atoll.runtimes.letters import Answer, Call, Letter, frames_in, packed, unpacked
+from atoll.runtimes.mailbox import Mailbox
+from atoll.runtimes.messages import Broken, read
+from atoll.site import Site
+from atoll.status import Doing
+from tests.support.departures import open_record, site
+from tests.support.federation import labelled_rows
+from tests.support.models import Zoo
+from tests.support.scenes import write_clients
+
+KINDS = (Kind.READY, Kind.BROKEN, Kind.RECORD, Kind.DONE)
+
+
+class Server:
+    """Asks the site `ada`, by letters."""
+
+    def __init__(self, folder: Path, zoo: Zoo, note: Callable[[str], None]) -> None:
+        self.state, self.doing = folder / "state", Doing("localhost:9092")
+        write_clients(folder / "data", labelled_rows({"ada": 9}))
+        written = {
+            "model": {"name_or_path": zoo("bert"), "pooling": "mean"},
+            "data": {"path": str(folder / "data"), "max_length": 24},
+            "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+            "train": {"device": "cpu", "group_size": 1, "max_steps": 1},
+        }
+        (folder / "fl.yaml").write_text(str(written))
+        self.loaded = load(folder / "fl.yaml")
+        policy = Policy(label_names=True, min_rows=1)
+        place = Place("ada", folder / "data" / "ada", self.state, policy)
+        self.record = folder / "egress"
+        self.egress = open_record(self.record, site("ada"))
+        answering = Site(place, self.egress, note, self.doing)
+        self.mailbox = Mailbox(self.state, "ada", answering.knows)
+        Thread(target=answering.work, args=(self.mailbox,), daemon=True).start()
+
+    def asks(self, letter: Letter) -> list[Frame]:
+        call = Call(run="run", letter=letter.name, size=letter.size, digest=letter.digest, piece=0)
+        sent = packed(call, letter.piece(0))
+        while True:
+            answer, body = unpacked(Answer, self.mailbox.take(sent))
+            if answer.state == "done" and answer.piece is not None:
+                return list(frames_in(bytes(body), kinds=KINDS))
+
+    def opens(self, name: str, told: Agreed | None) -> Frame:
+        opening = Opening(versions=versions(), run="run", experiment=dump(self.loaded.experiment),
+                          agreed=told)  # fmt: skip
+        (frame,) = self.asks(opening_letter(name, opening))
+        return frame
+
+    def agrees(self) -> Setup:
+        """What a server has after the opening, and the site opened for it."""
+        offers = {"ada": read(Offer, self.opens("look", None).data)}
+        told = agreed(self.loaded.experiment, offers, "")
+        data = server_data(self.loaded.experiment, offers, told)
+        setup = prepare(self.loaded, note=lambda text: None, data=data)
+        base = fingerprint(setup.base.backbone)
+        frame = self.opens("join", told.model_copy(update={"base": base}))
+        assert frame.kind is Kind.READY
+        return setup
+
+    def trains(self, setup: Setup, round: int) -> Reply | Failure:
+        algorithm, state = setup.program.algorithms["train"], setup.start.server
+        context = Context(0, "federated", round, round, ("ada",), 1)
+        task = Task("train", context, lambda c: algorithm.server.broadcast(state, c), {})
+        frames = self.asks(Letter.of(f"r{round}", Asking([task], number=0).frames(["ada"], set())))
+        (record,) = [unpack(frame.data) for frame in frames if frame.kind is Kind.RECORD]
+        assert isinstance(record, Reply | Failure)
+        return record
+
+
+@pytest.fixture
+def noted() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def server(tmp_path: Path, zoo: Zoo, noted: list[str]) -> Iterator[Server]:
+    def note(text: str) -> None:
+        noted.append(text)
+        if text == "round 3: train":
+            # A pause that comes while this round trains.
+            pause(tmp_path / "state")
+
+    found = Server(tmp_path, zoo, note)
+    with found.egress:
+        yield found
+
+
+def test_a_pause_keeps_everything_at_the_site(server: Server, noted: list[str]) -> None:
+    pause(server.state)
+    frame = server.opens("look", None)
+    assert frame.kind is Kind.BROKEN
+    assert "policy rule 'paused'" in read(Broken, frame.data).message
+    assert server.doing.refused is not None
+    resume(server.state)
+
+    setup = server.agrees()
+    assert server.doing.run == "run"
+    assert isinstance(server.trains(setup, 1), Reply)
+    assert server.doing.answered is not None
+    assert (server.doing.answered["round"], server.doing.answered["task"]) == (1, "train")
+    assert server.doing.task is None
+
+    pause(server.state)
+    refused = server.trains(setup, 2)
+    assert isinstance(refused, Failure)
+    assert refused.message.startswith("policy rule 'paused'")
+    resume(server.state)
+
+    # It was pressed while the site was training: what was trained stays there.
+    kept = server.trains(setup, 3)
+    assert isinstance(kept, Failure)
+    assert kept.message.startswith("policy rule 'paused'")
+    assert noted[-1].startswith("refused: policy rule 'paused'")
+    resume(server.state)
+    assert isinstance(server.trains(setup, 4), Reply)
+    left = [(line.round, line.task) for line in recorded(server.record, []) if line.kind == "sent"]
+    assert left[-4:] == [(1, "train"), (2, "failure"), (3, "failure"), (4, "train")]
