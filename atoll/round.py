@@ -38,7 +38,7 @@ from atoll.core import (
 )
 from atoll.errors import PayloadError, QuorumError
 
-__all__ = ["answer", "federate"]
+__all__ = ["answer", "decoded", "federate"]
 
 
 def federate(
@@ -96,14 +96,14 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
     clients: dict[str, Mapping[str, float]] = {}
     bytes_up = 0
     for reply in _in_order(runtime.call([task], cohort), cohort):
-        decoded = _decode(algorithm, task.context, reply, like)
+        payload = decoded(algorithm, task.context, reply, like)
         if isinstance(reply, Reply):
             bytes_up += payload_nbytes(reply.payload)
-        if isinstance(decoded, Failure):
-            failures.append(decoded)
+        if isinstance(payload, Failure):
+            failures.append(payload)
             continue
-        state = algorithm.aggregator.add(state, decoded)
-        clients[reply.client] = metrics_of(decoded)
+        state = algorithm.aggregator.add(state, payload)
+        clients[reply.client] = metrics_of(payload)
     _check_needs_all(algorithm, failures)
     aggregate = algorithm.aggregator.finish(state)
     for stage in reversed(algorithm.stages):
@@ -131,7 +131,7 @@ def _in_order(
         yield waiting.pop(client, Failure(client, "lost", "the runtime brought no answer"))
 
 
-def _decode(
+def decoded(
     algorithm: Algorithm, context: Context, reply: Reply | Failure, like: Payload
 ) -> Payload | Failure:
     """Undo the stages on one reply and check it whole; a bad one counts as a failure."""

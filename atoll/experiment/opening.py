@@ -17,9 +17,9 @@ from atoll.runtimes.gathering import Bounds, Closing, Gathering
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.messages import read
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import frames_of
+from atoll.runtimes.spool import Why, failure_in, frames_of
 
-__all__ = ["LIMIT", "Known", "known", "offer_in", "offers_of", "opening_letter"]
+__all__ = ["LIMIT", "Known", "known", "no_offer", "offer_in", "offers_of", "opening_letter"]
 
 LIMIT = 2**24
 """Bytes of an offer at most."""
@@ -60,18 +60,13 @@ def offers_of(
     quorum = max(federation.min_clients, federation.clients_per_round or 0)
     gathering = Gathering(
         post, lambda client, attempt: letter, None, Closing(quorum, federation.grace),
-        bounds=Bounds(LIMIT), note=note,
+        bounds=Bounds(LIMIT, why_not=no_offer), note=note,
     )  # fmt: skip
     found = gathering.run("opening", sorted(post.lines))
-    offers: dict[str, Offer] = {}
-    for client, path in sorted(found.answers.items()):
-        try:
-            offers[client] = offer_in(list(frames_of(path)))
-        except PayloadError as error:
-            found.failures[client] = ("payload", str(error))
     for client, (_, why) in sorted(found.failures.items()):
         note(f"{client} does not take part: {why}")
-    return offers
+    answers = sorted(found.answers.items())
+    return {client: offer_in(list(frames_of(path))) for client, path in answers}
 
 
 def opening_letter(name: str, opening: Opening) -> Letter:
@@ -89,3 +84,14 @@ def offer_in(frames: Sequence[Frame]) -> Offer:
     if len(frames) != 1 or frames[0].kind is not Kind.READY:
         raise PayloadError("it answers something else than was asked")
     return read(Offer, frames[0].data)
+
+
+def no_offer(client: str, path: Path) -> Why | None:
+    """Why an answer in the spool is no offer."""
+    try:
+        told = failure_in(client, path)
+        if told is None:
+            offer_in(list(frames_of(path)))
+        return told
+    except PayloadError as error:
+        return "payload", str(error)

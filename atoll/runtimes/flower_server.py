@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from atoll.core import Algorithm, Failure, Reply, Task, payload_nbytes
 from atoll.errors import PayloadError
+from atoll.frames import LIMIT
+from atoll.round import decoded
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import Gathered, journal, journalled, records_of
+from atoll.runtimes.spool import Gathered, Why, failure_in, journal, journalled, records_of
 
 __all__ = ["Flower"]
 
@@ -130,7 +133,19 @@ class Flower:
             client = task.context.cohort[0] if task.context.cohort else ""
             like = self._algorithms[task.algorithm].client.template(task.broadcast(client))
             values += payload_nbytes(like)
-        return Bounds(2 * values + len(tasks) * ROOM, values)
+        return Bounds(2 * values + len(tasks) * ROOM, values, partial(self._why_not, tasks))
+
+    def _why_not(self, tasks: Sequence[Task], client: str, path: Path) -> Why | None:
+        """Why an answer does not count: what cannot be folded is no part of a quorum."""
+        if told := failure_in(client, path):
+            return told
+        for task, reply in zip(tasks, _answers(path, client, len(tasks), LIMIT), strict=True):
+            algorithm = self._algorithms[task.algorithm]
+            like = algorithm.client.template(task.broadcast(client))
+            judged = decoded(algorithm, task.context, reply, like)
+            if isinstance(judged, Failure):
+                return judged.kind, judged.message
+        return None
 
 
 def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:

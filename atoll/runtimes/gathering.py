@@ -12,7 +12,7 @@ from atoll.frames import Frame
 from atoll.runtimes.account import Question
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import Gathered, failure_in, frames_of
+from atoll.runtimes.spool import Gathered, Why, failure_in, frames_of
 from atoll.status import utc
 from atoll.words import listed
 
@@ -54,10 +54,15 @@ class Opener:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bytes of an answer: the most that are taken, and how many are likely."""
+    """Which answers count.
+
+    limit, likely: bytes: the most that are taken, and how many are likely.
+    why_not: (client, its answer in the spool) -> why it is none.
+    """
 
     limit: int
     likely: int = 0
+    why_not: Callable[[str, Path], Why | None] = failure_in
 
 
 class Gathering:
@@ -135,7 +140,7 @@ class Gathering:
                 self._ask(client, self._attempts[client])
             else:
                 self._fail(client, "refused", why)
-        elif failure := failure_in(line.answer):
+        elif failure := self._bounds.why_not(client, line.answer):
             self._fail(client, *failure)
         else:
             self._found.answers[client] = line.answer
@@ -144,6 +149,7 @@ class Gathering:
         if client not in self._found.answers:
             self._found.failures[client] = (kind, why)
             self._failed[client] = monotonic()
+            self._post.forget([client])
             if client in self._post.lines:
                 self._post.lines[client].account.fail(kind, why)
 

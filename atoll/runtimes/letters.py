@@ -41,6 +41,8 @@ INLINE = 2**22
 """Bytes of an answer that come along unasked."""
 PATIENCE = 8.0
 """Seconds for which a call waits at the client for an answer that is being made."""
+HEAD_SIZE = 2**16
+"""Bytes of a message's head at most: text unfolds to many times its bytes when it is read."""
 SIZE = struct.Struct("<I")
 Head = TypeVar("Head", bound=BaseModel)
 Size = Annotated[int, Field(ge=0, lt=2**40)]
@@ -145,6 +147,8 @@ def unpacked(kind: type[Head], data: bytes | memoryview) -> tuple[Head, memoryvi
     size = SIZE.unpack_from(data)[0] if len(data) >= SIZE.size else len(data)
     if SIZE.size + size > len(data):
         raise PayloadError("a message came that is cut off")
+    if size > HEAD_SIZE:
+        raise PayloadError(f"a message came whose head has {size:,} bytes")
     view = memoryview(data)
     return read(kind, bytes(view[SIZE.size : SIZE.size + size])), view[SIZE.size + size :]
 

@@ -19,6 +19,8 @@ LOST = 60.0
 """Seconds after which a message without an answer is sent again …"""
 SLOWEST = 20_000
 """… and one more for each so many bytes."""
+SLOW = 20.0
+"""Seconds after which others are asked for pieces beside the one that has not come."""
 
 
 class Sent(NamedTuple):
@@ -34,7 +36,8 @@ class Line:
     """One client's connection: the letter that it is to answer, and the answer so far.
 
     node: Flower's number for it, while it is connected.   since: when that began.
-    session: the process that answers.   account: what people are told of it.
+    session: the process that answers.   served: when it was sent something last.
+    account: what people are told of it.
     spool: the folder where answers are kept.
     """
 
@@ -48,6 +51,7 @@ class Line:
     likely: int = 0
     unopened: bool = False
     heard: float = field(default_factory=monotonic)
+    served: float = 0.0
     state: str = ""
     account: Account = field(default_factory=Account)
     _sent: dict[int, Sent] = field(default_factory=dict)
@@ -72,8 +76,9 @@ class Line:
 
     @property
     def fetching(self) -> int:
-        """How many pieces of it are on their way."""
-        return sum(sent.call.fetch is not None for sent in self._sent.values())
+        """How many pieces of it are on their way, as far as they are still to be hoped for."""
+        late = monotonic() - SLOW
+        return sum(sent.call.fetch is not None and sent.at > late for sent in self._sent.values())
 
     def connected(self, node: int, since: str) -> None:
         """It is there, perhaps again: what was on its way before is lost."""
@@ -123,7 +128,8 @@ class Line:
 
     def went(self, tag: int, call: Call, nbytes: int) -> None:
         """A message is on its way, under a number by which its answer is known."""
-        self._sent[tag] = Sent(call, monotonic(), nbytes)
+        self.served = monotonic()
+        self._sent[tag] = Sent(call, self.served, nbytes)
         self.account.down += nbytes
 
     def lost(self, tag: int) -> None:

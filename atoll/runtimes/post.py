@@ -99,8 +99,7 @@ class Post:
             self._start()
         if monotonic() - self._admitted > MEMBERS:
             self._admit()
-        for line in self.lines.values():
-            self._push(line)
+        self._push_all()
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:
             try:
@@ -111,14 +110,11 @@ class Post:
                 self._news(json.loads(frame.data))
             elif (node := self._asked.pop(frame.number, None)) is not None:
                 self._name(node, frame)
-            elif (client := self._tags.pop(frame.number, None)) is not None:
-                if client not in self.lines:
-                    continue
-                line = self.lines[client]
+            elif (line := self.lines.get(self._tags.pop(frame.number, ""))) is not None:
                 why = self._heard(line, frame)
-                self._push(line)
+                self._push_all()
                 if why:
-                    yield client, why
+                    yield line.client, why
                 if line.done or why:
                     return
 
@@ -136,6 +132,11 @@ class Post:
             line.lost(frame.number)
             return str(error)
         return ""
+
+    def _push_all(self) -> None:
+        """Who was sent something last has the last turn."""
+        for line in sorted(self.lines.values(), key=lambda one: one.served):
+            self._push(line)
 
     def _push(self, line: Line) -> None:
         while (due := line.due()) is not None:

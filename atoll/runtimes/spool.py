@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from atoll.core import Failure
+from atoll.core.facts import TOLD
 from atoll.core.wire import Record, open_record, unpack
 from atoll.disk.files import write_json
 from atoll.errors import PayloadError
@@ -17,12 +18,14 @@ from atoll.runtimes.letters import frames_in
 from atoll.runtimes.messages import Broken, read
 from atoll.words import printable
 
-__all__ = ["Gathered", "failure_in", "frames_of", "journal", "journalled", "records_of"]
+__all__ = ["Gathered", "Why", "failure_in", "frames_of", "journal", "journalled", "records_of"]
 
 KINDS = (Kind.RECORD, Kind.DONE, Kind.BROKEN, Kind.READY)
 COPIED = 2**20
 SHORT = 2**16
 """Bytes of an answer at most that may tell of a failure."""
+Why = tuple[str, str]
+"""Kind and message."""
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Gathered:
     """Who answered, and where the answer is kept; who did not, and why: (kind, message)."""
 
     answers: dict[str, Path] = field(default_factory=dict)
-    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: dict[str, Why] = field(default_factory=dict)
 
 
 def frames_of(path: Path) -> Iterator[Frame]:
@@ -78,7 +81,7 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
         length -= len(part)
 
 
-def failure_in(path: Path) -> tuple[str, str] | None:
+def failure_in(client: str, path: Path) -> Why | None:
     """Why an answer is none, where it tells so, or cannot be read."""
     try:
         with path.open("rb") as opened:
@@ -87,7 +90,7 @@ def failure_in(path: Path) -> tuple[str, str] | None:
         for frame in frames:
             if frame.kind is Kind.BROKEN:
                 broken = read(Broken, frame.data)
-                return printable(broken.error)[:64], printable(broken.message)
+                return printable(broken.error)[:64], printable(broken.message[:TOLD])
             if frame.kind is Kind.RECORD:
                 record = unpack(frame.data)
                 if isinstance(record, Failure):
