@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from atoll.cli.federation import (
 )
 from atoll.cli.output import Format, FormatOption, note
 from atoll.cli.process import load_torch, stoppable
-from atoll.errors import ConfigError
+from atoll.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     from atoll.egress.record import Egress
@@ -64,6 +65,7 @@ def take_part(
     name, connection = _connection(connect, certs, insecure, name)
     folder = state or (certs / "state" if certs is not None else Path(f"{name}-state"))
     overrides = [*(set_ or ()), *([f"model.name_or_path={model}"] if model else ())]
+    _check_here(data, model, overrides)
     load_torch()
     from atoll.cli.site import serve
     from atoll.disk.files import make_folder
@@ -81,6 +83,21 @@ def take_part(
         Board(folder, SITE) as board,
     ):
         serve(place, connection, egress, board, page=ui)
+
+
+def _check_here(data: Path, model: Path | None, overrides: Sequence[str]) -> None:
+    """Refuse now what would be refused when a server asks, perhaps in days.
+
+    Raises:
+        AtollError: files that are not there, values without a key.
+    """
+    if not data.exists():
+        raise DataError(f"there is no file or folder {data}; --data names the rows of this site")
+    if model is not None and not model.exists():
+        raise ModelError(f"there is no folder {model}; --model names this site's copy of the base")
+    for text in overrides:
+        if "=" not in text:
+            raise ConfigError(f"--set {text}: write KEY=VALUE")
 
 
 def _connection(
@@ -104,6 +121,9 @@ def _connection(
     from atoll.flower.site import Connection
 
     if insecure or certs is None:
+        from atoll.certs.names import check_name
+
+        check_name(name)
         return name, Connection(connect)
     from atoll.certs import client_files
 

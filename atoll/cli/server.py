@@ -107,7 +107,9 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
         AtollError: options that do not fit each other, certificates that cannot be used.
     """
     address("--listen", listen, insecure=insecure)
-    names = [name.strip() for name in clients.split(",") if name.strip()]
+    from atoll.certs.names import client_names
+
+    names = client_names([clients])
     if insecure and not names:
         raise ConfigError("--insecure needs --clients A,B: the names of those who take part")
     if insecure and certs is not None:
