@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,8 +96,7 @@ def logs(
 
     found = look(path)
     with found.log.open(encoding="utf-8", errors="replace") as log:
-        begin = list(log)
-        typer.echo("".join(begin[len(begin) - min(lines, len(begin)) :]), nl=False)
+        typer.echo("".join(deque(log, maxlen=lines)), nl=False)
         while follow:
             last = not look(path).alive
             typer.echo(log.read(), nl=False)

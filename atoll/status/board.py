@@ -16,7 +16,6 @@ from typing import Any, Self
 import psutil
 
 from atoll.disk.files import make_folder, write_json
-from atoll.errors import AtollError
 from atoll.status.standing import Kind
 from atoll.words import printable
 
@@ -50,6 +49,7 @@ class Board:
     def __init__(self, folder: Path, kind: Kind) -> None:
         self._folder, self._kind = folder, kind
         self._facts: Facts = dict
+        self._known: Mapping[str, Any] = {}
         self._notes: deque[dict[str, str]] = deque(maxlen=LAST)
         self._refusals: deque[dict[str, str]] = deque(maxlen=LAST)
         self._turn, self._over = Lock(), Event()
@@ -100,8 +100,8 @@ class Board:
             self._notes.append(one)
             if any(word in text for word in REFUSED):
                 self._refusals.append(one)
-            with suppress(OSError), (self._folder / self._kind.log).open("a") as log:
-                log.write(f"{time} " + text.replace("\n", "\n    ") + "\n")
+            with suppress(OSError), (self._folder / self._kind.log).open("ab") as log:
+                log.write((f"{time} " + text.replace("\n", "\n    ") + "\n").encode())
 
     def _keep(self) -> None:
         while not self._over.wait(LOOK):
@@ -109,21 +109,24 @@ class Board:
 
     def _write(self) -> None:
         """Write the file where something has changed, or it grows old."""
-        found = self._found()
-        if found == self._written and monotonic() - self._at < ALIVE:
-            return
-        with suppress(AtollError, OSError):
-            write_json(self._folder / self._kind.file, {"time": utc(), **found})
-            self._written, self._at = found, monotonic()
+        try:
+            self._known = self._facts()
+        except Exception as error:
+            self._trouble(error)
+        try:
+            found = self._found()
+            if found != self._written or monotonic() - self._at > ALIVE:
+                write_json(self._folder / self._kind.file, {"time": utc(), **found})
+                self._written, self._at = found, monotonic()
+        except Exception as error:
+            self._trouble(error)
+
+    def _trouble(self, error: Exception) -> None:
+        if not self._troubled:
+            self._troubled = True
+            self.note(f"the status cannot be told: {type(error).__name__}: {error}")
 
     def _found(self) -> Mapping[str, Any]:
-        try:
-            facts = self._facts()
-        except Exception as error:
-            facts = {}
-            if not self._troubled:
-                self._troubled = True
-                self.note(f"the status is not whole: {type(error).__name__}: {error}")
         with self._turn:
             told = {"refusals": list(self._refusals), "notes": list(self._notes)}
-        return {**self._who, **self._state, **facts, **told}
+        return {**self._who, **self._state, **self._known, **told}

@@ -76,7 +76,9 @@ def test_what_goes_wrong_with_the_status_ends_nothing(tmp_path: Path) -> None:
     with Board(tmp_path / "gone", SERVER) as board:
         board.show(broken)
         time.sleep(1.2)
-        assert "the status is not whole" in _read(tmp_path / "gone")["notes"][0]["text"]
+        board.show(dict)
+        assert "the status cannot be told" in _read(tmp_path / "gone")["notes"][0]["text"]
+        board.show(lambda: {"what": object()})
         for file in (tmp_path / "gone").iterdir():
             file.unlink()
         (tmp_path / "gone").rmdir()
