@@ -13,7 +13,7 @@ from functools import partial
 from atoll.config.tasks import TaskName
 from atoll.core import Failure, Payload, Reply, Task
 from atoll.egress.record import Departure, Egress
-from atoll.errors import PolicyError
+from atoll.errors import AtollError, PolicyError
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Opening
@@ -81,7 +81,8 @@ class Site:
                 answer_ask(federation.runtime, federation.guard, letter.data, send)
         except Exception as error:
             # The server hears of it in any case; what is a bug shows here too.
-            self._note(f"{letter.name}: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, AtollError) else f"{type(error).__name__}: "
+            self._note(f"no answer to {letter.name}: {kind}{error}")
             frame = refusal(told_error(self._place.policy, error))
             self._leaves(letter.run, "failure", frame.data)
             send(frame)

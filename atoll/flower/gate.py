@@ -130,7 +130,7 @@ def _watched(scope: Scope, send: Send, who: str, tell: Callable[[str], None]) ->
     async def watched(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] in (401, 403, 412):
             tell(f"{who} is refused at {scope['path'].removeprefix(FLEET)}: its key is not of a "
-                 "client that takes part")  # fmt: skip
+                 "client that takes part, or is in use")  # fmt: skip
         await send(message)
 
     return watched
