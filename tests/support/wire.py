@@ -213,9 +213,12 @@ def accuracy(w: torch.Tensor, clients: Sequence[str]) -> float:
 @contextmanager
 def rounds(
     wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, closing: Closing,
-    told: list[str],
+    told: list[str], later: Sequence[str] = (),
 ) -> Iterator[Iterator[Report]]:  # fmt: skip
-    """The reports of a federation over the wire, with all sites in it."""
+    """The reports of a federation over the wire, with all sites in it.
+
+    later: who of them may connect, and was not there when it began.
+    """
     monkeypatch.setattr("atoll.runtimes.post.Coordinator", wire)
     clients = tuple(sorted(wire.sites))
     opener = Opener(
@@ -226,7 +229,8 @@ def rounds(
     algorithms = {"fit": toy()}
     members = dict.fromkeys(clients, "key")
     with Post(place, RUN, folder, lambda: members, told.append) as post:
-        runtime = Flower(post, clients, algorithms, opener, closing, note=told.append)
+        began = [client for client in clients if client not in later]
+        runtime = Flower(post, began, algorithms, opener, closing, note=told.append)
         program = Program(algorithms, lambda number: ("fit",) if number else ())
         plan = Federation(seed=1, run=RUN, num_rounds=number, clients_per_round=len(clients),
                           min_clients=closing.quorum)  # fmt: skip
