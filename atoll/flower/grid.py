@@ -24,7 +24,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from atoll.flower.engine import PART, pipes
+from atoll.flower.engine import PART, end_with, pipes
 from atoll.flower.message import MESSAGE, content_of, data_of
 from atoll.flower.operator import Operator
 from atoll.flower.options import Relay
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     """Relay until the process that started this one ends."""
     relay = Relay.model_validate_json(arguments[0])
     incoming, outgoing = pipes()
+    end_with(incoming)
     arrived = _listening(incoming)
 
     def tell(text: str) -> None:
