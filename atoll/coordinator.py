@@ -25,6 +25,7 @@ from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, o
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
 from atoll.flower.coordinator import Place
+from atoll.flower.engine import give_back
 from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
 from atoll.runs.board import Show, on_board
@@ -64,6 +65,7 @@ def coordinate(
     Raises:
         AtollError: what cannot be agreed, or written.
     """
+    give_back()
     with on_board(folder, loaded.experiment.federation.num_rounds, observer) as (observer, show):
         return _coordinated(loaded, folder, server, observer, show, machine)
 

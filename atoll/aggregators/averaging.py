@@ -36,7 +36,8 @@ def _init(like: Payload) -> State:
 def _zeros(like: Tensor, reduce: str) -> Tensor:
     whole = reduce == "sum" and not like.is_floating_point()
     dtype = torch.int64 if whole else torch.promote_types(like.dtype, torch.float32)
-    return torch.zeros(like.shape, dtype=dtype)
+    # One zero for all: the values take memory when the first reply brings some.
+    return torch.zeros((), dtype=dtype).expand(like.shape)
 
 
 def _add(state: State, payload: Payload) -> State:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "end_with",
     "environment",
     "free_port",
+    "give_back",
     "patiently",
     "pipes",
     "watch_parent",
@@ -28,6 +30,10 @@ T = TypeVar("T")
 
 PART = 63 * 2**20
 """Bytes of ours in one message of Flower, so that the whole stays below 64 MiB."""
+LARGE = 2**18
+ARENAS = 2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Of malloc.h."""
 START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv.pop(1))
@@ -52,11 +58,23 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # Large buffers go back to the system as soon as they are free, in whatever thread.
-        "MALLOC_ARENA_MAX": "2",
-        "MALLOC_MMAP_THRESHOLD_": "262144",
-        "MALLOC_TRIM_THRESHOLD_": "262144",
+        # As `give_back` does for this process.
+        "MALLOC_ARENA_MAX": str(ARENAS),
+        "MALLOC_MMAP_THRESHOLD_": str(LARGE),
+        "MALLOC_TRIM_THRESHOLD_": str(LARGE),
     }
+
+
+def give_back() -> None:
+    """Have large buffers go back to the system as soon as they are free, in whatever thread.
+
+    glibc raises its threshold to the largest buffer that was freed, and keeps what is below.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for what, value in ((M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, LARGE),
+                            (M_ARENA_MAX, ARENAS)):  # fmt: skip
+            libc.mallopt(what, value)
 
 
 def free_port() -> int:

@@ -12,6 +12,7 @@ import torch
 from atoll.certs import admitted, server_files
 from atoll.core import Federation, Position
 from atoll.flower.coordinator import Place
+from atoll.flower.engine import give_back
 from atoll.frames import Frame, Kind
 from atoll.round import federate
 from atoll.runtimes.flower_server import Flower
@@ -26,6 +27,7 @@ def main(values: int, rounds: int, port: int, certs: Path, folder: Path) -> None
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     torch.set_num_threads(1)
+    give_back()
     form = (Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     members = {
         name: one.public_key.public_bytes(*form).decode()
