@@ -24,9 +24,11 @@ __all__ = [
     "OPENING",
     "PATIENCE",
     "PIECE",
+    "WHY",
     "Answer",
     "Call",
     "Letter",
+    "State",
     "frames_in",
     "packed",
     "pieces_of",
@@ -44,9 +46,13 @@ PATIENCE = 8.0
 HEAD_SIZE = 2**16
 """Bytes of a message's head at most: text unfolds to many times its bytes when it is read."""
 SIZE = struct.Struct("<I")
+WHY = 1000
+"""Characters of a refusal at most."""
+State = Literal["incomplete", "working", "done", "unopened", "refused"]
 Head = TypeVar("Head", bound=BaseModel)
 Size = Annotated[int, Field(ge=0, lt=2**40)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Run = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -59,7 +65,7 @@ class Call(BaseModel):
 
     model_config = STRICT
 
-    run: Name
+    run: Run
     letter: Name
     size: Size
     digest: Digest
@@ -71,8 +77,8 @@ class Answer(BaseModel):
     """What a client says to a call.
 
     session: which process answers; a new one has to be opened anew.
-    state: incomplete (pieces of the letter are missing), working, done, or unopened (this process
-        does not know the federation yet).
+    state: incomplete (pieces of the letter are missing), working, done, unopened (this process
+        does not know the federation yet), or refused (`why` the letter is not read).
     size, digest: of the answer's bytes, once it is done.   piece: which one comes along.
     """
 
@@ -81,11 +87,12 @@ class Answer(BaseModel):
     client: Name
     session: Name
     letter: Name
-    state: Literal["incomplete", "working", "done", "unopened"]
+    state: State
     missing: Annotated[tuple[Count, ...], Field(max_length=4096)] = ()
     size: Size = 0
     digest: Digest | None = None
     piece: Count | None = None
+    why: Annotated[str, Field(max_length=WHY)] = ""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from atoll.errors import PayloadError
 from atoll.runtimes.account import Account
 from atoll.runtimes.incoming import Incoming
 from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter
+from atoll.words import printable
 
 __all__ = ["Line", "Sent"]
 
@@ -153,6 +155,8 @@ class Line:
             return  # a late answer to what was asked before
         self.state, self.unopened = answer.state, answer.state == "unopened"
         self._missing = set(answer.missing) if answer.state == "incomplete" else set()
+        if answer.state == "refused":
+            raise PayloadError(f"{self.client} does not read it: {printable(answer.why)}")
         if answer.state != "done":
             return
         incoming.announced(answer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,22 +10,24 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Condition
 from time import monotonic
-from typing import Literal
 
-from atoll.disk.files import write_bytes, write_whole
-from atoll.errors import PayloadError
+from atoll.disk.files import write_whole
+from atoll.errors import AtollError
 from atoll.frames import Frame, Kind, head_of
 from atoll.runtimes.letters import (
     INLINE,
     OPENING,
     PATIENCE,
     PIECE,
+    WHY,
     Answer,
     Call,
+    State,
     packed,
     pieces_of,
     unpacked,
 )
+from atoll.runtimes.pieces import Pieces
 
 __all__ = ["Mailbox", "Received"]
 
@@ -67,6 +68,7 @@ class Mailbox:
 
     def __init__(self, folder: Path, client: str, opened: Callable[[str], bool]) -> None:
         self._folder, self._client, self._opened = folder, client, opened
+        self._pieces = Pieces(folder)
         self._session = uuid.uuid4().hex
         self._waiting: SimpleQueue[Call] = SimpleQueue()
         self._changed = Condition()
@@ -74,18 +76,24 @@ class Mailbox:
         self._answers: dict[str, _Kept] = {}
 
     def take(self, data: bytes) -> bytes:
-        """What to say to a call; waits a little for an answer that is being made.
+        """What to say to a call; waits a little for an answer that is being made."""
+        letter = "unread"
+        try:
+            call, body = unpacked(Call, data)
+            letter = call.letter
+            return self._said(call, body)
+        except (AtollError, OSError) as error:
+            # Who listens goes on: the next call may be a better one, and the disk less full.
+            word = self._word(letter, "refused").model_copy(update={"why": str(error)[:WHY]})
+            return packed(word)
 
-        Raises:
-            PayloadError: a message of another form.
-        """
-        call, body = unpacked(Call, data)
+    def _said(self, call: Call, body: memoryview) -> bytes:
         if not call.letter.startswith(OPENING) and not self._opened(call.run):
-            return packed(self._word(call, "unopened"))
+            return packed(self._word(call.letter, "unopened"))
         if call.digest not in self._queued and (self._kept(call) is None or self._again(call)):
-            missing = self._arrived(call, body)
+            missing = self._pieces.missing(call, body)
             if missing:
-                word = self._word(call, "incomplete")
+                word = self._word(call.letter, "incomplete")
                 return packed(word.model_copy(update={"missing": missing}))
             self._answers.pop(call.digest, None)
             self._queued.add(call.digest)
@@ -96,11 +104,9 @@ class Mailbox:
         """Whole letters, as they come, for ever."""
         while True:
             call = self._waiting.get()
-            place = self._place(call)
-            data = b"".join((place / str(n)).read_bytes() for n in range(pieces_of(call.size)))
+            data = self._pieces.whole(call)
             if hashlib.sha256(data).hexdigest() == call.digest:
                 yield Received(call.run, call.letter, call.digest, data)
-            shutil.rmtree(place, ignore_errors=True)
             with self._changed:
                 self._queued.discard(call.digest)
                 self._changed.notify_all()
@@ -126,6 +132,8 @@ class Mailbox:
         write_whole(path, write)
         with self._changed:
             refusal = broken and letter.name.startswith(OPENING)
+            # Another letter of this name has had its day.
+            self._answers = {d: k for d, k in self._answers.items() if k.path != path}
             self._answers[letter.digest] = _Kept(path, size, digest.hexdigest(), refusal=refusal)
             self._changed.notify_all()
         _forget(path.parent)
@@ -136,13 +144,13 @@ class Mailbox:
             while (kept := self._kept(call)) is None and (left := end - monotonic()) > 0:
                 self._changed.wait(left)
         if kept is None:
-            return packed(self._word(call, "working"))
+            return packed(self._word(call.letter, "working"))
         facts: dict[str, object] = {"size": kept.size, "digest": kept.digest}
         piece = call.fetch
         if piece is None and kept.size <= INLINE and not kept.sent:
             piece = 0
             self._answers[call.digest] = replace(kept, sent=True)
-        word = self._word(call, "done")
+        word = self._word(call.letter, "done")
         if piece is None or piece >= pieces_of(kept.size):
             return packed(word.model_copy(update=facts))
         with kept.path.open("rb") as opened:
@@ -166,27 +174,14 @@ class Mailbox:
         kept = self._answers.get(call.digest)
         return kept is not None and kept.refusal and kept.sent and call.piece is not None
 
-    def _arrived(self, call: Call, body: memoryview) -> tuple[int, ...]:
-        """Keep a piece; which ones are still missing."""
-        place, number = self._place(call), pieces_of(call.size)
-        if call.piece is not None:
-            whole = PIECE if call.piece + 1 < number else call.size - (number - 1) * PIECE
-            if call.piece >= number or len(body) != whole:
-                raise PayloadError(f"piece {call.piece} of {number} came with {len(body)} bytes")
-            write_bytes(place / str(call.piece), body)
-        return tuple(n for n in range(number) if not (place / str(n)).is_file())[:64]
-
-    def _place(self, call: Call) -> Path:
-        return self._folder / call.run / "letters" / f"{call.letter}-{call.digest[:16]}"
-
-    def _word(
-        self, call: Call, state: Literal["incomplete", "working", "done", "unopened"]
-    ) -> Answer:
-        return Answer(client=self._client, session=self._session, letter=call.letter, state=state)
+    def _word(self, letter: str, state: State) -> Answer:
+        return Answer(client=self._client, session=self._session, letter=letter, state=state)
 
 
 def _forget(folder: Path) -> None:
-    """Drop all answers but the last ones, and the openings."""
-    found = [path for path in folder.iterdir() if not path.name.startswith((OPENING, "."))]
-    for path in sorted(found, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
-        path.unlink()
+    """Drop all answers but the last ones, and the last ones to openings."""
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for opening in (False, True):
+        some = [path for path in found if path.name.startswith(OPENING) is opening]
+        for path in sorted(some, key=lambda one: one.stat().st_mtime_ns)[:-KEPT]:
+            path.unlink()

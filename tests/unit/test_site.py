@@ -32,6 +32,8 @@ from tests.support.scenes import write_clients
 
 KINDS = (Kind.READY, Kind.BROKEN, Kind.RECORD, Kind.DONE)
 
+RUN = 32 * "0"
+
 
 class Server:
     """Asks the site `ada`, by letters."""
@@ -56,7 +58,7 @@ class Server:
         Thread(target=answering.work, args=(self.mailbox,), daemon=True).start()
 
     def asks(self, letter: Letter) -> list[Frame]:
-        call = Call(run="run", letter=letter.name, size=letter.size, digest=letter.digest, piece=0)
+        call = Call(run=RUN, letter=letter.name, size=letter.size, digest=letter.digest, piece=0)
         sent = packed(call, letter.piece(0))
         while True:
             answer, body = unpacked(Answer, self.mailbox.take(sent))
@@ -64,7 +66,7 @@ class Server:
                 return list(frames_in(bytes(body), kinds=KINDS))
 
     def opens(self, name: str, told: Agreed | None) -> Frame:
-        opening = Opening(versions=versions(), run="run", experiment=dump(self.loaded.experiment),
+        opening = Opening(versions=versions(), run=RUN, experiment=dump(self.loaded.experiment),
                           agreed=told)  # fmt: skip
         (frame,) = self.asks(opening_letter(name, opening))
         return frame
@@ -117,7 +119,7 @@ def test_a_pause_keeps_everything_at_the_site(server: Server, noted: list[str]) 
     resume(server.state)
 
     setup = server.agrees()
-    assert server.doing.run == "run"
+    assert server.doing.run == RUN
     assert isinstance(server.trains(setup, 1), Reply)
     assert server.doing.answered is not None
     assert (server.doing.answered["round"], server.doing.answered["task"]) == (1, "train")

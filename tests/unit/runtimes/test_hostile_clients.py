@@ -13,7 +13,7 @@ from atoll.core import Channel, Exchange, Failure, Payload, Reply
 from atoll.core.wire import pack
 from atoll.experiment.opening import no_offer, offer_in
 from atoll.frames import Frame, Kind
-from atoll.runtimes import incoming, letters, lines, mailbox, post
+from atoll.runtimes import incoming, letters, lines, mailbox, pieces, post
 from atoll.runtimes.gathering import Closing, Opener
 from atoll.runtimes.letters import OPENING, Answer, Call, Letter, packed, unpacked
 from atoll.runtimes.messages import broken
@@ -200,7 +200,7 @@ def test_a_client_that_is_never_done_is_not_waited_for(
 
 def small_pieces(patch: pytest.MonkeyPatch, size: int = 100) -> None:
     """Letters of many pieces; a name that is imported stands in each module."""
-    for module in (letters, lines, mailbox, incoming, post):
+    for module in (letters, lines, mailbox, incoming, pieces, post):
         for name, value in (("PIECE", size), ("INLINE", 0)):
             if name in vars(module):
                 patch.setattr(module, name, value)

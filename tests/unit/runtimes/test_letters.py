@@ -32,6 +32,8 @@ from atoll.runtimes.spool import records_of
 
 KINDS = (Kind.RECORD, Kind.DONE)
 
+RUN = 32 * "0"
+
 
 def plain(frames: Sequence[Frame]) -> bytes:
     return b"".join(HEAD.pack(f.kind.value, f.number, len(f.data)) + f.data for f in frames)
@@ -76,7 +78,7 @@ def test_a_large_letter_travels_in_pieces() -> None:
 
 @pytest.mark.parametrize("name", ["../x", ".x", "a/b", "", "x" * 65, "a\0b", "ä"])
 def test_names_are_names_of_files(name: str) -> None:
-    head = {"run": "r", "letter": name, "size": 0, "digest": "0" * 64}
+    head = {"run": RUN, "letter": name, "size": 0, "digest": "0" * 64}
     import json
 
     text = json.dumps(head).encode()
@@ -90,7 +92,7 @@ class Wire:
     def __init__(self, folder: Path, fate: Callable[[], str]) -> None:
         self.worked: list[str] = []
         self.mailbox = Mailbox(folder / "site", "ada", lambda run: True)
-        self.line = Line("ada", "run", folder / "spool")
+        self.line = Line("ada", RUN, folder / "spool")
         self.line.connected(1, "now")
         self._fate, self._tag = fate, 0
         self._worker = Thread(target=self._work, daemon=True)
@@ -155,12 +157,12 @@ def test_a_letter_that_was_answered_is_answered_again_with_the_same_bytes(tmp_pa
     wire.line.send(letter, limit=1000)
     first = wire.carry()
     again = Wire(tmp_path, lambda: "")  # both processes are new; the server's spool is empty
-    again.line = Line("ada", "run", tmp_path / "other")
+    again.line = Line("ada", RUN, tmp_path / "other")
     again.line.connected(1, "now")
     again.line.send(letter, limit=1000)
     assert (again.carry(), again.worked) == (first, [])
     # The server's own spool is enough, where it kept the answer to this very letter.
-    kept = Line("ada", "run", tmp_path / "spool")
+    kept = Line("ada", RUN, tmp_path / "spool")
     kept.send(letter, limit=1000)
     assert kept.answer is not None
     kept.send(Letter.of("r1", [Frame(Kind.RECORD, 0, b"abd")]), limit=1000)
@@ -186,7 +188,7 @@ def test_large_answers_are_asked_for_piece_by_piece(tmp_path: Path) -> None:
 def test_an_answer_that_is_not_as_it_says_is_refused(
     tmp_path: Path, changes: dict[str, object], body: bytes, why: str
 ) -> None:
-    line = Line("ada", "run", tmp_path)
+    line = Line("ada", RUN, tmp_path)
     line.connected(1, "now")
     line.send(Letter.of("r1", []), limit=1000)
     due = line.due()
@@ -200,7 +202,7 @@ def test_an_answer_that_is_not_as_it_says_is_refused(
 
 
 def test_a_node_that_came_again_is_sent_everything_anew(tmp_path: Path) -> None:
-    line = Line("ada", "run", tmp_path)
+    line = Line("ada", RUN, tmp_path)
     line.send(Letter.of("r1", []), limit=1000)
     assert line.due() is None  # not connected
     line.connected(1, "now")

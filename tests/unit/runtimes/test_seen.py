@@ -20,8 +20,8 @@ from atoll.status import utc
 
 @pytest.fixture
 def post(tmp_path: Path) -> Post:
-    found = Post(Place("127.0.0.1:9"), "run", tmp_path, dict, lambda text: None)
-    found.lines = {name: Line(name, "run", tmp_path / "spool") for name in ("bo", "al")}
+    found = Post(Place("127.0.0.1:9"), 32 * "0", tmp_path, dict, lambda text: None)
+    found.lines = {name: Line(name, 32 * "0", tmp_path / "spool") for name in ("bo", "al")}
     return found
 
 
