@@ -19,7 +19,7 @@ from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Opening
 from atoll.experiment.setup import Setup
 from atoll.frames import Frame, Kind
-from atoll.policy import check_now, check_reply, paused, released, told, told_error
+from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, frames_in
@@ -121,6 +121,8 @@ class Site:
             with self._doing.refusing():
                 self._check_paused()
                 check_now(policy, datetime.now())
+                # Sums that hide single updates come with secure aggregation.
+                check_cohort(policy, len(tasks[0].context.cohort), secure=False)
             self._note(f"round {tasks[0].context.round}: {what}")
 
         def release(payload: Payload) -> Payload:

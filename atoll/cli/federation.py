@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ __all__ = [
     "StateOption",
     "UiOption",
     "address",
+    "check_free",
     "with_port",
 ]
 
@@ -98,3 +100,22 @@ def address(option: str, text: str, *, insecure: bool) -> str:
             "certificates (--certs)"
         )
     return text
+
+
+def check_free(option: str, listen: str) -> None:
+    """Refuse an address on which nobody can listen now.
+
+    Raises:
+        ConfigError: a port in use, an address of another machine, a port below 1024.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise ConfigError(
+                f"{option} is {listen}, where nobody can listen: {error.strerror}; give an address "
+                "of this machine and a port that is free"
+            ) from None

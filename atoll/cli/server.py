@@ -16,6 +16,7 @@ from atoll.cli.federation import (
     ListenOption,
     UiOption,
     address,
+    check_free,
 )
 from atoll.cli.output import Format, FormatOption, emit, note
 from atoll.cli.process import load_torch, stoppable
@@ -106,7 +107,7 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
     Raises:
         AtollError: options that do not fit each other, certificates that cannot be used.
     """
-    address("--listen", listen, insecure=insecure)
+    check_free("--listen", address("--listen", listen, insecure=insecure))
     from atoll.certs.names import client_names
 
     names = client_names([clients])

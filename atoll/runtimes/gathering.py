@@ -103,7 +103,8 @@ class Gathering:
             if monotonic() - self._told > TELL:
                 self._tell(what, clients)
         for client in self._waiting(clients):
-            self._found.failures.setdefault(client, ("absent", self._standing(client)))
+            why = f"no answer in time ({self._standing(client)}); one that comes late is dropped"
+            self._found.failures.setdefault(client, ("absent", why))
         self._post.question = None
         self._post.forget(clients)
         return self._found
