@@ -149,7 +149,8 @@ def _runtime(setup: Setup, post: Post, found: Known, observer: Observer) -> Flow
         offer = offer_in(frames)
         return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
 
-    closing = Closing(experiment.federation.min_clients, experiment.federation.grace)
+    federation = experiment.federation
+    closing = Closing(federation.min_clients, federation.grace, federation.late == "fold")
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
     return Flower(
         post, tuple(found.offers), setup.program.algorithms, opener, closing, note=observer.note

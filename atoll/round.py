@@ -32,6 +32,7 @@ from atoll.core import (
     Stage,
     Task,
     answers,
+    faded,
     metrics_of,
     payload_nbytes,
     validate,
@@ -55,16 +56,15 @@ def federate(
             algorithm = program.algorithms[name]
             context = _context(algorithm, federation, runtime.roster, number, position.exchanges)
             broadcast = partial(algorithm.server.broadcast, position.server)
-            task = Task(name, context, broadcast, position.folded)
+            task = Task(name, context, broadcast, position.folded, federation.staleness)
             aggregate, exchange = _exchange(algorithm, runtime, task)
-            answered = exchange.clients
-            if len(answered) < _quorum(algorithm, federation, context):
+            if len(exchange.clients) < _quorum(algorithm, federation, context):
                 raise QuorumError(_too_few(number, exchange, federation))
             position = replace(
                 position,
                 server=algorithm.server.apply(context, position.server, aggregate),
                 exchanges=position.exchanges + 1,
-                folded={**position.folded, **dict.fromkeys(answered, context.exchange)},
+                folded={**position.folded, **exchange.folded},
             )
             exchanges.append(exchange)
         position = replace(position, round=number)
@@ -94,7 +94,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
     state = algorithm.aggregator.init(like)
     failures: list[Failure] = []
     clients: dict[str, Mapping[str, float]] = {}
-    bytes_up = 0
+    bytes_up, folded = 0, dict[str, int]()
     for reply in _in_order(runtime.call([task], cohort), cohort):
         payload = decoded(algorithm, task.context, reply, like)
         if isinstance(reply, Reply):
@@ -102,8 +102,10 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
         if isinstance(payload, Failure):
             failures.append(payload)
             continue
-        state = algorithm.aggregator.add(state, payload)
-        clients[reply.client] = metrics_of(payload)
+        asked = reply.late or task.context if isinstance(reply, Reply) else task.context
+        fades = task.staleness ** (task.context.round - asked.round)
+        state = algorithm.aggregator.add(state, faded(payload, fades))
+        clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
     _check_needs_all(algorithm, failures)
     aggregate = algorithm.aggregator.finish(state)
     for stage in reversed(algorithm.stages):
@@ -112,7 +114,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
     bytes_down = sum(payload_nbytes(task.broadcast(client)) for client in cohort)
     exchange = Exchange(
         task.algorithm, algorithm.kind, cohort, tuple(failures), metrics_of(aggregate),
-        clients, bytes_up, bytes_down,
+        clients, bytes_up, bytes_down, folded,
     )  # fmt: skip
     return aggregate, exchange
 
@@ -137,11 +139,11 @@ def decoded(
     """Undo the stages on one reply and check it whole; a bad one counts as a failure."""
     if isinstance(reply, Failure):
         return reply
-    payload = reply.payload
+    payload, asked = reply.payload, reply.late or context
     try:
         for stage in reversed(algorithm.stages):
             if stage.decode_at == "reply":
-                payload = stage.decode(context.at(reply.client), payload, like)
+                payload = stage.decode(asked.at(reply.client), payload, like)
         validate(payload, like)
     except PayloadError as error:
         return Failure(reply.client, "payload", str(error))

@@ -34,6 +34,17 @@ class Federation(BaseModel):
         description="atoll server: seconds for which a round waits for more answers once "
         "min_clients have come.",
     )
+    late: Literal["drop", "fold"] = Field(
+        "drop",
+        description="atoll server: what becomes of an answer that comes after its round: dropped, "
+        "or folded into the client's next round.",
+    )
+    staleness: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="What an answer weighs that is folded late, for each round that it is.",
+    )
     algorithm: Call = Field(
         Call("fedavg"), description="A name in atoll.algorithms, or my_package.module:function."
     )

@@ -101,6 +101,10 @@ def _by(*methods: str) -> Callable[[Experiment], bool]:
 # What keeps keys from being read, who reads them, whether they are read, and the keys.
 _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ...] = (
     (
+        "federation.late", "no late answer is folded", lambda e: e.federation.late == "fold",
+        ("federation.staleness",),
+    ),
+    (
         "model.task", "it has no tokens to pool", lambda e: _facts(e).pools,
         ("model.pooling", "model.normalize", "adapter.head_features"),
     ),

@@ -21,7 +21,7 @@ from atoll.core.parts import (
     Stage,
     State,
 )
-from atoll.core.payload import Channel, Payload, metrics_of, payload_nbytes, validate
+from atoll.core.payload import Channel, Payload, faded, metrics_of, payload_nbytes, validate
 from atoll.core.progress import Exchange, Federation, Position, Report
 from atoll.tree import Tree
 
@@ -48,6 +48,7 @@ __all__ = [
     "Tree",
     "answers",
     "check",
+    "faded",
     "metrics_of",
     "payload_nbytes",
     "validate",

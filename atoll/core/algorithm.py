@@ -49,12 +49,14 @@ class Task:
 
     folded: for each client, the exchange whose reply was folded last; the client commits that
     version of its state and drops the others.
+    staleness: what a late answer weighs, for each round that it is late.
     """
 
     algorithm: str
     context: Context
     broadcast: Callable[[str], Payload]
     folded: Mapping[str, int]
+    staleness: float = 1.0
 
 
 class Runtime(Protocol):

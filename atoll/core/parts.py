@@ -62,11 +62,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's answer; `state` stays with the client and is never sent."""
+    """One client's answer; `state` stays with the client and is never sent.
+
+    late: the moment that was asked about, where the answer came after its round was over.
+    """
 
     client: str
     payload: Payload
     state: State = field(default_factory=dict)
+    late: Context | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from atoll.errors import PayloadError
 from atoll.tree import Tree, all_finite, nbytes
 
-__all__ = ["Channel", "Payload", "metrics_of", "payload_nbytes", "validate"]
+__all__ = ["Channel", "Payload", "faded", "metrics_of", "payload_nbytes", "validate"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,17 @@ def metrics_of(payload: Payload) -> dict[str, float]:
         keys = [name] if value.dim() == 0 else [f"{name}.{i}" for i in range(value.numel())]
         numbers |= zip(keys, value.reshape(-1).tolist(), strict=True)
     return numbers
+
+
+def faded(payload: Payload, factor: float) -> Payload:
+    """The payload with means that weigh `factor` of what they did, and the rest as it is."""
+    weights = {channel.weight for channel in payload.values() if channel.reduce == "mean"}
+    return {
+        name: channel.with_tree({key: value * factor for key, value in channel.tree.items()})
+        if name in weights and factor != 1
+        else channel
+        for name, channel in payload.items()
+    }
 
 
 def validate(payload: Payload, like: Payload) -> None:

@@ -17,6 +17,7 @@ class Federation:
     min_clients: answers below which a round or an exchange is void and the run stops, whatever the
         number of clients that were asked. An evaluation moves nothing, so that it needs no more
         answers than there are clients.
+    staleness: what an answer weighs that is late, for each round that it is.
     """
 
     seed: int
@@ -24,6 +25,7 @@ class Federation:
     num_rounds: int
     clients_per_round: int
     min_clients: int = 1
+    staleness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What one question to clients came to."""
+    """What one question to clients came to; folded: whose answer, and to which exchange."""
 
     algorithm: str
     kind: str
@@ -51,6 +53,7 @@ class Exchange:
     clients: Mapping[str, Mapping[str, float]]
     bytes_up: int
     bytes_down: int
+    folded: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

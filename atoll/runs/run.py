@@ -112,6 +112,7 @@ def _reports(
         num_rounds=federation.num_rounds,
         clients_per_round=setup.clients_per_round,
         min_clients=federation.min_clients,
+        staleness=federation.staleness,
     )
     if done.position.round >= federation.num_rounds:
         return

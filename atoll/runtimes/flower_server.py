@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from atoll.core import Algorithm, Failure, Reply, Task, payload_nbytes
-from atoll.errors import PayloadError
+from atoll.core import Algorithm, Context, Failure, Reply, Task, payload_nbytes
 from atoll.frames import LIMIT
 from atoll.round import decoded
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import Gathered, Why, failure_in, journal, journalled, records_of
+from atoll.runtimes.spool import (
+    BACK,
+    Gathered,
+    Why,
+    answers_in,
+    failure_in,
+    journal,
+    journalled,
+    letter_name,
+    sweep,
+)
 
 __all__ = ["Flower"]
 
 ROOM = 2**20
 """Bytes beside the values of an answer: names, shapes, and what a stage adds."""
-BACK = 2
-"""Rounds whose answers are kept: a run may go back to the checkpoint before the last."""
+
+
+class _Late(NamedTuple):
+    """A letter that was not answered in time, by its name alone, and its moment."""
+
+    letter: Letter
+    context: Context
 
 
 class Flower:
@@ -46,6 +60,7 @@ class Flower:
         self._post, self._algorithms, self._opener = post, algorithms, opener
         self._roster, self._closing, self._note = set(roster), closing, note
         self.rounds: dict[str, tuple[int, int]] = {}
+        self._late: dict[str, _Late] = {}
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -69,10 +84,9 @@ class Flower:
         """Ask clients; when the set of answers is closed, they come in the clients' order."""
         if not tasks or not clients:
             return
-        context = tasks[0].context
-        name = f"r{context.round}-e{context.exchange}"
+        context, name = tasks[0].context, letter_name(tasks[0].context)
         folder = self._post.spool / name
-        _sweep(self._post.spool, context.round)
+        sweep(self._post.spool, context.round)
         found = self._closed(tasks, clients, folder)
         if found is None:
             found = self._gathered(tasks, clients, name)
@@ -82,10 +96,21 @@ class Flower:
             if client in found.answers:
                 first, _ = self.rounds.get(client, (context.round, context.round))
                 self.rounds[client] = (first, context.round)
-                yield from _answers(found.answers[client], client, len(tasks), limit)
+                yield from self._replies(tasks, client, found.answers[client], limit)
+                if self._takes_late(tasks):
+                    self._late.pop(client, None)
             else:
                 kind, why = found.failures[client]
                 yield from (Failure(client, kind, why) for _ in tasks)
+
+    def _replies(
+        self, tasks: Sequence[Task], client: str, path: Path, limit: int
+    ) -> Iterator[Reply | Failure]:
+        """The replies of one client; those to a letter of before tell when that was."""
+        late = self._late.get(client)
+        asked = late.context if late and path.parent.parent.name == late.letter.name else None
+        for reply in answers_in(path, client, len(tasks), limit):
+            yield replace(reply, late=asked) if isinstance(reply, Reply) else reply
 
     def _closed(
         self, tasks: Sequence[Task], clients: Sequence[str], folder: Path
@@ -113,12 +138,31 @@ class Flower:
             bounds=self._bounds(tasks), note=self._note,
         )  # fmt: skip
         what = f"round {tasks[0].context.round}: {', '.join(task.algorithm for task in tasks)}"
-        return gathering.run(what, clients)
+        found = gathering.run(what, clients)
+        if self._takes_late(tasks):
+            self._remember(tasks[0].context, letters, found)
+        return found
+
+    def _takes_late(self, tasks: Sequence[Task]) -> bool:
+        """Whether answers count that come after these questions are closed."""
+        (kind, *_) = [self._algorithms[task.algorithm].kind for task in tasks]
+        return self._closing.late and len(tasks) == 1 and kind == "round"
+
+    def _remember(
+        self, context: Context, letters: Callable[[str, int], Letter], found: Gathered
+    ) -> None:
+        """Who still owes an answer is asked for that one in its next round."""
+        for client, (kind, _) in found.failures.items():
+            if kind == "absent" and client not in self._late:
+                self._late[client] = _Late(replace(letters(client, 0), parts=()), context)
 
     def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
         asking = Asking(tasks, number=0)
+        late = self._late if self._takes_late(tasks) else {}
 
         def letter(client: str, attempt: int) -> Letter:
+            if client in late and attempt == 0:
+                return late[client].letter
             frames = list(asking.frames([client], set()))
             # The last one is the ask: by its number, a client knows that it is asked anew.
             frames[-1] = replace(frames[-1], number=attempt)
@@ -139,7 +183,7 @@ class Flower:
         """Why an answer does not count: what cannot be folded is no part of a quorum."""
         if told := failure_in(client, path):
             return told
-        for task, reply in zip(tasks, _answers(path, client, len(tasks), LIMIT), strict=True):
+        for task, reply in zip(tasks, self._replies(tasks, client, path, LIMIT), strict=True):
             algorithm = self._algorithms[task.algorithm]
             like = algorithm.client.template(task.broadcast(client))
             judged = decoded(algorithm, task.context, reply, like)
@@ -150,24 +194,3 @@ class Flower:
 
 def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:
     return {letters(client, attempt).digest for attempt in range(BACK)}
-
-
-def _answers(path: Path, client: str, number: int, limit: int) -> Iterator[Reply | Failure]:
-    """The replies of one client, in the tasks' order."""
-    came = 0
-    try:
-        for record in records_of(path, number, limit):
-            if not isinstance(record, Reply | Failure) or record.client != client:
-                raise PayloadError("a record came that was not asked for")
-            came += 1
-            yield record
-    except PayloadError as error:
-        yield from (Failure(client, "payload", str(error)) for _ in range(number - came))
-
-
-def _sweep(spool: Path, round: int) -> None:
-    """Forget the answers of rounds that no run comes back to."""
-    for folder in spool.glob("r*-e*"):
-        number = folder.name[1:].partition("-")[0]
-        if number.removeprefix("-").isdigit() and int(number) < round - BACK:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -27,10 +27,14 @@ AGAIN = 30.0
 
 @dataclass(frozen=True)
 class Closing:
-    """A question is closed when all have answered, or `quorum` have and `grace` seconds passed."""
+    """A question is closed when all have answered, or `quorum` have and `grace` seconds passed.
+
+    late: whether an answer after that counts in the client's next round; else it is dropped.
+    """
 
     quorum: int
     grace: float
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Gathering:
             if monotonic() - self._told > TELL:
                 self._tell(what, clients)
         for client in self._waiting(clients):
-            why = f"no answer in time ({self._standing(client)}); one that comes late is dropped"
+            then = "counts in the next round" if self._closing.late else "is dropped"
+            why = f"no answer in time ({self._standing(client)}); one that comes late {then}"
             self._found.failures.setdefault(client, ("absent", why))
         self._post.question = None
         self._post.forget(clients)
@@ -133,6 +138,8 @@ class Gathering:
         opener = self._opener
         if line.unopened and opener is not None:
             self._post.send(client, opener.letter, limit=opener.limit)
+        elif line.lacks:  # what it was asked before; so it is asked what the others are
+            self._ask(client, self._attempts[client] + 1)
         elif line.answer is None:
             return
         elif opener is not None and line.letter is opener.letter:

@@ -71,6 +71,11 @@ class Line:
         return self.letter is not None and self.answer is not None
 
     @property
+    def lacks(self) -> bool:
+        """Whether the client does not have a letter of which only the name is left here."""
+        return self.letter is not None and not self.letter.parts and self.state == "incomplete"
+
+    @property
     def large(self) -> bool:
         """Whether the answer is too large to come along unasked."""
         size = 0 if self._incoming is None else self._incoming.size
@@ -95,7 +100,9 @@ class Line:
         """
         self.letter, self.likely, self.state = letter, likely, "asked"
         self.account.failed = False
-        self._missing, self.unopened = set(range(letter.pieces)), False
+        # Of a letter that was sent before, only its name is left here.
+        self._missing = set(range(letter.pieces)) if letter.parts else set()
+        self.unopened = False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
         folder = self.spool / letter.name / self.client
         self._incoming = Incoming(self.client, letter, folder, limit)
@@ -154,7 +161,8 @@ class Line:
         if sent is None or sent.call.digest != self.letter.digest:
             return  # a late answer to what was asked before
         self.state, self.unopened = answer.state, answer.state == "unopened"
-        self._missing = set(answer.missing) if answer.state == "incomplete" else set()
+        lacking = answer.state == "incomplete" and self.letter.parts
+        self._missing = set(answer.missing) if lacking else set()
         if answer.state == "refused":
             raise PayloadError(f"{self.client} does not read it: {printable(answer.why)}")
         if answer.state != "done":

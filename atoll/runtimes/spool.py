@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from atoll.core import Failure
+from atoll.core import Context, Failure, Reply
 from atoll.core.facts import TOLD
 from atoll.core.wire import Record, open_record, unpack
 from atoll.disk.files import write_json
@@ -18,10 +19,24 @@ from atoll.runtimes.letters import frames_in
 from atoll.runtimes.messages import Broken, read
 from atoll.words import printable
 
-__all__ = ["Gathered", "Why", "failure_in", "frames_of", "journal", "journalled", "records_of"]
+__all__ = [
+    "BACK",
+    "Gathered",
+    "Why",
+    "answers_in",
+    "failure_in",
+    "frames_of",
+    "journal",
+    "journalled",
+    "letter_name",
+    "records_of",
+    "sweep",
+]
 
 KINDS = (Kind.RECORD, Kind.DONE, Kind.BROKEN, Kind.READY)
 COPIED = 2**20
+BACK = 2
+"""Rounds whose answers are kept: a run may go back to the checkpoint before the last."""
 SHORT = 2**16
 """Bytes of an answer at most that may tell of a failure."""
 Why = tuple[str, str]
@@ -114,3 +129,29 @@ def journalled(folder: Path) -> tuple[str, ...] | None:
         return tuple(json.loads(path.read_text())["answers"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def answers_in(path: Path, client: str, number: int, limit: int) -> Iterator[Reply | Failure]:
+    """The replies of one client, in the tasks' order."""
+    came = 0
+    try:
+        for record in records_of(path, number, limit):
+            if not isinstance(record, Reply | Failure) or record.client != client:
+                raise PayloadError("a record came that was not asked for")
+            came += 1
+            yield record
+    except PayloadError as error:
+        yield from (Failure(client, "payload", str(error)) for _ in range(number - came))
+
+
+def sweep(spool: Path, round: int) -> None:
+    """Forget the answers of rounds that no run comes back to."""
+    for folder in spool.glob("r*-e*"):
+        number = folder.name[1:].partition("-")[0]
+        if number.removeprefix("-").isdigit() and int(number) < round - BACK:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def letter_name(context: Context) -> str:
+    """Of the letters of a question."""
+    return f"r{context.round}-e{context.exchange}"

@@ -213,7 +213,7 @@ def accuracy(w: torch.Tensor, clients: Sequence[str]) -> float:
 @contextmanager
 def rounds(
     wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, closing: Closing,
-    told: list[str], later: Sequence[str] = (),
+    told: list[str], later: Sequence[str] = (), staleness: float = 1.0,
 ) -> Iterator[Iterator[Report]]:  # fmt: skip
     """The reports of a federation over the wire, with all sites in it.
 
@@ -233,6 +233,6 @@ def rounds(
         runtime = Flower(post, began, algorithms, opener, closing, note=told.append)
         program = Program(algorithms, lambda number: ("fit",) if number else ())
         plan = Federation(seed=1, run=RUN, num_rounds=number, clients_per_round=len(clients),
-                          min_clients=closing.quorum)  # fmt: skip
+                          min_clients=closing.quorum, staleness=staleness)  # fmt: skip
         start = Position({"adapter": {"w": torch.zeros(SIZE)}}, round=0)
         yield federate(program, runtime, plan, start)
