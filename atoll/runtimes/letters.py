@@ -114,6 +114,11 @@ class Letter:
         return cls(name, tuple(parts), sum(map(len, parts)), digest.hexdigest())
 
     @property
+    def gone(self) -> bool:
+        """Whether only its name is left here: it was sent before."""
+        return self.size > 0 and not self.parts
+
+    @property
     def pieces(self) -> int:
         """How many messages it travels in."""
         return pieces_of(self.size)

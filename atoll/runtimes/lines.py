@@ -73,7 +73,7 @@ class Line:
     @property
     def lacks(self) -> bool:
         """Whether the client does not have a letter of which only the name is left here."""
-        return self.letter is not None and not self.letter.parts and self.state == "incomplete"
+        return self.letter is not None and self.letter.gone and self.state == "incomplete"
 
     @property
     def large(self) -> bool:
@@ -100,8 +100,7 @@ class Line:
         """
         self.letter, self.likely, self.state = letter, likely, "asked"
         self.account.failed = False
-        # Of a letter that was sent before, only its name is left here.
-        self._missing = set(range(letter.pieces)) if letter.parts else set()
+        self._missing = set() if letter.gone else set(range(letter.pieces))
         self.unopened = False
         self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
         folder = self.spool / letter.name / self.client
@@ -161,7 +160,7 @@ class Line:
         if sent is None or sent.call.digest != self.letter.digest:
             return  # a late answer to what was asked before
         self.state, self.unopened = answer.state, answer.state == "unopened"
-        lacking = answer.state == "incomplete" and self.letter.parts
+        lacking = answer.state == "incomplete" and not self.letter.gone
         self._missing = set(answer.missing) if lacking else set()
         if answer.state == "refused":
             raise PayloadError(f"{self.client} does not read it: {printable(answer.why)}")

@@ -48,7 +48,7 @@ def ran(
     peers = {name: Peer(path / name, name, {"fit": toy()}) for name in NAMES[:2]}
     wire = Wire({**peers, "zoe": Peer(path / "zoe", "zoe", {"fit": toy(waits)})})
     values, folded = [], []
-    closing = Closing(quorum=2, grace=1.0, late=late)
+    closing = Closing(quorum=2, grace=3.0, late=late)
     with rounds(wire, path / "s", monkeypatch, number=number, closing=closing, told=told,
                 staleness=0.5) as reports:  # fmt: skip
         for report in reports:
@@ -94,7 +94,7 @@ def test_who_lost_what_it_was_asked_is_asked_anew(
     told: list[str] = []
     wire = Wire({name: Peer(tmp_path / name, name, {"fit": toy()}) for name in NAMES})
     wire.absent = {"zoe"}
-    closing = Closing(quorum=2, grace=1.0, late=True)
+    closing = Closing(quorum=2, grace=3.0, late=True)
     with rounds(wire, tmp_path / "s", monkeypatch, number=2, closing=closing, told=told,
                 staleness=0.5) as reports:  # fmt: skip
         folded = []
