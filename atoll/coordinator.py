@@ -18,6 +18,7 @@ from typing import Any
 from atoll.config import Loaded, dump
 from atoll.core import Runtime, State
 from atoll.disk.files import write_text
+from atoll.experiment.checks import check_late
 from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import Agreed, Opening, agreed, server_data, versions
@@ -150,6 +151,7 @@ def _runtime(setup: Setup, post: Post, found: Known, observer: Observer) -> Flow
         return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
 
     federation = experiment.federation
+    check_late(setup.loaded, setup.program)
     closing = Closing(federation.min_clients, federation.grace, federation.late == "fold")
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
     return Flower(

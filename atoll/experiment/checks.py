@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from atoll.config import Loaded, resolve
+from atoll.core import Program
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
 from atoll.words import counted
 
-__all__ = ["check_cohort", "check_revision", "check_runtime"]
+__all__ = ["check_cohort", "check_late", "check_revision", "check_runtime"]
 
 PLACES = "atoll.experiment.places"
 """The runtimes; they stand on a setup, and are imported by name."""
@@ -57,4 +58,17 @@ def check_revision(loaded: Loaded) -> None:
         raise ConfigError(
             f"{loaded.where('model.revision')}: model.revision is {model.revision}, but "
             f"{model.name_or_path} is not on the hub: it has no revisions; remove model.revision"
+        )
+
+
+def check_late(loaded: Loaded, program: Program) -> None:
+    """Refuse to fold late answers where nothing would make them count for less."""
+    training = program.algorithms.get("train")
+    if loaded.experiment.federation.late == "drop" or training is None:
+        return
+    if not training.aggregator.weighted:
+        raise ConfigError(
+            f"{loaded.where('federation.late')}: federation.late is fold, which weighs late "
+            f"answers less, and aggregator '{training.aggregator.name}' ignores weights; use a "
+            "mean, or set federation.late to drop"
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -9,8 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from atoll.core import Payload
+from atoll.aggregators import mean, median
+from atoll.config import load
+from atoll.core import Aggregator, Payload, Program
+from atoll.errors import ConfigError
+from atoll.experiment.checks import check_late
 from atoll.runtimes.gathering import Closing
+from atoll.stages import uniform
 from tests.support.wire import Peer, Wire, rounds, rows, toy
 
 NAMES = ("ada", "bob", "zoe")
@@ -103,3 +112,20 @@ def test_who_lost_what_it_was_asked_is_asked_anew(
             wire.absent = set()
             wire.tell()
     assert folded == [{"ada": 0, "bob": 0}, {"ada": 1, "bob": 1, "zoe": 1}]
+
+
+@pytest.mark.parametrize(
+    ("rule", "late", "refused"),
+    [(mean, "fold", False), (mean, "drop", False), (median, "fold", True), (median, "drop", False)],
+)
+def test_folding_late_answers_needs_an_aggregator_that_weighs(
+    tmp_path: Path, rule: Callable[[], Aggregator], late: str, refused: bool
+) -> None:
+    tree = {"model": {"name_or_path": "builtin:minilm", "task": "classification"},
+            "data": {"path": "data"}, "federation": {"late": late}}  # fmt: skip
+    (tmp_path / "fl.yaml").write_text(json.dumps(tree))
+    stages = (uniform(),) if rule is median else toy().stages
+    algorithm = replace(toy(), aggregator=rule(), stages=stages)
+    program = Program({"train": algorithm}, lambda number: ("train",))
+    with pytest.raises(ConfigError, match="'median' ignores weights") if refused else nullcontext():
+        check_late(load(tmp_path / "fl.yaml"), program)
