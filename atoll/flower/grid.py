@@ -25,9 +25,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from atoll.flower.engine import PART, end_with, pipes
-from atoll.flower.message import MESSAGE, content_of, data_of
+from atoll.flower.message import MESSAGE, content_of
 from atoll.flower.operator import Operator
 from atoll.flower.options import Relay
+from atoll.flower.replies import Replies
 from atoll.flower.tasks import claims, working
 from atoll.frames import Frame, Kind, read_frame, write_frame
 
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str]) -> None:
         TaskIdentity.node_id = task.context.node_id
         grid = HttpGrid(relay.address, relay.ca is None, relay.root, token=token)
         grid.set_run(run_from_proto(task.run))
-        _relayed(grid, operator, arrived, outgoing)
+        replies = Replies(client, task.context.node_id, task.run.run_id)
+        _relayed(grid, replies, operator, (arrived, outgoing))
 
 
 def _listening(descriptor: int) -> Queue[Frame | None]:
@@ -79,20 +81,19 @@ def _listening(descriptor: int) -> Queue[Frame | None]:
 
 
 def _relayed(
-    grid: HttpGrid, operator: Operator, arrived: Queue[Frame | None], outgoing: int
+    grid: HttpGrid, replies: Replies, operator: Operator, ends: tuple[Queue[Frame | None], int]
 ) -> None:
     """Push what is to be sent, and pull what came back."""
-    awaited: dict[str, int] = {}
-    looked, known = 0.0, b""
+    (arrived, outgoing), looked, known = ends, 0.0, b""
     while True:
-        for frame in _waiting(arrived, LOOK if awaited else NODES / 4):
+        for frame in _waiting(arrived, LOOK if replies.busy else NODES / 4):
             if frame is None:
                 sys.exit(0)
             if frame.kind is Kind.NEWS:
                 operator.admit(json.loads(frame.data))
             else:
-                awaited |= _pushed(grid, frame, outgoing)
-        for number, answer in _pulled(grid, awaited):
+                replies.awaited |= _pushed(grid, frame, outgoing)
+        for number, answer in replies.look():
             write_frame(outgoing, Frame(Kind.ANSWER, number, answer))
         if time.monotonic() - looked > NODES:
             looked, nodes = time.monotonic(), _nodes(grid)
@@ -123,22 +124,6 @@ def _pushed(grid: HttpGrid, frame: Frame, outgoing: int) -> dict[str, int]:
     if not found:
         write_frame(outgoing, Frame(Kind.ANSWER, frame.number, b"-" + why.encode()))
     return dict.fromkeys(found, frame.number)
-
-
-def _pulled(grid: HttpGrid, awaited: dict[str, int]) -> Iterator[tuple[int, bytes]]:
-    """Replies that came, which are then awaited no more."""
-    if not awaited:
-        return
-    for message in grid.pull_messages(list(awaited)):
-        number = awaited.pop(message.metadata.reply_to_message_id, None)
-        if number is None:
-            continue
-        data = data_of(message)
-        if data is not None:
-            yield number, b"+" + data
-        else:
-            why = message.error.reason if message.has_error() else "it holds nothing of ours"
-            yield number, b"-" + str(why).encode(errors="replace")
 
 
 def _nodes(grid: HttpGrid) -> bytes:

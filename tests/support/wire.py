@@ -65,6 +65,7 @@ class Wire:
         self.sites, self.fate = dict(sites), fate
         self.absent: set[str] = set()
         self.starts, self.sent = 0, list[tuple[str, int]]()
+        self.kill_server = self.kill_link = False
         self._members: list[str] = []
         self._queues: dict[str, SimpleQueue[Any]] = {}
 
@@ -73,6 +74,13 @@ class Wire:
         return self
 
     def gone(self) -> str | None:
+        """Looked at by the server again and again; here it may die, or lose its SuperLink."""
+        if self.kill_server:
+            self.kill_server = False
+            raise Killed
+        if self.kill_link:
+            self.kill_link = False
+            return "link has ended"
         return None
 
     def start(self) -> None:
@@ -214,10 +222,12 @@ def accuracy(w: torch.Tensor, clients: Sequence[str]) -> float:
 def rounds(
     wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, closing: Closing,
     told: list[str], later: Sequence[str] = (), staleness: float = 1.0,
+    start: Position | None = None,
 ) -> Iterator[Iterator[Report]]:  # fmt: skip
     """The reports of a federation over the wire, with all sites in it.
 
     later: who of them may connect, and was not there when it began.
+    start: where an earlier server was.
     """
     monkeypatch.setattr("atoll.runtimes.post.Coordinator", wire)
     clients = tuple(sorted(wire.sites))
@@ -234,5 +244,5 @@ def rounds(
         program = Program(algorithms, lambda number: ("fit",) if number else ())
         plan = Federation(seed=1, run=RUN, num_rounds=number, clients_per_round=len(clients),
                           min_clients=closing.quorum, staleness=staleness)  # fmt: skip
-        start = Position({"adapter": {"w": torch.zeros(SIZE)}}, round=0)
-        yield federate(program, runtime, plan, start)
+        begin = Position({"adapter": {"w": torch.zeros(SIZE)}}, round=0)
+        yield federate(program, runtime, plan, start or begin)

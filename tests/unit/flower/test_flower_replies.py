@@ -1,0 +1,183 @@
+"""Replies fetched from the SuperLink: slow ones hold up nobody, and strange ones end nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+)
+
+from atoll.flower import replies
+from atoll.flower.engine import PART
+from atoll.flower.message import content_of
+from atoll.flower.replies import Replies
+
+HEAD = (4).to_bytes(4, "little") + b"head"
+
+
+class SuperLink:
+    """Holds replies as Flower's does: announced, and their objects, as far as they are uploaded."""
+
+    def __init__(self) -> None:
+        self.announced: list[tuple[Any, Any]] = []
+        self.objects: dict[str, bytes] = {}
+        self.confirmed: list[str] = []
+
+    def add(
+        self, number: int, content: RecordDict | None, *, error: Error | None = None
+    ) -> Message:
+        told = Metadata(
+            run_id=1, message_id="", src_node_id=7, dst_node_id=1, message_type="query",
+            group_id="", ttl=9.0, reply_to_message_id=f"m{number}", created_at=time.time(),
+        )  # fmt: skip
+        message = make_message(told, content) if error is None else make_message(told, error=error)
+        self.announced.append((message_to_proto(_empty(message)), get_object_tree(message)))
+        self.objects |= {
+            name: one.deflate() for name, one in get_all_nested_objects(message).items()
+        }
+        return message
+
+    def PullMessages(self, request: Any) -> PullAppMessagesResponse:
+        wanted = [
+            (message, tree) for message, tree in self.announced
+            if message.metadata.reply_to_message_id in request.message_ids
+        ]  # fmt: skip
+        self.announced = [one for one in self.announced if one not in wanted]
+        return PullAppMessagesResponse(
+            messages_list=[message for message, _ in wanted],
+            message_object_trees=[tree for _, tree in wanted],
+        )
+
+    def PullObject(self, request: Any) -> PullObjectResponse:
+        content = self.objects.get(request.object_id)
+        return PullObjectResponse(
+            object_found=True, object_available=content is not None, object_content=content or b""
+        )
+
+    def ConfirmMessageReceived(self, request: Any) -> None:
+        self.confirmed.append(request.message_object_id)
+
+
+def _names(tree: Any) -> set[str]:
+    return {tree.object_id}.union(*(_names(child) for child in tree.children))
+
+
+def _empty(message: Message) -> Message:
+    return make_message(message.metadata, RecordDict()) if message.has_content() else message
+
+
+@pytest.fixture
+def link() -> SuperLink:
+    return SuperLink()
+
+
+def come(link: SuperLink, numbers: Sequence[int], *, until: int) -> dict[int, bytes]:
+    """The first answers to messages of these numbers."""
+    found, asked = dict[int, bytes](), Replies(link, 1, 1)
+    asked.awaited = {f"m{number}": number for number in numbers}
+    end = time.monotonic() + 20
+    while len(found) < until:
+        assert time.monotonic() < end, found
+        found |= dict(asked.look())
+        time.sleep(0.01)
+    return found
+
+
+def test_a_reply_that_is_never_uploaded_holds_up_nobody(link: SuperLink) -> None:
+    slow = link.add(0, content_of(HEAD + b"slow"))
+    own = set(link.objects)
+    for number in (1, 2):
+        link.add(number, content_of(HEAD + b"body %d" % number))
+    # What others hold too, as the head, they have uploaded.
+    others = {name for _, tree in link.announced[1:] for name in _names(tree)}
+    held = {name: link.objects.pop(name) for name in own - others}
+    assert get_object_id(slow.deflate()) in held
+    asked = Replies(link, 1, 1)
+    asked.awaited = {"m0": 0, "m1": 1, "m2": 2}
+    found = dict[int, bytes]()
+    while len(found) < 2:
+        found |= dict(asked.look())
+    assert found == {1: b"+" + HEAD + b"body 1", 2: b"+" + HEAD + b"body 2"}
+    assert asked.busy
+    link.objects |= held
+    while len(found) < 3:
+        found |= dict(asked.look())
+    assert found[0] == b"+" + HEAD + b"slow"
+    assert not asked.busy
+
+
+def test_one_that_is_given_up_is_told(link: SuperLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "UPLOAD", 0.2)
+    link.add(0, content_of(HEAD))
+    link.objects.clear()
+    assert come(link, [0], until=1)[0].startswith(b"-ObjectPullError: ")
+
+
+def test_what_is_no_message_of_ours_is_told_and_the_rest_comes(link: SuperLink) -> None:
+    number = 0
+    array = Array(dtype="uint8", shape=(1,), stype="bytes", data=b"x")
+    for content in (
+        RecordDict(), RecordDict({"head": ConfigRecord({"atoll": b"h"})}),
+        RecordDict({"head": ConfigRecord({"atoll": 1}), "body": ArrayRecord({"atoll": array})}),
+        RecordDict({"head": ConfigRecord({"other": b"h"}), "body": ArrayRecord({"atoll": array})}),
+        RecordDict({"head": ConfigRecord({"atoll": b"h"}), "body": ArrayRecord({"b": array})}),
+    ):  # fmt: skip
+        link.add(number, content)
+        number += 1
+    link.add(number, None, error=Error(code=0, reason=9999 * "x"))
+    link.add(number + 1, content_of(HEAD + b"good"))
+    found = come(link, range(number + 2), until=number + 2)
+    assert {found[n] for n in range(number)} == {b"-it holds nothing of ours"}
+    assert found[number] == b"-" + replies.TOLD * b"x"
+    assert found[number + 1] == b"+" + HEAD + b"good"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"", b"garbage", b"Message  3\x00abc", b"RecordDict  0\x00", b"ArrayChunk  4\x00data",
+        b"Nothing  0\x00", b"ConfigRecord  3\x00\xff\xff\xff", b"Message a,b 0\x00",
+    ],
+)  # fmt: skip
+def test_garbage_in_the_place_of_an_object(link: SuperLink, garbage: bytes) -> None:
+    message = link.add(0, content_of(HEAD + b"body"))
+    for name in list(link.objects):
+        link.objects[name] = garbage
+    link.add(1, content_of(HEAD + b"good"))
+    found = come(link, [0, 1], until=2)
+    assert found[0].startswith(b"-")
+    assert found[1] == b"+" + HEAD + b"good"
+    assert get_object_id(message.deflate()) in link.confirmed or not garbage
+
+
+def test_more_than_one_message_holds(link: SuperLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "PART", 100)
+    assert PART > 100
+    link.add(0, content_of(HEAD + 100 * b"x"))
+    assert come(link, [0], until=1)[0] == b"-it has 108 bytes"
+
+
+def test_a_superlink_that_does_not_answer_now_is_asked_again(link: SuperLink) -> None:
+    link.add(0, content_of(HEAD))
+    answers, failures = link.PullMessages, iter([httpx.ConnectError("away"), None, None])
+
+    def pull(request: Any) -> PullAppMessagesResponse:
+        error = next(failures)
+        if error:
+            raise error
+        return answers(request)
+
+    link.PullMessages = pull  # type: ignore[method-assign]
+    assert come(link, [0], until=1) == {0: b"+" + HEAD}
