@@ -22,8 +22,8 @@ from atoll.core import (
 from atoll.experiment.baselines import local_models
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
+from atoll.local.evaluation import scored
 from atoll.local.infer import evaluate
-from atoll.local.work import scalar
 
 __all__ = ["LOCAL", "local_arm", "passes_of"]
 
@@ -38,7 +38,7 @@ def local_arm(setup: Setup) -> Algorithm:
     blank = (0.0,) * setup.bench.objective.metric.width
 
     def template(broadcast: Payload) -> Payload:
-        return _channel(torch.zeros(len(blank)), 0.0)
+        return scored(torch.zeros(len(blank)), 0.0)
 
     def work(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
         for request in requests:
@@ -50,7 +50,7 @@ def local_arm(setup: Setup) -> Algorithm:
                 continue
             rows = setup.bench.examples(client, "test")
             score = evaluate(setup.bench, model_values(found), rows)
-            yield Reply(client, _channel(torch.tensor(score.sums or blank), score.count))
+            yield Reply(client, scored(torch.tensor(score.sums or blank), score.count))
 
     def nothing(state: State, client: str) -> Payload:
         return passes_of(0.0)
@@ -66,7 +66,3 @@ def local_arm(setup: Setup) -> Algorithm:
 def passes_of(passes: float) -> Payload:
     """The broadcast that tells how many passes a model may take."""
     return {"passes": Channel({"passes": torch.tensor(passes, dtype=torch.float64)}, "none")}
-
-
-def _channel(sums: torch.Tensor, count: float) -> Payload:
-    return {"metrics": Channel({"sums": sums, "count": scalar(count)}, "sum")}

@@ -24,7 +24,7 @@ from atoll.local.infer import Score, evaluate
 from atoll.local.work import scalar
 from atoll.servers import average
 
-__all__ = ["evaluation", "score_of"]
+__all__ = ["evaluation", "score_of", "scored"]
 
 
 def evaluation(bench: Bench) -> Algorithm:
@@ -32,7 +32,7 @@ def evaluation(bench: Bench) -> Algorithm:
     blank = (0.0,) * bench.objective.metric.width
 
     def template(broadcast: Payload) -> Payload:
-        return _channel(torch.zeros(len(blank)), 0.0)
+        return scored(torch.zeros(len(blank)), 0.0)
 
     def work(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
         for request in requests:
@@ -40,7 +40,7 @@ def evaluation(bench: Bench) -> Algorithm:
             score = evaluate(
                 bench, broadcast_values(request.payload), bench.examples(client, "test")
             )
-            yield Reply(client, _channel(torch.tensor(score.sums or blank), score.count))
+            yield Reply(client, scored(torch.tensor(score.sums or blank), score.count))
 
     def unchanged(context: Context, state: State, aggregate: Payload) -> State:
         return state
@@ -57,5 +57,6 @@ def score_of(metrics: Mapping[str, float]) -> Score:
     return Score(tuple(metrics[f"sums.{place}"] for place in places), metrics["count"])
 
 
-def _channel(sums: torch.Tensor, count: float) -> Payload:
+def scored(sums: torch.Tensor, count: float) -> Payload:
+    """What a client says of its held-out rows; `score_of` reads it."""
     return {"metrics": Channel({"sums": sums, "count": scalar(count)}, "sum")}
