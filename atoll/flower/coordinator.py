@@ -69,7 +69,6 @@ class Coordinator:
         """What `flower-superlink` is told."""
         common = ("--host", "127.0.0.1", "--port", str(port), "--isolation", "process",
                   "--superexec-auth-secret-file", str(home / "secret"),
-                  "--database", str(home / "link.db"),
                   "--disable-runtime-dependency-installation")  # fmt: skip
         if self._place.ca is None:
             return (*common, "--insecure")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from atoll.disk.files import make_folder, write_bytes
+from atoll.disk.files import make_folder
 from atoll.errors import PayloadError
 from atoll.frames import LIMIT
 from atoll.runtimes.letters import OPENING, PIECE, Call, pieces_of
@@ -49,7 +49,7 @@ class Pieces:
             if place not in self._coming:
                 self._check(call)
                 self._begin(place)
-            write_bytes(place / str(call.piece), body)
+            _write(place / str(call.piece), body)
         there = {path.name for path in place.iterdir()} if place.is_dir() else set()
         missing: list[int] = []
         for piece in range(number):
@@ -97,3 +97,11 @@ class Pieces:
 
     def _place(self, call: Call) -> Path:
         return self._folder / call.run / "letters" / f"{call.letter}-{call.digest[:16]}"
+
+
+def _write(path: Path, body: memoryview) -> None:
+    """Not synced: what a power cut leaves of a letter has another digest, and is sent again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    partial.write_bytes(body)
+    partial.replace(path)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def _measured(arm: str, values: int, clients: int, rounds: int) -> dict[str, Any
             marks, moved = _watch(rounds_file, rounds, processes)
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
         for process in processes:
             process.wait()
     seconds = [b - a for a, b in itertools.pairwise(marks)]

@@ -37,7 +37,7 @@ def main(values: int, rounds: int, port: int, certs: Path, folder: Path) -> None
     place = Place(f"127.0.0.1:{port}", files.ca, files.certificate, files.key)
     opener = Opener(Letter.of("opening", [Frame(Kind.OPEN, 0, b"{}")]), lambda client, frames: None)
     parts = program()
-    with Post(place, "bench", folder, lambda: members, lambda text: None) as post:
+    with Post(place, 32 * "b", folder, lambda: members, lambda text: None) as post:
         runtime = Flower(
             post, tuple(members), parts.algorithms, opener, Closing(len(members), 0.0),
             note=lambda text: None,
