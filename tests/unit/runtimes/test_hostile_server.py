@@ -129,7 +129,7 @@ def test_a_full_disk_is_told_and_the_next_call_is_answered(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pieces, "write_bytes", full)
+        patch.setattr(pieces, "_write", full)
         assert "No space left" in told(box, call(piece=0), 9 * b"x").why
     assert told(box, call(piece=0), 9 * b"x").state == "working"
 
