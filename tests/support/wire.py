@@ -89,6 +89,7 @@ class Wire:
     def close(self) -> None:
         for queue in self._queues.values():
             queue.put(None)
+        self._queues = {}
 
     def send(self, frame: Frame) -> None:
         if frame.kind is Kind.NEWS:
@@ -100,7 +101,8 @@ class Wire:
         self.sent.append((client, len(frame.data)))
         if client not in self._queues:
             self._queues[client] = SimpleQueue()
-            Thread(target=self._serve, args=(client,), daemon=True).start()
+            serving = (client, self._queues[client])
+            Thread(target=self._serve, args=serving, daemon=True).start()
         self._queues[client].put((frame.number, frame.data[NODE.size :]))
 
     def tell(self) -> None:
@@ -113,8 +115,9 @@ class Wire:
         data = json.dumps({"nodes": nodes}).encode()
         Thread(target=self._heard, args=(Frame(Kind.NEWS, 0, data),), daemon=True).start()
 
-    def _serve(self, client: str) -> None:
-        while (asked := self._queues[client].get()) is not None:
+    def _serve(self, client: str, queue: SimpleQueue[Any]) -> None:
+        heard = self._heard
+        while (asked := queue.get()) is not None:
             number, data = asked
             answer = None if client in self.absent else self.sites[client](data)
             if answer is None:
@@ -122,9 +125,11 @@ class Wire:
             frame = Frame(Kind.ANSWER, number, b"+" + answer)
             for seconds in self.fate(client, answer):
                 if seconds == 0:
-                    self._heard(frame)
+                    heard(frame)
                 else:
-                    Timer(seconds, self._heard, (frame,)).start()
+                    late = Timer(seconds, heard, (frame,))
+                    late.daemon = True
+                    late.start()
 
 
 class Killed(BaseException):
