@@ -17,6 +17,8 @@ from atoll.errors import ConfigError
 
 __all__ = ["Source", "parse", "write"]
 
+DEEPEST = 50
+"""Collections inside each other; PyYAML takes minutes to see that thousands are too many."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -63,9 +65,13 @@ class Source:
 
 def parse(text: str, *, at: Callable[[int], str], path: str = "") -> Source:
     """Read one document; `at` turns a line number into a position for people."""
-    source = Source(None, {}, [])
+    source, depth = Source(None, {}, []), 0
     try:
         for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise RecursionError
             if isinstance(event, yaml.AliasEvent):
                 place = at(event.start_mark.line + 1 if event.start_mark else 1)
                 raise ConfigError(f"{place}: *{event.anchor} is an alias; write its value instead")
