@@ -21,7 +21,15 @@ from atoll.disk.files import write_text
 from atoll.experiment.checks import check_late
 from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.offers import Agreed, Opening, agreed, server_data, versions
+from atoll.experiment.offers import (
+    Agreed,
+    Offer,
+    Opening,
+    agreed,
+    counts_of,
+    server_data,
+    versions,
+)
 from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, opening_letter
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
@@ -93,14 +101,21 @@ def _coordinated(
         if found.agreed is None:
             found = found.model_copy(update={"agreed": _agreed(loaded, found, setup)})
             write_text(kept, found.model_dump_json())
-        runtime = _runtime(setup, post, found, observer)
+
+        def joins(client: str, offer: Offer) -> None:
+            if client not in found.offers:
+                found.joined[client] = offer
+                write_text(kept, found.model_dump_json())
+
+        runtime = _runtime(setup, post, found, joins, observer)
 
         @contextmanager
         def opened(setup: Setup, path: Path, note: Callable[[str], None]) -> Iterator[Runtime]:
             yield runtime
 
         def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
-            return compared_there(setup, runtime, state, rounds, observer)
+            arms = compared_there(setup, runtime, state, rounds, observer)
+            return replace(arms, joined=counts_of(found.joined))
 
         observer = _signing(observer, folder, server, found, runtime)
         return run_experiment(setup, folder, observer, Where(opened, compared))
@@ -137,7 +152,14 @@ def _agreed(loaded: Loaded, found: Known, setup: Setup) -> Agreed:
     return agreed(loaded.experiment, found.offers, fingerprint(setup.base.backbone))
 
 
-def _runtime(setup: Setup, post: Post, found: Known, observer: Observer) -> Flower:
+def _runtime(
+    setup: Setup,
+    post: Post,
+    found: Known,
+    joins: Callable[[str, Offer], None],
+    observer: Observer,
+) -> Flower:
+    """The runtime; `joins` hears of every client that was opened, and what it brings."""
     experiment = setup.experiment
     opening = Opening(
         versions=versions(), run=found.run, experiment=dump(experiment), agreed=found.agreed
@@ -148,12 +170,14 @@ def _runtime(setup: Setup, post: Post, found: Known, observer: Observer) -> Flow
             if frame.kind is Kind.BROKEN:
                 return printable(read(Broken, frame.data).message)
         offer = offer_in(frames)
-        return None if offer.kind == setup.data.kind else f"it holds {offer.kind} rows"
+        if offer.kind != setup.data.kind:
+            return f"it holds {offer.kind} rows"
+        joins(client, offer)
+        return None
 
     federation = experiment.federation
     check_late(setup.loaded, setup.program)
     closing = Closing(federation.min_clients, federation.grace, federation.late == "fold")
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
-    return Flower(
-        post, tuple(found.offers), setup.program.algorithms, opener, closing, note=observer.note
-    )
+    roster, algorithms = (*found.offers, *found.joined), setup.program.algorithms
+    return Flower(post, roster, algorithms, opener, closing, note=observer.note)

@@ -28,7 +28,17 @@ from atoll.experiment.stand_in import stand_in
 from atoll.runtimes.messages import PROTOCOL
 from atoll.tasks.skew import label_counts
 
-__all__ = ["Agreed", "Offer", "Opening", "Sums", "agreed", "offer_of", "server_data", "versions"]
+__all__ = [
+    "Agreed",
+    "Offer",
+    "Opening",
+    "Sums",
+    "agreed",
+    "counts_of",
+    "offer_of",
+    "server_data",
+    "versions",
+]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Rows = Annotated[int, Field(ge=0, lt=2**31)]
@@ -89,6 +99,14 @@ class Offer(BaseModel):
     moments: Sums | None
     label_counts: dict[Label, Rows] | None
     base: str | None = None
+
+
+def counts_of(offers: Mapping[str, Offer]) -> dict[str, ClientCount]:
+    """Rows and labels of each client, as it told them."""
+    return {
+        name: ClientCount(offer.train, offer.test, len(offer.labels or ()))
+        for name, offer in sorted(offers.items())
+    }
 
 
 def versions() -> dict[str, str]:
@@ -175,10 +193,7 @@ def server_data(
         clients=tuple(sorted(offers)),
         kind=found.kind,
         fingerprint=digest.hexdigest(),
-        counts={
-            name: ClientCount(offers[name].train, offers[name].test, len(offers[name].labels or ()))
-            for name in sorted(offers)
-        },
+        counts=counts_of(offers),
         moments=None if moments is None else Moments(moments.count, moments.mean, moments.square),
         label_counts=found.label_counts,
     )

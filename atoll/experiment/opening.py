@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from atoll.config import Experiment, dump
 from atoll.core.facts import STRICT
@@ -26,13 +26,17 @@ LIMIT = 2**24
 
 
 class Known(BaseModel):
-    """federation.json: what a server that is started again goes on with."""
+    """federation.json: what a server that is started again goes on with.
+
+    joined: offers of clients that came after all had agreed.
+    """
 
     model_config = STRICT
 
     run: str
     offers: dict[str, Offer]
     agreed: Agreed | None = None
+    joined: dict[str, Offer] = Field(default_factory=dict)
 
 
 def known(kept: Path) -> Known:

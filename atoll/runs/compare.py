@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from atoll.core import State
+from atoll.data import ClientCount
 from atoll.experiment.baselines import expected_passes, local_models, pooled_model
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
@@ -46,11 +47,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The federated arm, and the baselines that were asked for."""
+    """The federated arm, and the baselines that were asked for.
+
+    joined: rows of clients that were not there when the run was set up.
+    """
 
     federated: Arm
     local: Arm | None = None
     pooled: Arm | None = None
+    joined: Mapping[str, ClientCount] = field(default_factory=dict)
 
     @property
     def arms(self) -> dict[str, Arm]:

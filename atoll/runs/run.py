@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _reports(
         seed=setup.experiment.seed,
         run="federated",
         num_rounds=federation.num_rounds,
-        clients_per_round=setup.clients_per_round,
+        clients_per_round=_cohort(setup),
         min_clients=federation.min_clients,
         staleness=federation.staleness,
     )
@@ -128,6 +129,13 @@ class _Ending:
     where: Where
     tracked: Tracking
     begun: float
+
+
+def _cohort(setup: Setup) -> int:
+    """Clients of a round; where no number is named all of them, also those that join later."""
+    federation = setup.experiment.federation
+    named = federation.clients_per_round or federation.fraction_train
+    return setup.clients_per_round if named else sys.maxsize
 
 
 def _finish(

@@ -58,7 +58,7 @@ def per_client(setup: Setup, comparison: Comparison) -> dict[str, dict[str, Any]
     gain: how much better the federated model is than the client's own, on the client's rows.
     """
     found: dict[str, dict[str, Any]] = {}
-    for client, count in setup.data.counts.items():
+    for client, count in {**setup.data.counts, **comparison.joined}.items():
         measured = {
             name: arm.own[client].score(setup.bench.objective.metric)
             for name, arm in comparison.arms.items()

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from atoll.data import ClientCount
 from atoll.experiment.setup import Setup
 from atoll.experiment.standing import standing
 from atoll.local.infer import Rows
-from atoll.runs.compare import Arm, Comparison
+from atoll.runs.compare import Arm, Comparison, Sums
 from atoll.runs.lines import RoundLine
 from atoll.runs.run import run_experiment
 from atoll.runs.summary import summarize
@@ -189,3 +190,24 @@ def test_bytes_of_a_round_are_those_of_its_tensors(
     assert lines[1]["bytes_up"] == 2 * (adapter + 3 * 4) + 5 * (1 + 1 + 3 * 4) * 4
     sent = lines[1]["bytes_down"]
     assert sent >= (2 + 5) * (adapter + head)
+
+
+def test_scores_that_came_from_elsewhere_have_no_intervals(tmp_path: Path, zoo: Zoo) -> None:
+    """Of a federation across machines only sums are here; `fay` joined after the setup."""
+    setup = scene(tmp_path, zoo, model={"pooling": "mean"}, adapter={"r": 2, "head": "ridge"})
+    metric = setup.bench.objective.metric
+    own = {"ada": answers(3, 4), "fay": answers(1, 2)}
+    there = {name: Sums(rows.score(metric)) for name, rows in own.items()}
+    local = {name: Sums(answers(1, 2).score(metric)) for name in own}
+    whole = Sums(answers(4, 6).score(metric))
+    arms = Comparison(
+        Arm((whole,), there), Arm((whole,), local), joined={"fay": ClientCount(7, 2, 1)}
+    )
+    found = summarize(setup, arms, lines=LINES, seconds=1.0)
+    assert found["final"] == pytest.approx(4 / 6)
+    assert found["intervals"] is None
+    assert found["per_client"]["fay"] == {
+        "train": 7, "test": 2, "federated": 0.5, "local": 0.5, "gain": 0.0, "gain_interval": None,
+    }  # fmt: skip
+    assert found["per_client"]["ada"]["gain"] == 0.25
+    assert "gain" not in found["per_client"]["bob"]
