@@ -21,6 +21,8 @@ LOST = 60.0
 """Seconds after which a message without an answer is sent again …"""
 SLOWEST = 20_000
 """… and one more for each so many bytes."""
+REST = 1.0
+"""Seconds in which a client is sent nothing after a message that was lost."""
 SLOW = 20.0
 """Seconds after which others are asked for pieces beside the one that has not come."""
 
@@ -39,6 +41,7 @@ class Line:
 
     node: Flower's number for it, while it is connected.   since: when that began.
     session: the process that answers.   served: when it was sent something last.
+    rest: seconds in which it is sent nothing after a message that was lost.
     account: what people are told of it.
     spool: the folder where answers are kept.
     """
@@ -51,12 +54,14 @@ class Line:
     session: str = ""
     letter: Letter | None = None
     likely: int = 0
+    rest: float = REST
     unopened: bool = False
     heard: float = field(default_factory=monotonic)
     served: float = 0.0
     state: str = ""
     account: Account = field(default_factory=Account)
     _sent: dict[int, Sent] = field(default_factory=dict)
+    _again: float = 0.0
     _missing: set[int] = field(default_factory=set)
     _incoming: Incoming | None = None
 
@@ -116,6 +121,8 @@ class Line:
         if self.done or self.unopened:
             return None
         now = monotonic()
+        if now < self._again:
+            return None
         for tag, sent in list(self._sent.items()):
             if now - sent.at > LOST + sent.nbytes / SLOWEST:
                 del self._sent[tag]
@@ -143,6 +150,7 @@ class Line:
     def lost(self, tag: int) -> None:
         """A message has no answer."""
         self._sent.pop(tag, None)
+        self._again = monotonic() + self.rest
 
     def take(self, tag: int, answer: Answer, body: memoryview) -> None:
         """An answer to a message.

@@ -94,6 +94,7 @@ class Wire:
         self.mailbox = Mailbox(folder / "site", "ada", lambda run: True)
         self.line = Line("ada", RUN, folder / "spool")
         self.line.connected(1, "now")
+        self.line.rest = 0.0
         self._fate, self._tag = fate, 0
         self._worker = Thread(target=self._work, daemon=True)
         self._worker.start()
@@ -252,3 +253,17 @@ def test_records_that_are_not_whole_are_refused(
     (tmp_path / "answer").write_bytes(change(whole))
     with pytest.raises(PayloadError, match=why):
         list(records_of(tmp_path / "answer", 1, 10_000))
+
+
+def test_who_answers_nothing_of_ours_is_not_asked_at_once_again(tmp_path: Path) -> None:
+    line = Line("ada", 32 * "a", tmp_path, rest=1000.0)
+    line.connected(1, "now")
+    line.send(Letter.of("r1", []), limit=1000)
+    due = line.due()
+    assert due is not None
+    line.went(1, due[0], 0)
+    line.lost(1)
+    assert line.due() is None
+    line.rest = 0.0
+    line.lost(1)
+    assert line.due() is not None
