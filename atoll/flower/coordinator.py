@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from atoll.flower.child import Child, Watch
-from atoll.flower.engine import environment, free_port
+from atoll.flower.engine import empty_home, environment, free_port
 from atoll.flower.options import Relay
 from atoll.frames import Frame
 
@@ -50,12 +48,7 @@ class Coordinator:
 
     def start(self) -> None:
         """Begin with an empty SuperLink: what it held, clients are asked for again."""
-        home = self._folder / "engine"
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True, mode=0o700)
-        secret = home / "secret"
-        secret.touch(0o600)
-        secret.write_bytes(secrets.token_bytes(32))
+        home, secret = empty_home(self._folder)
         port = free_port()
         env = environment(home)
         link = Child("atoll.flower.link", [self._place.listen, *self._arguments(home, port)],

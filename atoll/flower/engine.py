@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import secrets
 import select
+import shutil
 import socket
 import sys
 import time
@@ -17,6 +20,7 @@ from typing import TypeVar
 __all__ = [
     "PART",
     "command",
+    "empty_home",
     "end_with",
     "environment",
     "free_port",
@@ -44,10 +48,19 @@ import_module(sys.argv.pop(1)).main(sys.argv[1:])
 
 def command(module: str, arguments: list[str]) -> tuple[str, ...]:
     """Run `main(arguments)` of a module in a new interpreter, on our own search path."""
-    import json
-
     return (sys.executable, "-P", "-W", "ignore", "-c", START, json.dumps(sys.path), module,
             *arguments)  # fmt: skip
+
+
+def empty_home(folder: Path) -> tuple[Path, Path]:
+    """Where Flower keeps its files, emptied; and there a new secret, which two processes share."""
+    home = folder / "engine"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True, mode=0o700)
+    secret = home / "secret"
+    secret.touch(0o600)
+    secret.write_bytes(secrets.token_bytes(32))
+    return home, secret
 
 
 def environment(home: Path) -> dict[str, str]:

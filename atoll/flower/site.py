@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from threading import Event, Thread
 from time import monotonic
 
 from atoll.flower.child import Child, Watch
-from atoll.flower.engine import environment, free_port
+from atoll.flower.engine import empty_home, environment, free_port
 from atoll.flower.options import Relay
 from atoll.flower.trouble import in_vain, trouble
 from atoll.frames import Frame, Kind
@@ -61,12 +59,7 @@ class Site:
 
     def start(self) -> None:
         """Connect; the SuperNode tries until the server is there."""
-        home = self._folder / "engine"
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True, mode=0o700)
-        secret = home / "secret"
-        secret.touch(0o600)
-        secret.write_bytes(secrets.token_bytes(32))
+        home, secret = empty_home(self._folder)
         port, env = free_port(), environment(home)
         node = Child(
             "atoll.flower.supernode", self._arguments(secret, port),
