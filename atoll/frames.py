@@ -10,7 +10,7 @@ from enum import Enum
 
 from atoll.errors import PayloadError
 
-__all__ = ["HEAD", "LIMIT", "Frame", "Kind", "head_of", "read_frame", "write_frame"]
+__all__ = ["HEAD", "LIMIT", "Frame", "Kind", "head_of", "pipes", "read_frame", "write_frame"]
 
 LIMIT = 2**32
 """Bytes of one record, where nobody knows better: a billion float32 values."""
@@ -77,6 +77,16 @@ def write_frame(
         while left:
             wait()
             left = left[os.write(descriptor, left) :]
+
+
+def pipes() -> tuple[int, int]:
+    """Input and output for frames alone: nothing else reads the one or prints to the other."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return incoming, outgoing
 
 
 def read_frame(

@@ -22,7 +22,7 @@ from atoll.errors import AtollError, PayloadError, RunError
 from atoll.experiment.identity import identity
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
-from atoll.frames import Frame, Kind, read_frame, write_frame
+from atoll.frames import Frame, Kind, pipes, read_frame, write_frame
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.messages import Identity, broken, read
 from atoll.runtimes.serving import serve
@@ -34,7 +34,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str]) -> None:
     """Serve until the input ends, or the parent is of another run."""
     options = _options(arguments)
-    incoming, outgoing = _pipes()
+    incoming, outgoing = pipes()
     torch.set_num_threads(1)
     frames = _frames(incoming)
 
@@ -58,16 +58,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--group-size", type=int, required=True, help="clients in one forward pass")
     parser.add_argument("--device", required=True, help="where the model runs")
     return parser.parse_args(arguments)
-
-
-def _pipes() -> tuple[int, int]:
-    """Input and output for frames alone: nothing else reads the one or prints to the other."""
-    incoming, outgoing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return incoming, outgoing
 
 
 def _frames(descriptor: int) -> Iterator[Frame]:

@@ -26,7 +26,6 @@ __all__ = [
     "free_port",
     "give_back",
     "patiently",
-    "pipes",
     "watch_parent",
 ]
 
@@ -95,16 +94,6 @@ def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def pipes() -> tuple[int, int]:
-    """Input and output for frames alone: nothing else reads the one or prints to the other."""
-    incoming, outgoing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return incoming, outgoing
 
 
 def watch_parent() -> None:

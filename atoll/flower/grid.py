@@ -24,13 +24,13 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from atoll.flower.engine import PART, end_with, pipes
+from atoll.flower.engine import PART, end_with
 from atoll.flower.message import MESSAGE, content_of
 from atoll.flower.operator import Operator
 from atoll.flower.options import Relay
 from atoll.flower.replies import Replies
 from atoll.flower.tasks import claims, working
-from atoll.frames import Frame, Kind, read_frame, write_frame
+from atoll.frames import Frame, Kind, pipes, read_frame, write_frame
 
 __all__ = ["main"]
 

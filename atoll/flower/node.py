@@ -18,11 +18,11 @@ from flwr.supernode.runtime.run_clientapp import (
 )
 
 from atoll.errors import PayloadError
-from atoll.flower.engine import PART, end_with, pipes
+from atoll.flower.engine import PART, end_with
 from atoll.flower.message import content_of, data_of
 from atoll.flower.options import Relay
 from atoll.flower.tasks import claims, working
-from atoll.frames import Frame, Kind, read_frame, write_frame
+from atoll.frames import Frame, Kind, pipes, read_frame, write_frame
 
 __all__ = ["main"]
 
