@@ -21,6 +21,7 @@ from atoll.cli.federation import (
     StateOption,
     UiOption,
     address,
+    certificates,
 )
 from atoll.cli.output import Format, FormatOption, note
 from atoll.cli.process import load_torch, stoppable
@@ -111,23 +112,22 @@ def _connection(
     address("--connect", connect, insecure=insecure)
     if insecure and not name:
         raise ConfigError("--insecure needs --name: who this site is")
-    if insecure and certs is not None:
-        raise ConfigError("--insecure goes without certificates; leave it or --certs out")
-    if not insecure and certs is None:
-        raise ConfigError(
-            "--certs is missing: the folder with this site's key and certificate; `atoll certs "
-            "request NAME --out FOLDER` makes one"
-        )
+    folder = certificates(
+        certs,
+        insecure=insecure,
+        missing="--certs is missing: the folder with this site's key and certificate; `atoll certs "
+        "request NAME --out FOLDER` makes one",
+    )
     from atoll.flower.site import Connection
 
-    if insecure or certs is None:
+    if folder is None:
         from atoll.certs.names import check_name
 
         check_name(name)
         return name, Connection(connect)
     from atoll.certs import client_files
 
-    files = client_files(certs)
+    files = client_files(folder)
     return files.name, Connection(connect, files.ca, files.key)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "StateOption",
     "UiOption",
     "address",
+    "certificates",
     "check_free",
     "with_port",
 ]
@@ -100,6 +101,19 @@ def address(option: str, text: str, *, insecure: bool) -> str:
             "certificates (--certs)"
         )
     return text
+
+
+def certificates(certs: Path | None, *, insecure: bool, missing: str) -> Path | None:
+    """The folder of certificates; None: without, on this machine alone.
+
+    Raises:
+        ConfigError: both are given, or neither.
+    """
+    if insecure and certs is not None:
+        raise ConfigError("--insecure goes without certificates; leave it or --certs out")
+    if not insecure and certs is None:
+        raise ConfigError(missing)
+    return certs
 
 
 def check_free(option: str, listen: str) -> None:

@@ -16,6 +16,7 @@ from atoll.cli.federation import (
     ListenOption,
     UiOption,
     address,
+    certificates,
     check_free,
 )
 from atoll.cli.output import Format, FormatOption, emit, note
@@ -113,23 +114,22 @@ def _server(listen: str, certs: Path | None, insecure: bool, clients: str) -> Se
     names = client_names([clients])
     if insecure and not names:
         raise ConfigError("--insecure needs --clients A,B: the names of those who take part")
-    if insecure and certs is not None:
-        raise ConfigError("--insecure goes without certificates; leave it or --certs out")
-    if not insecure and certs is None:
-        raise ConfigError(
-            "--certs is missing; `atoll certs init federation/ --server NAME --clients A,B` makes "
-            "a folder for it, and --insecure does without on this machine alone"
-        )
+    folder = certificates(
+        certs,
+        insecure=insecure,
+        missing="--certs is missing; `atoll certs init federation/ --server NAME --clients A,B` "
+        "makes a folder for it, and --insecure does without on this machine alone",
+    )
     from atoll.coordinator import Server
     from atoll.flower.coordinator import Place
 
-    if insecure or certs is None:
+    if folder is None:
         return Server(Place(listen), lambda note: dict.fromkeys(names, ""))
     from atoll.certs import server_files
 
-    files = server_files(certs)
+    files = server_files(folder)
     place = Place(listen, files.ca, files.certificate, files.key)
-    return Server(place, _members(certs), certs)
+    return Server(place, _members(folder), folder)
 
 
 def _members(folder: Path) -> Callable[[Callable[[str], None]], Mapping[str, str]]:
