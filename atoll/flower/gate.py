@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
+from atoll.flower.asgi import App, Message, Receive, Scope, Send, again, whole
 from atoll.flower.callers import Callers
+from atoll.flower.pulls import PULL, PUSH, Pulls
 from atoll.flower.pushes import unfit
 
-__all__ = ["BODY", "UNKNOWN", "App", "gated"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["BODY", "UNKNOWN", "gated"]
 
 FLEET = "/v1/fleet/"
 PATHS = frozenset(
@@ -45,36 +40,34 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
 
     callers: who may connect.   tell: hears of whoever was refused.
     """
+    pulls = Pulls(app)
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["server"][1] != port:
-            await app(scope, receive, send)
+            if scope.get("path") == PUSH:
+                await pulls.pushed(scope, await whole(receive), receive, send)
+            else:
+                await app(scope, receive, send)
             return
         who = (scope.get("client") or ("?",))[0]
         if scope["type"] != "http":
             tell(f"a connection of {who} for {scope['path'][:80]!r} is refused: no web sockets")
             await send({"type": "websocket.close"})
             return
-        body, (status, why) = b"", _refusal(scope)
-        if not status and not await callers.are_told():
+        if not _refusal(scope)[0] and not await callers.are_told():
             # A site that was quicker than the operator tries again.
             await _answer(send, 503, "the server is starting")
             return
-        if not status and callers.have_keys and _length(scope) > UNKNOWN:
-            known = await callers.signed(scope["headers"])
-            status, why = (0, "") if known else (401, "a large request without a client's key")
-        if not status:
-            try:
-                body = await asyncio.wait_for(_body(receive), WAIT + _length(scope) / SLOWEST)
-            except TimeoutError:
-                status, why = 408, "it came in too slowly"
-            else:
-                status, why = unfit(scope["path"].removeprefix(FLEET), body)
+        body, status, why = await _body(scope, receive, callers)
         if status:
             tell(f"a request of {who} for {scope['path'][:80]!r} is refused: {why}")
             await _answer(send, status, why)
             return
-        await app(scope, _again(body, receive), _watched(scope, send, who, tell))
+        watched = _watched(scope, send, who, tell)
+        if scope["path"] == PULL:
+            await pulls.pulled(scope, body, receive, watched)
+        else:
+            await app(scope, again(body, receive), watched)
 
     return gate
 
@@ -92,27 +85,23 @@ def _refusal(scope: Scope) -> tuple[int, str]:
     return 0, ""
 
 
+async def _body(scope: Scope, receive: Receive, callers: Callers) -> tuple[bytes, int, str]:
+    """What a request holds, or a status above 0 and why it is refused."""
+    status, why = _refusal(scope)
+    if not status and callers.have_keys and _length(scope) > UNKNOWN:
+        known = await callers.signed(scope["headers"])
+        status, why = (0, "") if known else (401, "a large request without a client's key")
+    if status:
+        return b"", status, why
+    try:
+        body = await asyncio.wait_for(whole(receive), WAIT + _length(scope) / SLOWEST)
+    except TimeoutError:
+        return b"", 408, "it came in too slowly"
+    return body, *unfit(scope["path"].removeprefix(FLEET), body)
+
+
 def _length(scope: Scope) -> int:
     return next(int(value) for name, value in scope["headers"] if name == b"content-length")
-
-
-async def _body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, and then what else comes."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay
 
 
 async def _answer(send: Send, status: int, why: str) -> None:

@@ -19,9 +19,10 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from atoll.flower.asgi import App
 from atoll.flower.callers import Callers
 from atoll.flower.engine import watch_parent
-from atoll.flower.gate import App, gated
+from atoll.flower.gate import gated
 
 __all__ = ["main"]
 
@@ -83,6 +84,8 @@ def _open_to(public: socket.socket, tell: Callable[[str], None]) -> None:
         app, port = cast(App, config.app), public.getsockname()[1]
         config.app = gated(app, port=port, callers=Callers(app), tell=tell)
         config.http, config.ws = _Prompt, "none"
+        # Answers that wait for a message keep nobody from ending.
+        config.timeout_graceful_shutdown = 1
         made = uvicorn.Server(config)
         vars(made)["run"] = partial(made.run, [config.bind_socket(), public])
         return made

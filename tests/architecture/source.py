@@ -113,7 +113,8 @@ def wrong_all(name: str, source: str) -> list[str]:
     defined = {
         node.name
         for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
     }
     if listed is None:
         return [f"{name} has no __all__"] if defined else []
