@@ -6,6 +6,7 @@
     ├── DataError                  exit 3   rows, files, labels
     ├── ModelError                 exit 4   base models, adapters, target modules
     ├── PayloadError               exit 5   what a client or the server sent
+    │   └── HeldError              exit 5   it builds on what the receiver does not have
     ├── RunError                   exit 6   the run directory and its files
     │   └── EgressError            exit 6   the record of what left a site: changed, or cut
     ├── QuorumError                exit 7   too few clients answered
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EgressError",
+    "HeldError",
     "ModelError",
     "PayloadError",
     "PolicyError",
@@ -67,6 +69,10 @@ class PayloadError(AtollError):
     """A payload with wrong names, shapes, dtypes, or values that are not finite."""
 
     exit_code = 5
+
+
+class HeldError(PayloadError):
+    """A payload that builds on values which the receiver does not have."""
 
 
 class RunError(AtollError):

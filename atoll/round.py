@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from atoll import rng
 from atoll.core import (
@@ -35,6 +34,7 @@ from atoll.core import (
     faded,
     metrics_of,
     payload_nbytes,
+    question,
     validate,
 )
 from atoll.errors import PayloadError, QuorumError
@@ -55,8 +55,7 @@ def federate(
         for name in program.order(number):
             algorithm = program.algorithms[name]
             context = _context(algorithm, federation, runtime.roster, number, position.exchanges)
-            broadcast = partial(algorithm.server.broadcast, position.server)
-            task = Task(name, context, broadcast, position.folded, federation.staleness)
+            task = question(name, algorithm, context, position, federation.staleness)
             aggregate, exchange = _exchange(algorithm, runtime, task)
             if len(exchange.clients) < _quorum(algorithm, federation, context):
                 raise QuorumError(_too_few(number, exchange, federation))
@@ -111,7 +110,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
     for stage in reversed(algorithm.stages):
         if stage.decode_at == "sum":
             aggregate = stage.decode(task.context, aggregate, like)
-    bytes_down = sum(payload_nbytes(task.broadcast(client)) for client in cohort)
+    bytes_down = sum(payload_nbytes(task.travels(client)) for client in cohort)
     exchange = Exchange(
         task.algorithm, algorithm.kind, cohort, tuple(failures), metrics_of(aggregate),
         clients, bytes_up, bytes_down, folded,

@@ -21,6 +21,7 @@ from atoll.experiment.setup import Setup
 from atoll.frames import Frame, Kind
 from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, frames_in
 from atoll.runtimes.mailbox import Mailbox, Received
@@ -39,6 +40,7 @@ class _Federation:
 
     runtime: InProcess
     guard: Guard
+    held: Held
 
 
 class Site:
@@ -78,7 +80,7 @@ class Site:
                 send(frame)
             else:
                 federation = self._open[letter.run]
-                answer_ask(federation.runtime, federation.guard, letter.data, send)
+                answer_ask(federation.runtime, federation.guard, federation.held, letter.data, send)
         except Exception as error:
             # The server hears of it in any case; what is a bug shows here too.
             kind = "" if isinstance(error, AtollError) else f"{type(error).__name__}: "
@@ -110,7 +112,8 @@ class Site:
         algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
         store = disk_store(self._place.state / run / "client_state")
         runtime = InProcess((self._place.name,), algorithms, store)
-        return _Federation(runtime, self._guard(run, setup.experiment.model.task))
+        guard = self._guard(run, setup.experiment.model.task)
+        return _Federation(runtime, guard, Held(algorithms))
 
     def _guard(self, run: str, kind: TaskName) -> Guard:
         policy = self._place.policy

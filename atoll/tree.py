@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ __all__ = [
     "Tree",
     "add",
     "all_finite",
+    "digest",
     "finite",
     "flatten",
     "l2_norm",
@@ -72,6 +74,15 @@ def finite(x: Tensor) -> bool:
     """
     low, high = torch.aminmax(x)
     return math.isfinite(float(low)) and math.isfinite(float(high))
+
+
+def digest(tree: Tree) -> Tensor:
+    """SHA-256 over names, dtypes, shapes and bytes, whatever their order: 32 whole numbers."""
+    found = hashlib.sha256()
+    for name, value in sorted(tree.items()):
+        found.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return torch.tensor(list(found.digest()), dtype=torch.uint8)
 
 
 def nbytes(tree: Tree) -> int:

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
+# How long an example takes is no matter of whether it is right.
+settings.register_profile("atoll", deadline=None)
+settings.load_profile("atoll")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # Tests run side by side: a thread each, also in what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

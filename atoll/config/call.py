@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["CALLS", "Call", "is_call", "placed"]
+__all__ = ["CALLS", "LISTS", "Call", "is_call", "placed"]
 
 T = TypeVar("T")
 
-# Where the experiment file names functions; `federation.stages` is a list of them.
+# Where the experiment file names functions, and where it lists them.
 CALLS = frozenset(
     {
         "data.partition",
@@ -23,6 +23,7 @@ CALLS = frozenset(
         "federation.server",
     }
 )
+LISTS = frozenset({"federation.stages", "federation.broadcast_stages"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Call:
 def is_call(path: str) -> bool:
     """Whether the file names a function at this key."""
     section, _, index = path.rpartition(".")
-    return path in CALLS or (section == "federation.stages" and index.isdigit())
+    return path in CALLS or (section in LISTS and index.isdigit())
 
 
 def placed(value: T, path: str, context: Mapping[str, Any] | None = None) -> T:

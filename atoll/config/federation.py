@@ -51,6 +51,11 @@ class Federation(BaseModel):
     stages: tuple[Call, ...] = Field(
         (), description="Payload stages in the client's order (clip, quantise, ...)."
     )
+    broadcast_stages: tuple[Call, ...] = Field(
+        (),
+        description="Stages (quantise, top_k) that pack the adapter's step for clients that have "
+        "the last one; what is left out is in the next step.",
+    )
     aggregator: Call | None = Field(
         None, description="How answers are combined; null: as the algorithm does."
     )
@@ -65,7 +70,7 @@ class Federation(BaseModel):
             return max(1, round(self.fraction_train * population))
         return population
 
-    @field_validator("algorithm", "stages", "aggregator", "server", "runtime")
+    @field_validator("algorithm", "stages", "broadcast_stages", "aggregator", "server", "runtime")
     @classmethod
     def _placed(cls, value: C, info: ValidationInfo) -> C:
         return placed(value, f"federation.{info.field_name}", info.context)

@@ -7,13 +7,14 @@ Every part is a record of pure functions: state goes in, state comes out. Nothin
 clients live (a `Runtime` does) or what model they train (`atoll.local` does).
 """
 
-from atoll.core.algorithm import Algorithm, Program, Runtime, Task
+from atoll.core.algorithm import Algorithm, Program, Runtime, Task, question
 from atoll.core.answers import answers
-from atoll.core.check import check
+from atoll.core.check import check, check_order
 from atoll.core.parts import (
     Aggregator,
     ClientWork,
     Context,
+    Downlink,
     Failure,
     Reply,
     Request,
@@ -31,6 +32,7 @@ __all__ = [
     "Channel",
     "ClientWork",
     "Context",
+    "Downlink",
     "Exchange",
     "Failure",
     "Federation",
@@ -48,8 +50,10 @@ __all__ = [
     "Tree",
     "answers",
     "check",
+    "check_order",
     "faded",
     "metrics_of",
     "payload_nbytes",
+    "question",
     "validate",
 ]

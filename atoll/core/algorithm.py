@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 from atoll.core.check import check
 from atoll.core.parts import Aggregator, ClientWork, Context, Failure, Reply, Server, Stage
 from atoll.core.payload import Payload
+from atoll.core.progress import Position
 
-__all__ = ["Algorithm", "Program", "Runtime", "Task"]
+__all__ = ["Algorithm", "Program", "Runtime", "Task", "question"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Task:
     folded: for each client, the exchange whose reply was folded last; the client commits that
     version of its state and drops the others.
     staleness: what a late answer weighs, for each round that it is late.
+    sent: what travels to a client, where that can be less than the broadcast.
     """
 
     algorithm: str
@@ -57,6 +60,22 @@ class Task:
     broadcast: Callable[[str], Payload]
     folded: Mapping[str, int]
     staleness: float = 1.0
+    sent: Callable[[str], Payload] | None = None
+
+    def travels(self, client: str) -> Payload:
+        """What a client is sent."""
+        return (self.sent or self.broadcast)(client)
+
+
+def question(
+    name: str, algorithm: Algorithm, context: Context, position: Position, staleness: float
+) -> Task:
+    """What `algorithm`, known as `name`, asks clients where a run stands."""
+    server, state, folded = algorithm.server, position.server, position.folded
+    return Task(
+        name, context, partial(server.broadcast, state), folded, staleness,
+        lambda client: server.sent(state, client, folded.get(client)),
+    )  # fmt: skip
 
 
 class Runtime(Protocol):

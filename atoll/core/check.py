@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from atoll.core.parts import Aggregator, ClientWork, Stage
 from atoll.errors import CompositionError
 
-__all__ = ["check"]
+__all__ = ["check", "check_order"]
 
 
 def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Aggregator) -> None:
@@ -40,7 +40,7 @@ def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Ag
                 f"aggregator '{aggregator.name}' looks at single updates, which stage "
                 f"'{stage.name}' hides; use a mean"
             )
-    _check_order(stages)
+    check_order(stages)
 
 
 def _check_channels(name: str, client: ClientWork, stages: Sequence[Stage]) -> None:
@@ -79,7 +79,8 @@ def _check_values(client: ClientWork, stages: Sequence[Stage]) -> None:
                 )
 
 
-def _check_order(stages: Sequence[Stage]) -> None:
+def check_order(stages: Sequence[Stage]) -> None:
+    """Refuse stages that do not fit behind each other; see `check`."""
     bounds: dict[str, float | None] = {}
     for index, stage in enumerate(stages):
         for earlier in stages[:index]:

@@ -13,6 +13,7 @@ __all__ = [
     "Aggregator",
     "ClientWork",
     "Context",
+    "Downlink",
     "Failure",
     "Reply",
     "Request",
@@ -157,13 +158,34 @@ class Aggregator:
 
 
 @dataclass(frozen=True)
+class Downlink:
+    """How a broadcast travels to a client that has an earlier one.
+
+    sent: (state, client, the exchange that it answered last) -> what travels.
+    received: (context, what travelled, the adapter that the client has) -> the broadcast; raises
+        HeldError where another one would be needed.
+    """
+
+    sent: Callable[[State, str, int | None], Payload]
+    received: Callable[[Context, Payload, Tree | None], Payload]
+
+
+@dataclass(frozen=True)
 class Server:
     """The server's state: how it starts, what each client receives, how an aggregate moves it.
 
     init: adds the parts that this server keeps (moments) to a state that others share.
+    downlink: how less than the broadcast travels; None: the broadcast itself does.
     """
 
     name: str
     init: Callable[[State], State]
     broadcast: Callable[[State, str], Payload]
     apply: Callable[[Context, State, Payload], State]
+    downlink: Downlink | None = None
+
+    def sent(self, state: State, client: str, answered: int | None) -> Payload:
+        """What travels to a client; `answered` is its exchange that was folded last."""
+        if self.downlink is None:
+            return self.broadcast(state, client)
+        return self.downlink.sent(state, client, answered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
 from atoll.servers.budget import within_budget
+from atoll.servers.steps import following, in_steps
 from atoll.stages import uniform
 
 __all__ = ["Heads", "build_program", "head_methods"]
@@ -76,6 +77,8 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
     training = _adapter_algorithm(loaded, bench)
     if experiment.adapter.method != "none" or bench.train_head:
         parts["train"] = training
+    if packing := _packing(loaded):
+        parts = {n: replace(one, server=following(one.server, packing)) for n, one in parts.items()}
 
     def order(number: int) -> tuple[str, ...]:
         names: tuple[str, ...] = ()
@@ -122,6 +125,8 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
     if loaded.experiment.adapter.method == "adalora":
         server = _with_budget(loaded, server)
     stages = [*weighing, *own, *stages]
+    if packing := _packing(loaded):
+        server = _packed(loaded, server, packing)
     return replace(algorithm, stages=tuple(stages), aggregator=aggregator, server=server)
 
 
@@ -135,6 +140,26 @@ def _with_prototypes(inner: Server) -> Server:
         )
 
     return replace(inner, broadcast=broadcast)
+
+
+def _packing(loaded: Loaded) -> list[Stage]:
+    """What packs the way down."""
+    calls = loaded.experiment.federation.broadcast_stages
+    return [_part(loaded, call, "atoll.stages") for call in calls]
+
+
+def _packed(loaded: Loaded, inner: Server, packing: Sequence[Stage]) -> Server:
+    """The adapter moves as far as its clients can follow."""
+    where = loaded.where("federation.broadcast_stages")
+    if loaded.experiment.adapter.method == "adalora":
+        raise ConfigError(
+            f"{where}: adapter.method adalora sets values to exactly 0, which packing does not "
+            "keep; leave federation.broadcast_stages out"
+        )
+    try:
+        return in_steps(inner, packing)
+    except ConfigError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
 def _with_budget(loaded: Loaded, inner: Server) -> Server:

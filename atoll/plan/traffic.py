@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atoll.core import Algorithm, Context, Payload, payload_nbytes
+from atoll.core import Algorithm, Context, Payload, State, payload_nbytes
 from atoll.experiment.setup import Setup
 from atoll.plan.asked import Asked
 
@@ -26,11 +26,23 @@ class Traffic:
 def traffic(setup: Setup, exchanges: Sequence[Asked]) -> list[Traffic]:
     """The bytes of every exchange, as `atoll.round` counts them when every client answers."""
     sizes = {name: _sizes(setup, one) for name, one in setup.program.algorithms.items()}
-    found = []
+    found: list[Traffic] = []
+    answered: dict[str, int] = {}
+    stepped: int | None = None
     for one in exchanges:
-        pairs = [sizes[one.algorithm](one.context.at(client)) for client in one.context.cohort]
+        cohort, own = one.context.cohort, sizes[one.algorithm]
+        pairs = [own(one.context.at(c), _since(answered.get(c), stepped)) for c in cohort]
         found.append(Traffic(one, sum(up for up, _ in pairs), sum(down for _, down in pairs)))
+        answered |= dict.fromkeys(cohort, one.context.exchange)
+        stepped = one.context.exchange if one.kind == "round" else stepped
     return found
+
+
+def _since(answered: int | None, stepped: int | None) -> int | None:
+    """Whether a client answered before the last step (-1), in that exchange (0), or after (1)."""
+    if answered is None or stepped is None:
+        return None
+    return (answered > stepped) - (answered < stepped)
 
 
 def blank_reply(algorithm: Algorithm, context: Context, broadcast: Payload) -> Payload:
@@ -41,22 +53,35 @@ def blank_reply(algorithm: Algorithm, context: Context, broadcast: Payload) -> P
     return payload
 
 
-def _sizes(setup: Setup, algorithm: Algorithm) -> Callable[[Context], tuple[int, int]]:
+def _sizes(setup: Setup, algorithm: Algorithm) -> Callable[[Context, int | None], tuple[int, int]]:
     """(bytes up, bytes down) of one client; worked out once for each client and each shape."""
-    state = setup.start.server
-    known: dict[str, tuple[int, int]] = {}
+    state = _stepped(setup) if algorithm.server.downlink else setup.start.server
+    known: dict[tuple[str, int | None], tuple[int, int]] = {}
     shaped: dict[_Shape, int] = {}
 
-    def sizes(context: Context) -> tuple[int, int]:
-        if context.client not in known:
-            broadcast = algorithm.server.broadcast(state, context.client)
+    def sizes(context: Context, since: int | None) -> tuple[int, int]:
+        client = context.client
+        if (client, since) not in known:
+            broadcast = algorithm.server.broadcast(state, client)
             shape = _shape(broadcast)
             if shape not in shaped:
                 shaped[shape] = payload_nbytes(blank_reply(algorithm, context, broadcast))
-            known[context.client] = shaped[shape], payload_nbytes(broadcast)
-        return known[context.client]
+            travels = algorithm.server.sent(state, client, since)
+            known[client, since] = shaped[shape], payload_nbytes(travels)
+        return known[client, since]
 
     return sizes
+
+
+def _stepped(setup: Setup) -> State:
+    """The server's state after a round in exchange 0."""
+    state, training = setup.start.server, setup.program.algorithms.get("train")
+    if training is None:
+        return state
+    like = training.client.template(training.server.broadcast(state, ""))
+    nothing = training.aggregator.finish(training.aggregator.init(like))
+    context = Context(0, "plan", 1, 0, (), 1)
+    return training.server.apply(context, training.server.init(state), nothing)
 
 
 def _shape(payload: Payload) -> _Shape:

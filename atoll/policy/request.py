@@ -96,7 +96,8 @@ def _calls(experiment: Experiment) -> Iterator[tuple[Call, bool]]:
     A function of somebody else's would be imported, which runs it, wherever it is named.
     """
     federation = experiment.federation
-    sent = (federation.algorithm, *federation.stages, federation.aggregator, federation.server)
+    packing = (*federation.stages, *federation.broadcast_stages)
+    sent = (federation.algorithm, *packing, federation.aggregator, federation.server)
     yield from ((call, False) for call in sent if call)
     local = (federation.runtime, experiment.data.partition)
     yield from ((call, True) for call in local if call)

@@ -40,6 +40,7 @@ def setup(run: RunFiles) -> Pairs:
         ("trained parameters", run.summary and run.summary.trainable_parameters),
         ("algorithm", _call(at(config, "federation.algorithm"))),
         ("stages", _stages(at(config, "federation.stages"))),
+        ("stages down", _stages(at(config, "federation.broadcast_stages"))),
         ("server", _call(at(config, "federation.server"))),
         ("rounds", _rounds(run)),
         ("clients", at(card, "num_clients") or len((run.summary and run.summary.per_client) or ())),

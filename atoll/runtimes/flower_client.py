@@ -9,6 +9,7 @@ from atoll.core import Algorithm, Failure, Payload, Reply, Task
 from atoll.core.wire import pack, unpack
 from atoll.errors import AtollError, PolicyError
 from atoll.frames import Frame, Kind
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import frames_in
 from atoll.runtimes.messages import broken
@@ -43,6 +44,7 @@ class _Guarded:
 
     inner: InProcess
     guard: Guard
+    held: Held
     asked: list[Task]
 
     @property
@@ -57,7 +59,8 @@ class _Guarded:
         self.asked[:] = tasks
         try:
             self.guard.begin(tasks)
-            for reply in self.inner.call(tasks, clients):
+            whole = [self.held.opened(task, clients[0]) for task in tasks]
+            for reply in self.inner.call(whole, clients):
                 yield self._released(reply)
         except AtollError as error:
             # One site's trouble: the server goes on without it, and is told.
@@ -70,8 +73,10 @@ class _Guarded:
         return replace(reply, payload=self.guard.release(reply.payload))
 
 
-def answer_ask(inner: InProcess, guard: Guard, data: bytes, send: Send) -> None:
+def answer_ask(inner: InProcess, guard: Guard, held: Held, data: bytes, send: Send) -> None:
     """Answer the ask that a letter holds; nothing leaves that the guard has not seen.
+
+    held: what this client was sent last.
 
     Raises:
         AtollError: what the guard raises of a failure, which then may not leave either.
@@ -88,7 +93,7 @@ def answer_ask(inner: InProcess, guard: Guard, data: bytes, send: Send) -> None:
             guard.failed(frame.data)
         send(frame)
 
-    serve(_Guarded(inner, guard, asked), frames_in(data, kinds=ASKED), guarded)
+    serve(_Guarded(inner, guard, held, asked), frames_in(data, kinds=ASKED), guarded)
 
 
 def _seen(guard: Guard, task: Task, frame: Frame) -> Frame:

@@ -157,13 +157,15 @@ class Flower:
                 self._late[client] = _Late(replace(letters(client, 0), parts=()), context)
 
     def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
-        asking = Asking(tasks, number=0)
+        # Who cannot build on what it was sent before is asked again, with all of it.
+        packed = Asking([replace(task, broadcast=task.travels) for task in tasks], number=0)
+        whole = Asking(tasks, number=0)
         late = self._late if self._takes_late(tasks) else {}
 
         def letter(client: str, attempt: int) -> Letter:
             if client in late and attempt == 0:
                 return late[client].letter
-            frames = list(asking.frames([client], set()))
+            frames = list((whole if attempt else packed).frames([client], set()))
             # The last one is the ask: by its number, a client knows that it is asked anew.
             frames[-1] = replace(frames[-1], number=attempt)
             return Letter.of(name, frames)

@@ -10,6 +10,7 @@ from time import monotonic
 from atoll.errors import PayloadError
 from atoll.frames import Frame
 from atoll.runtimes.account import Question
+from atoll.runtimes.held import HELD
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import Gathered, Why, failure_in, frames_of
@@ -149,7 +150,10 @@ class Gathering:
             else:
                 self._fail(client, "refused", why)
         elif failure := self._bounds.why_not(client, line.answer):
-            self._fail(client, *failure)
+            if failure[0] == HELD and self._attempts[client] == 0:
+                self._ask(client, 1)
+            else:
+                self._fail(client, *failure)
         else:
             self._found.answers[client] = line.answer
 

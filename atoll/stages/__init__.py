@@ -1,6 +1,7 @@
 """What is done to a payload between client and server, in order, and undone in reverse.
 
-Each name is a factory that the experiment file may name under `federation.stages`.
+Each name is a factory that the experiment file may name under `federation.stages`,
+and those that pack values under `federation.broadcast_stages` too, for the way down.
 """
 
 from atoll.stages.clipping import clip

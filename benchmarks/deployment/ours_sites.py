@@ -14,6 +14,7 @@ from atoll.core import Failure, Payload, Reply, Task
 from atoll.flower.site import Connection, Site
 from atoll.frames import Frame, Kind
 from atoll.runtimes.flower_client import Guard, answer_ask
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.mailbox import OPENING, Mailbox
 from atoll.runtimes.store import memory_store
@@ -40,11 +41,12 @@ def _site(port: int, folder: Path, name: str) -> None:
     )
     engine.keep_up(lambda text: None)
     guard = Guard(_begin, _release, lambda failure: failure, _leaving, lambda data: None)
+    held = Held(runtime.algorithms)
     for letter in mailbox.letters():
         if letter.name.startswith(OPENING):
             mailbox.answer(letter, lambda send: send(Frame(Kind.READY, 0, b"{}")))
         else:
-            mailbox.answer(letter, partial(answer_ask, runtime, guard, letter.data))
+            mailbox.answer(letter, partial(answer_ask, runtime, guard, held, letter.data))
 
 
 def _begin(tasks: Sequence[Task]) -> None:

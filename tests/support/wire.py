@@ -37,6 +37,7 @@ from atoll.round import federate
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.flower_server import Flower
 from atoll.runtimes.gathering import Closing, Opener
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.mailbox import Mailbox, Received
@@ -142,6 +143,7 @@ class Peer:
     def __init__(self, folder: Path, name: str, algorithms: Mapping[str, Algorithm]) -> None:
         self.name, self.alive = name, True
         self._runtime = InProcess((name,), algorithms, disk_store(folder / "own"))
+        self._held = Held(algorithms)
         self._open: set[str] = set()
         self._mailbox = Mailbox(folder, name, self._open.__contains__)
         Thread(target=self._work, daemon=True).start()
@@ -171,7 +173,7 @@ class Peer:
             said(Frame(Kind.READY, 0, b"{}"))
             return
         try:
-            answer_ask(self._runtime, FREE, letter.data, said)
+            answer_ask(self._runtime, FREE, self._held, letter.data, said)
         except Exception as error:
             said(refusal(error))
 
@@ -227,7 +229,7 @@ def accuracy(w: torch.Tensor, clients: Sequence[str]) -> float:
 def rounds(
     wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, closing: Closing,
     told: list[str], later: Sequence[str] = (), staleness: float = 1.0,
-    start: Position | None = None,
+    start: Position | None = None, algorithm: Algorithm | None = None,
 ) -> Iterator[Iterator[Report]]:  # fmt: skip
     """The reports of a federation over the wire, with all sites in it.
 
@@ -241,7 +243,7 @@ def rounds(
         lambda client, frames: None if [one.kind for one in frames] == [Kind.READY] else "odd",
     )
     place = Place("127.0.0.1:0", ca=Path("ca.pem"))
-    algorithms = {"fit": toy()}
+    algorithms = {"fit": algorithm or toy()}
     members = dict.fromkeys(clients, "key")
     with Post(place, RUN, folder, lambda: members, told.append) as post:
         began = [client for client in clients if client not in later]

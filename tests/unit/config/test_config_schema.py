@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from atoll.config import Experiment, schema
-from atoll.config.call import CALLS, Call, is_call
+from atoll.config.call import CALLS, LISTS, Call, is_call
 from atoll.config.json_schema import lookup
 
 
@@ -56,8 +56,9 @@ def test_the_list_of_calls_is_that_of_the_schema() -> None:
     calls = {path for path, field in fields() if field.annotation in (Call, Call | None)}
     lists = {path for path, field in fields() if field.annotation == tuple[Call, ...]}
     assert calls == CALLS
-    assert lists == {"federation.stages"}
+    assert lists == LISTS
     assert is_call("federation.stages.0")
+    assert is_call("federation.broadcast_stages.1")
     assert not is_call("federation.stages")
 
 

@@ -44,6 +44,16 @@ CASES: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = {
         {"federation": {"stages": [{"name": "clip", "norm": 1.0},
                                    {"name": "top_k", "fraction": 0.3}]}},
     ),
+    "int8 down": (
+        "bert",
+        {"federation": {"broadcast_stages": [{"name": "quantise", "dtype": "int8"}],
+                        "num_rounds": 5}, "evaluate": {"every": 2}},
+    ),
+    "top-k down, everyone": (
+        "gpt2",
+        {"federation": {"broadcast_stages": [{"name": "top_k", "fraction": 0.1}],
+                        "clients_per_round": None, "server": "adam"}},
+    ),
     "median": ("bert", {"federation": {"aggregator": "median"}}),
     "adam at the server": ("llama", {"federation": {"server": "adam"}}),
     "full": ("llama", {"adapter": {"method": "full"}}),

@@ -56,6 +56,7 @@ from atoll.policy.names import GROUPS, may_leave
 from atoll.round import answer
 from atoll.runtimes.asking import Asking
 from atoll.runtimes.flower_client import Guard, answer_ask
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.store import memory_store
@@ -369,7 +370,8 @@ def test_a_client_process_says_of_a_failure_what_its_policy_lets_it() -> None:
     )  # fmt: skip
     runtime = InProcess(("bob",), {"train": algorithm}, memory_store())
     sent: list[Frame] = []
-    answer_ask(runtime, guard, b"".join(letter.parts), sent.append)
+    held = Held(runtime.algorithms)
+    answer_ask(runtime, guard, held, b"".join(letter.parts), sent.append)
     assert [frame.kind for frame in sent] == [Kind.RECORD, Kind.DONE]
     assert unpack(sent[0].data) == left[0]
     assert left[0].message.startswith("ValueError at tiny.py:")

@@ -11,6 +11,7 @@ import pytest
 
 from atoll.cli.packaged import find_recipe, names
 from atoll.config import Experiment, load
+from atoll.config.call import CALLS, LISTS
 from atoll.config.tasks import TASKS
 from atoll.errors import PolicyError
 from atoll.policy import (
@@ -117,7 +118,7 @@ def test_algorithms_built_in_and_listed() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("federation.stages", "[uniform]"), ("federation.aggregator", "median"),
-     ("federation.server", "adam")],
+     ("federation.broadcast_stages", "[quantise]"), ("federation.server", "adam")],
 )  # fmt: skip
 def test_every_part_of_a_round_has_to_be_listed(key: str, value: str) -> None:
     name = value.strip("[]")
@@ -128,10 +129,9 @@ def test_every_part_of_a_round_has_to_be_listed(key: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("federation.algorithm", "os:system"), ("federation.stages", "[uniform, os:system]"),
-     ("federation.aggregator", "os:system"), ("federation.server", "os:system"),
-     ("federation.runtime", "os:system"), ("data.partition", "{name: 'os:system'}")],
-)  # fmt: skip
+    [(key, "os:system") for key in sorted(CALLS)]
+    + [(key, "[uniform, os:system]") for key in sorted(LISTS)],
+)
 def test_foreign_functions_need_the_sites_word_wherever_they_stand(key: str, value: str) -> None:
     for rules in ("", "algorithms: [built-in, os:path]", "algorithms: [fedavg, uniform, system]"):
         assert refusal(rules, f"{key}={value}").rule == "algorithms"
