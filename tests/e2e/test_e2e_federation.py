@@ -26,7 +26,7 @@ CLOCKS = {"seconds"}
 
 
 def write_experiment(folder: Path, zoo: Zoo, rounds: int, **federation: Any) -> Path:
-    """Client states of an algorithm and of a stage; nobody has all rows."""
+    """Client states of an algorithm and of a stage, steps on the way down; nobody has all rows."""
     write_clients(folder / "data", labelled_rows({"ada": 9, "bob": 6, "cy": 11}))
     written = {
         "model": {"name_or_path": zoo("bert"), "pooling": "mean"},
@@ -35,7 +35,8 @@ def write_experiment(folder: Path, zoo: Zoo, rounds: int, **federation: Any) -> 
         "train": {"per_device_train_batch_size": 4, "device": "cpu", "group_size": 1,
                   "max_steps": 2},
         "federation": {"num_rounds": rounds, "algorithm": "scaffold",
-                       "stages": [{"name": "top_k", "fraction": 0.3}], **federation},
+                       "stages": [{"name": "top_k", "fraction": 0.3}],
+                       "broadcast_stages": [{"name": "quantise", "dtype": "int8"}], **federation},
         "evaluate": {"baselines": []},
         "output_dir": "runs/there",
     }  # fmt: skip
