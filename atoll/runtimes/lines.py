@@ -16,11 +16,13 @@ from atoll.words import printable
 __all__ = ["Line", "Sent"]
 
 AHEAD = 2
-"""Messages on their way to one client: while it answers one, the next waits at its door."""
+"""Messages on their way to one client: a piece travels while the one before is looked at."""
 LOST = 60.0
 """Seconds after which a message without an answer is sent again …"""
 SLOWEST = 20_000
 """… and one more for each so many bytes."""
+QUIET = 12.0
+"""Seconds without an answer, of which a client takes eight, after which another message follows."""
 REST = 1.0
 """Seconds in which a client is sent nothing after a message that was lost."""
 SLOW = 20.0
@@ -128,18 +130,18 @@ class Line:
                 del self._sent[tag]
         if len(self._sent) >= AHEAD:
             return None
-        mine = [one.call for one in self._sent.values() if one.call.digest == self.letter.digest]
-        going, fetching = {call.piece for call in mine}, {call.fetch for call in mine}
+        mine = [one for one in self._sent.values() if one.call.digest == self.letter.digest]
+        going, fetching = {one.call.piece for one in mine}, {one.call.fetch for one in mine}
         pieces, wanted = sorted(self._missing - going), sorted(incoming.wanted - fetching)
         if pieces:
             return self._call(piece=pieces[0])
         if wanted:
             return self._call(fetch=wanted[0])
-        if incoming.size:
-            # All of it is on its way; one more message keeps the client awake for what comes next.
-            return None if len(self._sent) > 1 else self._call()
-        # A large answer does not come unasked: what waits at the door asks for its beginning.
-        return self._call(fetch=0 if self.large and 0 not in fetching else None)
+        if not incoming.size and self.large and 0 not in fetching:
+            # A large answer does not come unasked: what waits at the door asks for its beginning.
+            return self._call(fetch=0)
+        going_on = incoming.size or any(now - one.at < QUIET for one in mine)
+        return None if going_on else self._call()
 
     def went(self, tag: int, call: Call, nbytes: int) -> None:
         """A message is on its way, under a number by which its answer is known."""
