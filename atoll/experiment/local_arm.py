@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from atoll import rng
 from atoll.aggregators import mean
 from atoll.core import (
     Algorithm,
@@ -21,24 +22,27 @@ from atoll.core import (
 )
 from atoll.experiment.baselines import local_models
 from atoll.experiment.setup import Setup
-from atoll.local.bench import model_values
+from atoll.local.bench import broadcast_values, model_values
 from atoll.local.evaluation import scored
-from atoll.local.infer import evaluate
+from atoll.local.infer import Rows, measure
+from atoll.local.intervals import gain_interval
 
-__all__ = ["LOCAL", "local_arm", "passes_of"]
+__all__ = ["LOCAL", "gains_of", "local_arm", "passes_of"]
 
 LOCAL = "baseline-local"
 
 
 def local_arm(setup: Setup) -> Algorithm:
-    """The baseline `local` as a question to clients: sums of scores of each client's own model.
+    """The baseline `local` as a question to clients: sums of scores of each client's own model, and
+    the interval of what the federated one gains on it.
 
-    It is asked once, after the last round; a broadcast tells how many passes a model may take.
+    It is asked once, after the last round; a broadcast holds the federated model, and tells how
+    many passes a client's own may take.
     """
     blank = (0.0,) * setup.bench.objective.metric.width
 
     def template(broadcast: Payload) -> Payload:
-        return scored(torch.zeros(len(blank)), 0.0)
+        return _told(torch.zeros(len(blank)), 0.0, None)
 
     def work(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
         for request in requests:
@@ -49,8 +53,11 @@ def local_arm(setup: Setup) -> Algorithm:
                 yield Failure(client, "error", "its own model could not be trained")
                 continue
             rows = setup.bench.examples(client, "test")
-            score = evaluate(setup.bench, model_values(found), rows)
-            yield Reply(client, scored(torch.tensor(score.sums or blank), score.count))
+            own = measure(setup.bench, model_values(found), rows)
+            ours = measure(setup.bench, broadcast_values(request.payload), rows)
+            score = own.score(setup.bench.objective.metric)
+            gains = _gains(setup, request.context, ours, own)
+            yield Reply(client, _told(torch.tensor(score.sums or blank), score.count, gains))
 
     def nothing(state: State, client: str) -> Payload:
         return passes_of(0.0)
@@ -64,5 +71,27 @@ def local_arm(setup: Setup) -> Algorithm:
 
 
 def passes_of(passes: float) -> Payload:
-    """The broadcast that tells how many passes a model may take."""
+    """The part of the broadcast that tells how many passes a model may take."""
     return {"passes": Channel({"passes": torch.tensor(passes, dtype=torch.float64)}, "none")}
+
+
+def gains_of(metrics: Mapping[str, float]) -> tuple[float, float] | None:
+    """The interval of a client's gain that its metrics hold."""
+    low, high, known = (metrics[f"gain.{place}"] for place in range(3))
+    return (low, high) if known else None
+
+
+def _gains(setup: Setup, context: Context, ours: Rows, own: Rows) -> tuple[float, float] | None:
+    if not len(own.counts):
+        return None
+    return gain_interval(
+        setup.bench.objective.metric, ours, own, models=2 * context.population,
+        generator=rng.numpy_generator(setup.experiment.seed, "bootstrap", context.client),
+    )  # fmt: skip
+
+
+def _told(sums: torch.Tensor, count: float, gains: tuple[float, float] | None) -> Payload:
+    payload = scored(sums, count)
+    told = torch.tensor((*gains, 1.0) if gains else (0.0, 0.0, 0.0), dtype=torch.float64)
+    metrics = payload["metrics"]
+    return {**payload, "metrics": metrics.with_tree({**metrics.tree, "gain": told})}

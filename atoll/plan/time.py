@@ -12,6 +12,7 @@ import torch
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.infer import Rows, measure
+from atoll.local.intervals import draws, resamples
 from atoll.models.objective import Example
 from atoll.plan.asked import Asked
 from atoll.plan.clock import Line, Sample, Seconds, fit, timed
@@ -24,7 +25,6 @@ from atoll.plan.pace import (
     training_pace,
 )
 from atoll.plan.work import Work
-from atoll.runs.intervals import draws, resamples
 
 __all__ = ["Pace", "comparing", "pace_of", "sample_rows", "seconds_of"]
 

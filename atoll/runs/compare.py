@@ -50,12 +50,14 @@ class Comparison:
     """The federated arm, and the baselines that were asked for.
 
     joined: rows of clients that were not there when the run was set up.
+    gains: intervals of clients' gains, as they told them, where their rows are elsewhere.
     """
 
     federated: Arm
     local: Arm | None = None
     pooled: Arm | None = None
     joined: Mapping[str, ClientCount] = field(default_factory=dict)
+    gains: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def arms(self) -> dict[str, Arm]:

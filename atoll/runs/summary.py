@@ -10,8 +10,8 @@ from typing import Any
 from atoll import rng
 from atoll.experiment.setup import Setup
 from atoll.local.infer import Rows
+from atoll.local.intervals import LEVEL, draws, gain_interval, interval, resamples
 from atoll.runs.compare import Arm, Comparison, final_of, metrics_of_arm
-from atoll.runs.intervals import LEVEL, draws, interval, resamples
 from atoll.runs.lines import RoundLine
 from atoll.runs.selection import best_round
 
@@ -140,12 +140,9 @@ def _gain(setup: Setup, comparison: Comparison, client: str) -> dict[str, Any]:
     gain = None if first is None or second is None else sign * (first - second)
     known = [rows for rows in pair if isinstance(rows, Rows) and len(rows.counts)]
     if len(known) < len(pair):
-        return {"gain": gain, "gain_interval": None}
-    found = draws(
-        metric,
-        [[rows] for rows in known],
-        number=resamples(2 * len(local.own)),
+        return {"gain": gain, "gain_interval": comparison.gains.get(client)}
+    found = gain_interval(
+        metric, *known, models=2 * len(local.own),
         generator=rng.numpy_generator(setup.experiment.seed, "bootstrap", client),
-    )
-    rows = len(known[1].counts)
-    return {"gain": gain, "gain_interval": interval(sign * (found[:, 0] - found[:, 1]), rows=rows)}
+    )  # fmt: skip
+    return {"gain": gain, "gain_interval": found}

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from atoll.local.infer import Rows
+from atoll.local.intervals import draws, interval, resamples
 from atoll.models.metrics import accuracy
-from atoll.runs.intervals import draws, interval, resamples
 
 
 def _answers(right: np.ndarray) -> Rows:

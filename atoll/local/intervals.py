@@ -13,7 +13,7 @@ import numpy as np
 from atoll.local.infer import Rows
 from atoll.models.objective import Metric
 
-__all__ = ["LEVEL", "draws", "interval", "resamples"]
+__all__ = ["LEVEL", "draws", "gain_interval", "interval", "resamples"]
 
 LEVEL = 0.95
 MOST, FEWEST = 1000, 100
@@ -59,3 +59,15 @@ def interval(values: np.ndarray, *, rows: int) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def gain_interval(
+    metric: Metric, ours: Rows, other: Rows, *, models: int, generator: np.random.Generator
+) -> tuple[float, float] | None:
+    """How much better `ours` is than `other` on rows drawn with replacement.
+
+    models: how many are compared in all; see `resamples`.
+    """
+    found = draws(metric, [[ours], [other]], number=resamples(models), generator=generator)
+    sign = 1 if metric.higher_is_better else -1
+    return interval(sign * (found[:, 0] - found[:, 1]), rows=len(ours.counts))
