@@ -6,17 +6,22 @@ no message at all. Flower's own `pull_messages` waits for each in turn, and rais
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
 import httpx
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_head_values_from_object_content,
+    iterate_object_tree,
+)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
@@ -30,6 +35,8 @@ LOOK = 0.1
 SELDOM = 2.0
 UPLOAD = 300.0
 """Seconds that a message may take from its announcement to its last byte."""
+AROUND = 2**16
+"""Bytes that Flower adds to the pieces of a message."""
 TOLD = 500
 """Characters of a site's own reason that are passed on."""
 
@@ -93,6 +100,9 @@ class Replies:
                 node=self._node, run_id=self._run, message_object_id=tree.object_id
             )
         )
+        size = _unfolded(contents)
+        if size > PART + AROUND:
+            return b"-it unfolds to %d bytes" % size
         message = inflate_object_from_contents(tree.object_id, contents)
         if not isinstance(message, Message):
             return b"-it is no message"
@@ -103,3 +113,14 @@ class Replies:
         if len(data) > PART:
             return b"-it has %d bytes" % len(data)
         return b"+" + data
+
+
+def _unfolded(contents: Mapping[str, bytes]) -> int:
+    """Bytes of all arrays, put together: one piece may stand in them thousands of times."""
+    size = 0
+    for content in contents.values():
+        kind, pieces, _ = get_object_head_values_from_object_content(content)
+        if kind == Array.__qualname__:
+            told = json.loads(get_object_body(content, Array))
+            size += sum(len(contents[pieces[place]]) for place in told["arraychunk_ids"])
+    return size

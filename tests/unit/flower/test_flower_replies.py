@@ -169,6 +169,20 @@ def test_more_than_one_message_holds(link: SuperLink, monkeypatch: pytest.Monkey
     assert come(link, [0], until=1)[0] == b"-it has 108 bytes"
 
 
+def test_a_piece_that_stands_in_an_array_thousands_of_times(
+    link: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Flower sends what is equal: a few kilobytes may say that they are a hundred gigabytes."""
+    monkeypatch.setattr(replies, "PART", 10**6)
+    link.add(0, content_of(HEAD + bytes(10**5)))
+    link.add(1, content_of(HEAD + b"good"))
+    (name,) = [one for one, data in link.objects.items() if b'"shape": [100000]' in data]
+    link.objects[name] = link.objects[name].replace(b"[0]}", b"[" + 20_000 * b"0, " + b"0]}")
+    found = come(link, [0, 1], until=2)
+    assert int(found[0].removeprefix(b"-it unfolds to ").removesuffix(b" bytes")) > 20_001 * 10**5
+    assert found[1] == b"+" + HEAD + b"good"
+
+
 def test_a_superlink_that_does_not_answer_now_is_asked_again(link: SuperLink) -> None:
     link.add(0, content_of(HEAD))
     answers, failures = link.PullMessages, iter([httpx.ConnectError("away"), None, None])
