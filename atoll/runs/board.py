@@ -12,6 +12,7 @@ from atoll.disk.files import make_folder
 from atoll.disk.lock import alone
 from atoll.experiment.setup import Setup
 from atoll.runs.lines import RoundLine
+from atoll.runs.quiet import Quiet
 from atoll.runs.where import Observer
 from atoll.status import SERVER, Board
 from atoll.words import counted
@@ -36,6 +37,8 @@ class _Progress:
 def on_board(folder: Path, rounds: int, observer: Observer) -> Iterator[tuple[Observer, Show]]:
     """Hold a run's federation, and tell of it there: what `observer` hears, and what is shown.
 
+    It hears something every ten seconds, whatever is being done.
+
     Raises:
         RunError: when another server holds it.
     """
@@ -48,13 +51,25 @@ def on_board(folder: Path, rounds: int, observer: Observer) -> Iterator[tuple[Ob
         def show(facts: Callable[[], Mapping[str, Any]]) -> None:
             board.show(lambda: {**asdict(progress), **facts()})
 
-        yield _watched(observer, board, progress), show
+        def note(text: str) -> None:
+            board.note(text)
+            observer.note(text)
+
+        with Quiet(lambda: _at_work(progress), note) as quiet:
+            yield _watched(replace(observer, note=note), board, progress, quiet), show
 
 
-def _watched(observer: Observer, board: Board, progress: _Progress) -> Observer:
+def _at_work(progress: _Progress) -> str:
+    doing = progress.doing
+    if doing is None:
+        return "at work: loading what is needed, or writing what was done"
+    return f"at work on {doing['what']}: {doing['done']} of {doing['total']}"
+
+
+def _watched(observer: Observer, board: Board, progress: _Progress, quiet: Quiet) -> Observer:
 
     def note(text: str) -> None:
-        board.note(text)
+        quiet.ends()
         observer.note(text)
 
     def step(what: str, done: int, total: int) -> None:
@@ -70,6 +85,7 @@ def _watched(observer: Observer, board: Board, progress: _Progress) -> Observer:
         observer.began(setup)
 
     def finished(line: RoundLine) -> None:
+        quiet.ends()
         progress.round, progress.doing = line.round, None
         board.note(_words(line, progress))
         observer.round(line)

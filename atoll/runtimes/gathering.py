@@ -20,8 +20,8 @@ from atoll.words import listed
 __all__ = ["Bounds", "Closing", "Gathering", "Opener"]
 
 STEP = 0.5
-TELL = 10.0
-"""Seconds after which it is said what is waited for."""
+TELL = 8.0
+"""Seconds after which it is said what is waited for: every ten, also on a busy machine."""
 AGAIN = 30.0
 """Seconds after which a client that failed is asked again, where too few others are left."""
 
