@@ -96,10 +96,12 @@ def _coordinated(
             found = found.model_copy(
                 update={"offers": offers_of(loaded.experiment, post, found.run, observer.note)}
             )
-        setup = _prepared(loaded, found, observer, machine)
+        told = found.agreed or agreed(loaded.experiment, found.offers, "")
+        setup = _prepared(loaded, found.offers, told, observer, machine)
         observer.began(setup)
         if found.agreed is None:
-            found = found.model_copy(update={"agreed": _agreed(loaded, found, setup)})
+            told = told.model_copy(update={"base": fingerprint(setup.base.backbone)})
+            found = found.model_copy(update={"agreed": told})
             write_text(kept, found.model_dump_json())
 
         def joins(client: str, offer: Offer) -> None:
@@ -136,20 +138,17 @@ def _signing(
     return replace(observer, round=signed)
 
 
-def _prepared(loaded: Loaded, found: Known, observer: Observer, machine: Machine | None) -> Setup:
+def _prepared(
+    loaded: Loaded, offers: Mapping[str, Offer], told: Agreed, observer: Observer,
+    machine: Machine | None,
+) -> Setup:  # fmt: skip
     """The setup of a server, which has no row."""
-    told = found.agreed or agreed(loaded.experiment, found.offers, "")
-    data = server_data(loaded.experiment, found.offers, told)
+    data = server_data(loaded.experiment, offers, told)
     setup = prepare(loaded, note=observer.note, data=data, machine=machine)
-    skipped = "baseline pooled" if "pooled" in loaded.experiment.evaluate.baselines else ""
-    if skipped:
-        observer.note(f"{skipped} is left out: nobody has all rows")
+    if "pooled" in loaded.experiment.evaluate.baselines:
+        observer.note("baseline pooled is left out: nobody has all rows")
     algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
     return replace(setup, program=replace(setup.program, algorithms=algorithms))
-
-
-def _agreed(loaded: Loaded, found: Known, setup: Setup) -> Agreed:
-    return agreed(loaded.experiment, found.offers, fingerprint(setup.base.backbone))
 
 
 def _runtime(

@@ -16,7 +16,6 @@ from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import (
-    BACK,
     Gathered,
     Why,
     answers_in,
@@ -31,6 +30,8 @@ __all__ = ["Flower"]
 
 ROOM = 2**20
 """Bytes beside the values of an answer: names, shapes, and what a stage adds."""
+TRIES = 2
+"""Letters to one client about one question whose answers count also after a restart."""
 
 
 class _Late(NamedTuple):
@@ -195,4 +196,4 @@ class Flower:
 
 
 def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:
-    return {letters(client, attempt).digest for attempt in range(BACK)}
+    return {letters(client, attempt).digest for attempt in range(TRIES)}
