@@ -17,8 +17,8 @@ DIVISORS = "divisors"
 def mean() -> Aggregator:
     """Σ w_k x_k / Σ w_k for means, Σ x_k for sums; channels that are not reduced are left out.
 
-    Memory does not grow with the cohort. Sums are kept in float32 or wider, and what is aggregated
-    keeps their dtype; an empty cohort gives zeros.
+    Memory does not grow with the cohort: replies are added in place. Sums are kept in float32 or
+    wider, and what is aggregated keeps their dtype; an empty cohort gives zeros.
     """
     return Aggregator("mean", _init, _add, _finish)
 
@@ -65,7 +65,17 @@ def _weight(payload: Payload, channel: Channel) -> float:
 def _plus(total: Tree, tree: Tree, weight: float) -> Tree:
     # A weight of 1 must stay an integer where the tensors are.
     alpha = 1 if weight == 1 else weight
-    return {name: torch.add(value, tree[name], alpha=alpha) for name, value in total.items()}
+    return {name: _added(value, tree[name], alpha) for name, value in total.items()}
+
+
+def _added(total: Tensor, value: Tensor, alpha: float) -> Tensor:
+    add = torch.add if _single(total) else Tensor.add_
+    return add(total, value, alpha=alpha)
+
+
+def _single(total: Tensor) -> bool:
+    """Whether one number is all that is in memory: it may be the zero that stands for all."""
+    return total.untyped_storage().nbytes() <= total.element_size()
 
 
 def _finish(state: State) -> Payload:
@@ -77,7 +87,11 @@ def _finish(state: State) -> Payload:
             continue
         if name in divisors:
             divisor = float(divisors[name]) or 1.0
-            result[name] = Channel({key: value / divisor for key, value in total.items()})
+            result[name] = Channel({key: _divided(value, divisor) for key, value in total.items()})
         else:
             result[name] = Channel(dict(total), reduce="sum")
     return result
+
+
+def _divided(total: Tensor, divisor: float) -> Tensor:
+    return total / divisor if _single(total) else total.div_(divisor)

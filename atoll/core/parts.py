@@ -146,6 +146,8 @@ class Stage:
 class Aggregator:
     """A fold over replies that starts from shapes, so that an empty cohort is defined (zeros).
 
+    `add` and `finish` may use up the state that they are given (a sum that grows in place is in
+    memory once), never the payload: whoever folds goes on from what they return.
     linear: the result depends on sums only.   weighted: it honours the weights of means.
     """
 

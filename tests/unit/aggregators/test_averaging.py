@@ -131,17 +131,33 @@ def test_float64_and_integers_keep_all_digits() -> None:
     assert int(result["rows"].tree["n"]) == 3 * (2**31 - 1)
 
 
-def test_nothing_that_goes_in_is_changed() -> None:
+def test_no_payload_is_changed_and_no_zero_is_shared() -> None:
     reply, aggregator = _reply(1, weight=2.0), mean()
-    empty = aggregator.init(reply)
-    first = aggregator.add(empty, reply)
-    copies = {part: {k: v.clone() for k, v in tree.items()} for part, tree in first.items()}
-    aggregator.add(first, reply)
-    aggregator.finish(first)["update"].tree["a"].zero_()
-    for part, tree in first.items():
-        torch.testing.assert_close(tree, copies[part], rtol=0, atol=0)
-    assert all(float(value.sum()) == 0 for tree in empty.values() for value in tree.values())
-    torch.testing.assert_close(reply["update"].tree, _reply(1)["update"].tree, rtol=0, atol=0)
+    empty, other = aggregator.init(reply), aggregator.init(reply)
+    aggregator.finish(aggregator.add(aggregator.add(empty, reply), reply))
+    assert all(float(value.sum()) == 0 for tree in other.values() for value in tree.values())
+    for name, channel in _reply(1, weight=2.0).items():
+        torch.testing.assert_close(reply[name].tree, channel.tree, rtol=0, atol=0)
+
+
+def test_the_sum_stays_where_it_is_and_so_does_the_mean() -> None:
+    aggregator = mean()
+    state = aggregator.add(aggregator.init(_reply(0)), _reply(0))
+    place = state["sum:update"]["a"].data_ptr()
+    state = aggregator.add(state, _reply(1))
+    assert state["sum:update"]["a"].data_ptr() == place
+    assert aggregator.finish(state)["update"].tree["a"].data_ptr() == place
+
+
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=40)
+def test_adding_in_place_keeps_every_bit(weights: list[float]) -> None:
+    replies = [_reply(k, weight=w) for k, w in enumerate(weights)]
+    total, divisor = torch.zeros(2, 3), 0.0
+    for reply, weight in zip(replies, weights, strict=True):
+        total = torch.add(total, reply["update"].tree["a"], alpha=weight)
+        divisor += weight
+    assert torch.equal(_fold(replies)["update"].tree["a"], total / (divisor or 1.0))
 
 
 def test_the_state_does_not_grow_with_the_cohort() -> None:
