@@ -14,7 +14,8 @@ __all__ = ["HEAD", "LIMIT", "Frame", "Kind", "head_of", "pipes", "read_frame", "
 
 LIMIT = 2**32
 """Bytes of one record, where nobody knows better: a billion float32 values."""
-HEAD = struct.Struct("<cIQ")
+HEAD = struct.Struct("<c3xIQ")
+"""Of 16 bytes: a tensor that is aligned in a frame is aligned in a file of frames."""
 PIECE = 2**20
 """Bytes read at once: who announces much and sends little costs no more than that."""
 

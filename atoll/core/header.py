@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import (
@@ -20,7 +21,7 @@ from pydantic import (
 from atoll.errors import PayloadError
 from atoll.frames import LIMIT
 
-__all__ = ["DTYPES", "HEADER", "Names", "broken", "described", "header_length"]
+__all__ = ["DTYPES", "HEADER", "Described", "Place", "broken", "described", "header_length"]
 
 HEADER = 2**24
 """Bytes of names, shapes and facts: enough for 100,000 tensors."""
@@ -42,25 +43,42 @@ class _Entry(BaseModel):
 
     dtype: str
     shape: Annotated[list[NonNegativeInt], Field(max_length=32)]
-    data_offsets: list[NonNegativeInt]
+    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
 
 
-def described(data: bytes, whole: int) -> tuple[str, Names]:
-    """Facts and names, by the first bytes of a file of `whole` bytes.
+class Place(NamedTuple):
+    """Where a tensor's bytes lie, from the first byte behind the header on."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Described(NamedTuple):
+    """What the first bytes of a file say; a place for each name ("0/w") of the names."""
+
+    facts: str
+    names: Names
+    places: dict[str, Place]
+
+
+def described(data: bytes, whole: int) -> Described:
+    """What a file of `whole` bytes holds, by its first ones.
 
     Raises:
         PayloadError: a tensor that is not described as one is, or that has no name.
     """
     header = _header(data, whole)
     facts, names = _metadata(header.pop("__metadata__", None))
-    for key, entry in header.items():
-        _check_entry(key, entry)
+    places = {key: _place(key, entry) for key, entry in header.items()}
+    _check_tiles(places.values(), whole - 8 - header_length(data, whole))
     keys = [f"{place}/{name}" for place, tree in enumerate(names) for name in tree]
     odd = sorted(set(keys) ^ header.keys())
     if odd or len(keys) != len(header):
         what = repr(odd[0]) if odd else "a name that stands twice"
         raise broken(f"its list of names does not match its tensors: {what}")
-    return facts, names
+    return Described(facts, names, places)
 
 
 def broken(why: str) -> PayloadError:
@@ -106,8 +124,8 @@ def _metadata(held: object) -> tuple[str, Names]:
         raise broken("its names are no lists of text") from None
 
 
-def _check_entry(key: str, entry: object) -> None:
-    """A tensor's dtype and shape; the library checks where its bytes lie."""
+def _place(key: str, entry: object) -> Place:
+    """A tensor's dtype, shape and bytes."""
     try:
         found = _Entry.model_validate(entry, strict=True)
     except ValidationError as error:
@@ -117,3 +135,18 @@ def _check_entry(key: str, entry: object) -> None:
     # Larger strides overflow, also where an empty tensor needs no bytes.
     if found.dtype not in DTYPES or math.prod(max(size, 1) for size in found.shape) > LIMIT:
         raise broken(f"{key!r} is {found.dtype}{found.shape}")
+    (start, end), dtype = found.data_offsets, DTYPES[found.dtype]
+    if end - start != math.prod(found.shape) * dtype.itemsize:
+        raise broken(f"{key!r} is {found.dtype}{found.shape} in {end - start} bytes")
+    return Place(dtype, tuple(found.shape), start, end)
+
+
+def _check_tiles(places: Iterable[Place], size: int) -> None:
+    """Every byte behind the header belongs to one tensor."""
+    at = 0
+    for place in sorted(places, key=lambda one: (one.start, one.end)):
+        if place.start != at:
+            raise broken(f"its tensors leave out bytes, or share them, at {at:,}")
+        at = place.end
+    if at != size:
+        raise broken(f"its tensors take {at:,} of {size:,} bytes")

@@ -29,7 +29,7 @@ from atoll.core.facts import (
     complaint,
 )
 from atoll.core.header import broken
-from atoll.core.packed import open_trees, pack_trees, unpack_trees
+from atoll.core.packed import laid_out, open_trees, unpack_trees
 from atoll.core.parts import Context, Failure, Reply, Request, State
 from atoll.core.payload import Channel, Payload
 from atoll.errors import PayloadError
@@ -43,6 +43,7 @@ __all__ = [
     "pack",
     "pack_payload",
     "pack_state",
+    "parts_of",
     "unpack",
     "unpack_payload",
     "unpack_state",
@@ -57,9 +58,18 @@ def pack(record: Record) -> bytes:
     Raises:
         PayloadError: for what cannot travel.
     """
+    return b"".join(parts_of(record))
+
+
+def parts_of(record: Record) -> Sequence[bytes | memoryview]:
+    """The bytes of `pack` one after the other, of which the tensors' are not copied.
+
+    Raises:
+        PayloadError: for what cannot travel.
+    """
     payload = record.payload if isinstance(record, Request | Reply) else {}
     with _fit_to_travel():
-        return _packed(_facts(record), _trees(payload))
+        return laid_out(_facts(record).model_dump_json(), _trees(payload))
 
 
 def unpack(data: bytes, *, limit: int = LIMIT) -> Record:
@@ -71,9 +81,9 @@ def unpack(data: bytes, *, limit: int = LIMIT) -> Record:
     return _record(*_unpacked(data, limit))
 
 
-def open_record(path: Path, *, limit: int = LIMIT) -> Record:
-    """A record from a file of its own, whose tensors are read where they are used; see `unpack`."""
-    text, trees = open_trees(path, limit=limit)
+def open_record(path: Path, start: int, size: int, *, limit: int = LIMIT) -> Record:
+    """A record from `size` bytes of a file, whose tensors are read when used; see `unpack`."""
+    text, trees = open_trees(path, start, size, limit=limit)
     return _record(_parsed(text), trees)
 
 
@@ -146,7 +156,7 @@ def _trees(payload: Payload) -> tuple[Tree, ...]:
 
 
 def _packed(facts: Facts, trees: Sequence[Tree]) -> bytes:
-    return pack_trees(facts.model_dump_json(), trees)
+    return b"".join(laid_out(facts.model_dump_json(), trees))
 
 
 def _unpacked(data: bytes, limit: int) -> tuple[Facts, tuple[Tree, ...]]:

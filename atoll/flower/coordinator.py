@@ -8,7 +8,7 @@ from pathlib import Path
 
 from atoll.flower.child import Child, Watch
 from atoll.flower.engine import empty_home, environment, free_port
-from atoll.flower.options import Relay
+from atoll.flower.options import Relay, shelf_in
 from atoll.frames import Frame
 
 __all__ = ["Coordinator", "Place"]
@@ -53,7 +53,8 @@ class Coordinator:
         env = environment(home)
         link = Child("atoll.flower.link", [self._place.listen, *self._arguments(home, port)],
                      env=env, log=self._folder / "link.log", told=self._told)  # fmt: skip
-        relay = Relay(address=f"127.0.0.1:{port}", secret=secret, ca=self._place.ca)
+        relay = Relay(address=f"127.0.0.1:{port}", secret=secret, ca=self._place.ca,
+                      shelf=shelf_in(home))  # fmt: skip
         grid = Child("atoll.flower.grid", [relay.model_dump_json()],
                      env=env, log=self._folder / "grid.log", heard=self._heard)  # fmt: skip
         self._children = (grid, link)

@@ -15,6 +15,7 @@ from atoll.flower.asgi import App, Message, Receive, Scope, Send, again, whole
 from atoll.flower.callers import Callers
 from atoll.flower.pulls import PULL, PUSH, Pulls
 from atoll.flower.pushes import unfit
+from atoll.flower.turns import Turns
 
 __all__ = ["BODY", "UNKNOWN", "gated"]
 
@@ -27,6 +28,7 @@ PATHS = frozenset(
         "push-object", "pull-object", "confirm-message-received",
     )
 )  # fmt: skip
+LARGE = frozenset({FLEET + "push-object", FLEET + "pull-object"})
 BODY = 6 * 2**20
 """Bytes of one request: Flower sends what is larger in pieces of 5 MiB."""
 UNKNOWN = 2**16
@@ -40,7 +42,7 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
 
     callers: who may connect.   tell: hears of whoever was refused.
     """
-    pulls = Pulls(app)
+    pulls, turns = Pulls(app), Turns()
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["server"][1] != port:
@@ -58,6 +60,10 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
             # A site that was quicker than the operator tries again.
             await _answer(send, 503, "the server is starting")
             return
+        async with turns.turn(needed=scope["path"] in LARGE):
+            await passed(scope, receive, send, who)
+
+    async def passed(scope: Scope, receive: Receive, send: Send, who: str) -> None:
         body, status, why = await _body(scope, receive, callers)
         if status:
             tell(f"a request of {who} for {scope['path'][:80]!r} is refused: {why}")

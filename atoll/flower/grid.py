@@ -1,14 +1,13 @@
 """The coordinator's relay: carries messages of `atoll server` over Flower's Grid.
 
-Frames on standard input: CALL, a node's number (8 bytes) and a message for it, whose frame number
-names the answer; NEWS, JSON of who may connect. On standard output: ANSWER, with `+` and the
-reply, or `-` and why there is none; NEWS, JSON of the nodes that are connected.
+Frames on standard input: CALL, a parcel for a node, whose frame number names the answer; NEWS,
+JSON of who may connect. On standard output: ANSWER, with what `Replies.look` says; NEWS, JSON of
+the nodes that are connected.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,17 +17,19 @@ from typing import Any
 
 import httpx
 from flwr.app import Message
-from flwr.common.serde import run_from_proto
-from flwr.proto.runtime_pb2 import PullTaskInputRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import GetNodesRequest, PullTaskInputRequest
 from flwr.supercore.constant import TaskType
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
+from atoll.flower.departures import pushed
 from atoll.flower.engine import PART, end_with
 from atoll.flower.message import MESSAGE, content_of
 from atoll.flower.operator import Operator
 from atoll.flower.options import Relay
-from atoll.flower.replies import Replies
+from atoll.flower.parcels import opened
+from atoll.flower.replies import Awaited, Replies
 from atoll.flower.tasks import claims, working
 from atoll.frames import Frame, Kind, pipes, read_frame, write_frame
 
@@ -41,7 +42,6 @@ NODES = 2.0
 """Seconds between two looks at who is connected."""
 LIFE = 600.0
 """Seconds after which a message that nobody took is forgotten by Flower."""
-HEAD = struct.Struct("<Q")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -62,10 +62,8 @@ def main(arguments: Sequence[str]) -> None:
         # Flower's messages read whose they are from here.
         TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
         TaskIdentity.node_id = task.context.node_id
-        grid = HttpGrid(relay.address, relay.ca is None, relay.root, token=token)
-        grid.set_run(run_from_proto(task.run))
-        replies = Replies(client, task.context.node_id, task.run.run_id)
-        _relayed(grid, replies, operator, (arrived, outgoing))
+        replies = Replies(client, task.context.node_id, task.run.run_id, relay.shelf)
+        _relayed(client, replies, operator, (arrived, outgoing))
 
 
 def _listening(descriptor: int) -> Queue[Frame | None]:
@@ -81,7 +79,10 @@ def _listening(descriptor: int) -> Queue[Frame | None]:
 
 
 def _relayed(
-    grid: HttpGrid, replies: Replies, operator: Operator, ends: tuple[Queue[Frame | None], int]
+    client: RuntimeHttpClient,
+    replies: Replies,
+    operator: Operator,
+    ends: tuple[Queue[Frame | None], int],
 ) -> None:
     """Push what is to be sent, and pull what came back."""
     (arrived, outgoing), looked, known = ends, 0.0, b""
@@ -92,11 +93,11 @@ def _relayed(
             if frame.kind is Kind.NEWS:
                 operator.admit(json.loads(frame.data))
             else:
-                replies.awaited |= _pushed(grid, frame, outgoing)
+                replies.awaited |= _pushed(client, frame, outgoing)
         for number, answer in replies.look():
             write_frame(outgoing, Frame(Kind.ANSWER, number, answer))
         if time.monotonic() - looked > NODES:
-            looked, nodes = time.monotonic(), _nodes(grid)
+            looked, nodes = time.monotonic(), _nodes(client)
             if nodes != known:
                 known = nodes
                 write_frame(outgoing, Frame(Kind.NEWS, 0, nodes))
@@ -112,23 +113,25 @@ def _waiting(arrived: Queue[Frame | None], seconds: float) -> Iterator[Frame | N
         return
 
 
-def _pushed(grid: HttpGrid, frame: Frame, outgoing: int) -> dict[str, int]:
+def _pushed(client: RuntimeHttpClient, frame: Frame, outgoing: int) -> dict[str, Awaited]:
     """Send one message; at once an answer where it could not be sent."""
-    (node,) = HEAD.unpack_from(frame.data)
-    message = Message(content_of(memoryview(frame.data)[HEAD.size :]), node, MESSAGE, ttl=LIFE)
+    label, data = opened(frame.data)
     try:
-        found = [one for one in grid.push_messages([message]) if one]
+        message = Message(content_of(data, label.stored), label.node, MESSAGE, ttl=LIFE)
+        node = Node(node_id=TaskIdentity.node_id)
+        name = pushed(client, node, TaskIdentity.run_id, message)
         why = "the SuperLink did not take it"
-    except httpx.HTTPStatusError as error:
-        found, why = [], str(error)
-    if not found:
+    except (httpx.HTTPError, OSError) as error:
+        name, why = "", str(error)
+    if not name:
         write_frame(outgoing, Frame(Kind.ANSWER, frame.number, b"-" + why.encode()))
-    return dict.fromkeys(found, frame.number)
+        return {}
+    return {name: Awaited(frame.number, label.into)}
 
 
-def _nodes(grid: HttpGrid) -> bytes:
+def _nodes(client: RuntimeHttpClient) -> bytes:
     found: list[dict[str, Any]] = [
         {"node": node.node_id, "name": node.name, "since": node.last_activated_at}
-        for node in grid.get_nodes()
+        for node in client.GetNodes(GetNodesRequest()).nodes
     ]
     return json.dumps({"nodes": sorted(found, key=lambda one: one["node"])}).encode()

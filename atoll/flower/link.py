@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 import uvicorn
@@ -23,6 +24,8 @@ from atoll.flower.asgi import App
 from atoll.flower.callers import Callers
 from atoll.flower.engine import watch_parent
 from atoll.flower.gate import gated
+from atoll.flower.options import shelf_in
+from atoll.flower.shelf import keep_on_disk
 
 __all__ = ["main"]
 
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(2, 1)
     public = _listening(host.strip("[]"), int(port))
     _open_to(public, _teller(told))
+    keep_on_disk(shelf_in(Path(os.environ["FLWR_HOME"])))
     sys.argv = ["flower-superlink", *arguments[1:]]
     from flwr.superlink.cli import flower_superlink
 

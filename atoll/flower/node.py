@@ -7,26 +7,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import httpx
 from flwr.app import Message
-from flwr.supercore.constant import TaskType
-from flwr.supernode.runtime.run_clientapp import (
-    pull_task_input,
-    push_message,
-    push_task_output,
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
 )
+from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 
 from atoll.errors import PayloadError
+from atoll.flower.arrivals import Arrival, taken_from
+from atoll.flower.departures import pushed
 from atoll.flower.engine import PART, end_with
-from atoll.flower.message import content_of, data_of
+from atoll.flower.message import content_of, head_in
 from atoll.flower.options import Relay
+from atoll.flower.parcels import HEAD
 from atoll.flower.tasks import claims, working
 from atoll.frames import Frame, Kind, pipes, read_frame, write_frame
 
 __all__ = ["main"]
 
 NAME = "flwr-clientapp"
+UPLOAD = 60.0
+"""Seconds that a message may take from the SuperNode beside us."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,13 +55,35 @@ def main(arguments: Sequence[str]) -> None:
 
 def _relayed(relay: Relay, token: str, number: int, ends: tuple[int, int]) -> None:
     with working(relay, token, NAME) as client:
-        message, context, _, _ = pull_task_input(client)
-        data = data_of(message) or b""
+        task = client.PullTaskInput(PullTaskInputRequest())
+        # Flower's messages read whose they are from here.
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
+        TaskIdentity.node_id = task.context.node_id
+        node, run = Node(node_id=task.context.node_id), task.run.run_id
+        message, data = _pulled(client, node, run, relay.shelf)
         write_frame(ends[1], Frame(Kind.CALL, number, data), limit=2 * PART)
         answer = read_frame(ends[0], limit=2 * PART)
         if answer is None:
             sys.exit(0)
         if answer.kind is not Kind.ANSWER or answer.number != number:
             raise PayloadError(f"a frame of kind {answer.kind.name} came, expected an answer")
-        push_message(client, Message(content_of(answer.data), reply_to=message), context)
-        push_task_output(client=client, context=context, sub_status="completed", details="")
+        pushed(client, node, run, Message(content_of(answer.data), reply_to=message))
+        client.PushTaskOutput(PushTaskOutputRequest(context=task.context, sub_status="completed"))
+
+
+def _pulled(
+    client: RuntimeHttpClient, node: Node, run: int, shelf: Path | None
+) -> tuple[Message, bytes]:
+    """A message without its body, to be replied to, and our bytes in it."""
+    found = client.PullMessages(PullAppMessagesRequest())
+    if not found.messages_list:
+        raise RuntimeError("a task came without a message")
+    tree = found.message_object_trees[0]
+    pull = taken_from(shelf, make_pull_object_fn_protobuf(client.PullObject, node, run))
+    arrival = Arrival(tree, pull, seconds=UPLOAD)
+    head = head_in(arrival.message)
+    data = b"" if head is None else b"".join((HEAD.pack(len(head)), head, *arrival.body()))
+    confirm = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
+    client.ConfirmMessageReceived(confirm)
+    arrival.message.metadata.__dict__["_message_id"] = tree.object_id
+    return arrival.message, data

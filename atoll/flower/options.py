@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "shelf_in"]
 
 
 class Relay(BaseModel):
@@ -15,6 +15,7 @@ class Relay(BaseModel):
     address: host:port of the SuperLink or the SuperNode on this machine.
     secret: the file whose bytes show Flower that tasks are for us.
     ca: the certificate by which the address is trusted; None without TLS.
+    shelf: the folder in which Flower keeps what is large.
     """
 
     model_config = ConfigDict(strict=False, extra="forbid", frozen=True)
@@ -22,8 +23,14 @@ class Relay(BaseModel):
     address: str
     secret: Path
     ca: Path | None = None
+    shelf: Path | None = None
 
     @property
     def root(self) -> bytes | None:
         """The certificate's bytes."""
         return None if self.ca is None else self.ca.read_bytes()
+
+
+def shelf_in(home: Path) -> Path:
+    """Where Flower keeps what is large, in the folder of its own."""
+    return home / "objects"

@@ -11,11 +11,12 @@ from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from google.protobuf.message import DecodeError
 
 from atoll.flower.engine import PART
+from atoll.flower.message import CHUNK
 
 __all__ = ["OBJECTS", "RECORD", "unfit"]
 
-OBJECTS = -(-PART // (5 * 2**20)) + 8
-"""Objects of one message: its pieces of 5 MiB, and the records that hold them."""
+OBJECTS = -(-PART // CHUNK) + 8
+"""Objects of one message: its chunks, and the records that hold them."""
 RECORD = 2**16
 """Bytes of an object that is no piece: records unfold to many times their bytes."""
 PIECE = b"ArrayChunk "

@@ -6,51 +6,55 @@ no message at all. Flower's own `pull_messages` waits for each in turn, and rais
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
-from flwr.app import Array, Message
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.supercore.inflatable.inflatable_object import (
-    get_object_body,
-    get_object_head_values_from_object_content,
-    iterate_object_tree,
-)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
+from atoll.flower.arrivals import Arrival, taken_from
 from atoll.flower.engine import PART
-from atoll.flower.message import data_of
+from atoll.flower.message import head_in
+from atoll.flower.parcels import HEAD, LENGTH, Stored
 
-__all__ = ["Replies"]
+__all__ = ["Awaited", "Replies"]
 
-LOOK = 0.1
-"""Seconds between two looks at whether an object is uploaded; more and more, up to …"""
-SELDOM = 2.0
 UPLOAD = 300.0
 """Seconds that a message may take from its announcement to its last byte."""
 AROUND = 2**16
 """Bytes that Flower adds to the pieces of a message."""
 TOLD = 500
 """Characters of a site's own reason that are passed on."""
+SMALL = 2**16
+"""Bytes of a body that come along; what is larger is written where the server wants it."""
+
+
+class Awaited(NamedTuple):
+    """The number by which a message is known, and where a large body of its reply is written."""
+
+    number: int
+    into: Stored | None = None
 
 
 class Replies:
-    """Replies to the messages in `awaited` (their ids, and the numbers by which they are known).
+    """Replies to the messages in `awaited`, by their ids.
 
     client: Flower's Runtime API.   node, run_id: whose messages they are.
+    shelf: where the SuperLink keeps what is large.
     """
 
-    def __init__(self, client: Any, node: int, run_id: int) -> None:
-        self.awaited: dict[str, int] = {}
+    def __init__(self, client: Any, node: int, run_id: int, shelf: Path | None = None) -> None:
+        self.awaited: dict[str, Awaited] = {}
         self._client, self._node, self._run = client, Node(node_id=node), run_id
-        self._object = make_pull_object_fn_protobuf(client.PullObject, self._node, run_id)
+        ask = make_pull_object_fn_protobuf(client.PullObject, self._node, run_id)
+        self._object = taken_from(shelf, ask)
         self._come: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._coming = 0
 
@@ -60,7 +64,11 @@ class Replies:
         return bool(self.awaited) or self._coming > 0
 
     def look(self) -> Iterator[tuple[int, bytes]]:
-        """What has come whole since: `+` and the reply, or `-` and why there is none."""
+        """What has come whole since.
+
+        `+` and the reply; `=`, bytes of the body in its file and the reply without it; or `-` and
+        why there is none.
+        """
         if self.awaited:
             self._begin()
         try:
@@ -78,49 +86,53 @@ class Replies:
         except httpx.HTTPError:
             return  # the next look may find it
         for message, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            number = self.awaited.pop(message.metadata.reply_to_message_id, None)
-            if number is not None:
+            awaited = self.awaited.pop(message.metadata.reply_to_message_id, None)
+            if awaited is not None:
                 self._coming += 1
-                Thread(target=self._fetch, args=(number, tree), daemon=True).start()
+                Thread(target=self._fetch, args=(awaited, tree), daemon=True).start()
 
-    def _fetch(self, number: int, tree: ObjectTree) -> None:
+    def _fetch(self, awaited: Awaited, tree: ObjectTree) -> None:
         try:
-            answer = self._fetched(tree)
+            try:
+                answer = self._fetched(awaited, tree)
+            finally:
+                # Flower forgets it then.
+                self._client.ConfirmMessageReceived(
+                    ConfirmMessageReceivedRequest(
+                        node=self._node, run_id=self._run, message_object_id=tree.object_id
+                    )
+                )
         except Exception as error:  # whatever it is that a site has uploaded
             answer = b"-" + f"{type(error).__name__}: {error}"[:TOLD].encode(errors="replace")
-        self._come.put((number, answer))
+        self._come.put((awaited.number, answer))
 
-    def _fetched(self, tree: ObjectTree) -> bytes:
-        names = [one.object_id for one in iterate_object_tree(tree)]
-        contents = pull_objects(
-            names, self._object, max_time=UPLOAD, initial_backoff=LOOK, backoff_cap=SELDOM
-        )
-        self._client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
-                node=self._node, run_id=self._run, message_object_id=tree.object_id
-            )
-        )
-        size = _unfolded(contents)
-        if size > PART + AROUND:
-            return b"-it unfolds to %d bytes" % size
-        message = inflate_object_from_contents(tree.object_id, contents)
-        if not isinstance(message, Message):
-            return b"-it is no message"
-        data = data_of(message)
-        if data is None:
-            why = message.error.reason if message.has_error() else "it holds nothing of ours"
-            return b"-" + str(why)[:TOLD].encode(errors="replace")
-        if len(data) > PART:
-            return b"-it has %d bytes" % len(data)
-        return b"+" + data
+    def _fetched(self, awaited: Awaited, tree: ObjectTree) -> bytes:
+        arrival = Arrival(tree, self._object, seconds=UPLOAD)
+        head = head_in(arrival.message)
+        if head is None:
+            error = arrival.message.error.reason if arrival.message.has_error() else None
+            return b"-" + str(error or "it holds nothing of ours")[:TOLD].encode(errors="replace")
+        start = HEAD.pack(len(head)) + head
+        return _put(start, arrival.body(), awaited.into)
 
 
-def _unfolded(contents: Mapping[str, bytes]) -> int:
-    """Bytes of all arrays, put together: one piece may stand in them thousands of times."""
-    size = 0
-    for content in contents.values():
-        kind, pieces, _ = get_object_head_values_from_object_content(content)
-        if kind == Array.__qualname__:
-            told = json.loads(get_object_body(content, Array))
-            size += sum(len(contents[pieces[place]]) for place in told["arraychunk_ids"])
-    return size
+def _put(head: bytes, body: Iterator[bytes], into: Stored | None) -> bytes:
+    """A reply whose body is written into its file where it is large."""
+    first = next(body, b"")
+    if into is None or len(first) <= SMALL:
+        parts, size = [first], len(head) + len(first)
+        for part in body:
+            parts, size = [*parts, part], size + len(part)
+            if size > PART:
+                break
+        return b"+" + b"".join((head, *parts)) if size <= PART else b"-it has %d bytes" % size
+    written, part = 0, first
+    with os.fdopen(os.open(into.path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        file.seek(into.start)
+        while part:
+            written += len(part)
+            if written > into.length:
+                return b"-it has more than %d bytes" % into.length
+            file.write(part)
+            part = next(body, b"")
+    return b"=" + LENGTH.pack(written) + head

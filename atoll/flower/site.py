@@ -10,7 +10,7 @@ from time import monotonic
 
 from atoll.flower.child import Child, Watch
 from atoll.flower.engine import empty_home, environment, free_port
-from atoll.flower.options import Relay
+from atoll.flower.options import Relay, shelf_in
 from atoll.flower.trouble import in_vain, trouble
 from atoll.frames import Frame, Kind
 
@@ -65,7 +65,7 @@ class Site:
             "atoll.flower.supernode", self._arguments(secret, port),
             env=env, log=self._folder / "supernode.log", told=lambda line: None,
         )  # fmt: skip
-        relay = Relay(address=f"127.0.0.1:{port}", secret=secret)
+        relay = Relay(address=f"127.0.0.1:{port}", secret=secret, shelf=shelf_in(home))
         relayed = Child("atoll.flower.node", [relay.model_dump_json()],
                         env=env, log=self._folder / "node.log", heard=self._answer)  # fmt: skip
         self._children = (relayed, node)

@@ -18,6 +18,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from atoll.flower.engine import patiently
@@ -70,6 +71,7 @@ def working(relay: Relay, token: str, name: str) -> Iterator[RuntimeHttpClient]:
         relay.ca is None,
         relay.root,
         [RuntimeVersionHttpInterceptor(component_name=name), RuntimeTokenHttpInterceptor(token)],
+        retry_invoker=make_simple_http_retry_invoker(),
     )
     sender = HeartbeatSender(_quiet(make_task_heartbeat_fn_http(client)))
     sender.start()

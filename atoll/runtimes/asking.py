@@ -11,17 +11,17 @@ from atoll.frames import Frame, Kind
 from atoll.runtimes.inprocess import AT_ONCE
 from atoll.runtimes.messages import Ask, Question
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "Numbered"]
 
 TOGETHER = 2**28
 """Bytes of payloads of clients' own that a worker holds at once."""
 
 
-class _Packed(NamedTuple):
-    """A request as a frame; the payload is kept, so that no other tensor gets its identity."""
+class Numbered(NamedTuple):
+    """A request by its number."""
 
-    payload: Payload
-    frame: Frame
+    number: int
+    request: Request
 
 
 class Asking:
@@ -30,7 +30,9 @@ class Asking:
     def __init__(self, tasks: Sequence[Task], *, number: int) -> None:
         self.tasks = tuple(tasks)
         self.number = number
-        self._last: list[_Packed | None] = [None] * len(self.tasks)
+        # Requests are kept, so that no other tensor gets the identity of theirs.
+        self._last: list[Numbered | None] = [None] * len(self.tasks)
+        self._packed: dict[int, Frame] = {}
 
     def at_once(self, clients: Sequence[str]) -> int:
         """How many of the clients one ask is for: where each has a payload of its own, few."""
@@ -47,15 +49,20 @@ class Asking:
         Raises:
             PayloadError: a broadcast that cannot travel.
         """
+        for part in self.parts(clients, held):
+            yield part if isinstance(part, Frame) else self._frame(*part)
+
+    def parts(self, clients: Sequence[str], held: set[int]) -> Iterator[Numbered | Frame]:
+        """The same, with requests that are not packed."""
         questions: list[Question] = []
         for place, task in enumerate(self.tasks):
             numbers: list[int] = []
             for client in clients:
-                frame = self._request(place, client)
-                numbers.append(frame.number)
-                if frame.number not in held:
-                    held.add(frame.number)
-                    yield frame
+                asked = self._request(place, client)
+                numbers.append(asked.number)
+                if asked.number not in held:
+                    held.add(asked.number)
+                    yield asked
             folded = {name: task.folded[name] for name in clients if name in task.folded}
             questions.append(
                 Question(algorithm=task.algorithm, requests=tuple(numbers), folded=folded)
@@ -65,16 +72,22 @@ class Asking:
         held.intersection_update(number for each in questions for number in each.requests)
         yield Frame(Kind.ASK, self._next(), ask.model_dump_json().encode())
 
-    def _request(self, place: int, client: str) -> Frame:
-        """The frame of the request before, where this client's payload is the same."""
+    def _request(self, place: int, client: str) -> Numbered:
+        """The request before, where this client's payload is the same."""
         task = self.tasks[place]
         payload = task.broadcast(client)
         last = self._last[place]
-        if last is None or _identity(last.payload) != _identity(payload):
-            data = pack(Request(task.context, payload))
-            last = _Packed(payload, Frame(Kind.RECORD, self._next(), data))
+        if last is None or _identity(last.request.payload) != _identity(payload):
+            last = Numbered(self._next(), Request(task.context, payload))
             self._last[place] = last
-        return last.frame
+        return last
+
+    def _frame(self, number: int, request: Request) -> Frame:
+        if number not in self._packed:
+            kept = {last.number for last in self._last if last is not None}
+            self._packed = {n: frame for n, frame in self._packed.items() if n in kept}
+            self._packed[number] = Frame(Kind.RECORD, number, pack(request))
+        return self._packed[number]
 
     def _next(self) -> int:
         self.number += 1

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from atoll.core import Algorithm, Context, Failure, Reply, Task, payload_nbytes
 from atoll.frames import LIMIT
 from atoll.round import decoded
-from atoll.runtimes.asking import Asking
 from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
+from atoll.runtimes.outgoing import Outgoing
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import (
     Gathered,
@@ -155,21 +155,19 @@ class Flower:
         """Who still owes an answer is asked for that one in its next round."""
         for client, (kind, _) in found.failures.items():
             if kind == "absent" and client not in self._late:
-                self._late[client] = _Late(replace(letters(client, 0), parts=()), context)
+                self._late[client] = _Late(letters(client, 0).named(), context)
 
     def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
         # Who cannot build on what it was sent before is asked again, with all of it.
-        packed = Asking([replace(task, broadcast=task.travels) for task in tasks], number=0)
-        whole = Asking(tasks, number=0)
+        travels = [replace(task, broadcast=task.travels) for task in tasks]
+        packed = Outgoing(travels, name, self._post.sent / "packed")
+        whole = Outgoing(tasks, name, self._post.sent / "whole")
         late = self._late if self._takes_late(tasks) else {}
 
         def letter(client: str, attempt: int) -> Letter:
             if client in late and attempt == 0:
                 return late[client].letter
-            frames = list((whole if attempt else packed).frames([client], set()))
-            # The last one is the ask: by its number, a client knows that it is asked anew.
-            frames[-1] = replace(frames[-1], number=attempt)
-            return Letter.of(name, frames)
+            return (whole if attempt else packed).letter(client, attempt)
 
         return letter
 

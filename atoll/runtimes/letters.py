@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from atoll.core.facts import STRICT
 from atoll.errors import PayloadError
+from atoll.flower.parcels import Stored
 from atoll.frames import HEAD, Frame, Kind, head_of
 from atoll.runtimes.messages import Count, read
 
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "Call",
     "Letter",
+    "Piece",
     "State",
     "frames_in",
     "packed",
@@ -97,42 +99,56 @@ class Answer(BaseModel):
 
 @dataclass(frozen=True)
 class Letter:
-    """Bytes in parts, of which the first ones may be shared with other letters."""
+    """Bytes: those in `stored`, which other letters may begin with too, and then `rest`."""
 
     name: str
-    parts: tuple[bytes, ...]
+    stored: Stored | None
+    rest: bytes
     size: int
     digest: str
 
     @classmethod
     def of(cls, name: str, frames: Iterable[Frame]) -> Letter:
-        """A letter that holds these frames."""
-        parts = [part for frame in frames for part in (head_of(frame), frame.data)]
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
-        return cls(name, tuple(parts), sum(map(len, parts)), digest.hexdigest())
+        """A letter that holds these frames in memory."""
+        rest = b"".join(part for frame in frames for part in (head_of(frame), frame.data))
+        return cls(name, None, rest, len(rest), hashlib.sha256(rest).hexdigest())
+
+    def named(self) -> Letter:
+        """Its name alone, by which an answer to it is known."""
+        return replace(self, stored=None, rest=b"")
 
     @property
     def gone(self) -> bool:
         """Whether only its name is left here: it was sent before."""
-        return self.size > 0 and not self.parts
+        return self.size > 0 and self.stored is None and not self.rest
 
     @property
     def pieces(self) -> int:
         """How many messages it travels in."""
         return pieces_of(self.size)
 
-    def piece(self, number: int) -> list[bytes]:
-        """The bytes of one of them, in parts."""
-        start, end, at = number * PIECE, (number + 1) * PIECE, 0
-        found: list[bytes] = []
-        for part in self.parts:
-            low, high = max(start - at, 0), min(end - at, len(part))
-            if low < high:
-                found.append(part if high - low == len(part) else part[low:high])
-            at += len(part)
-        return found
+    def piece(self, number: int) -> Piece:
+        """The bytes of one of them."""
+        start, end = number * PIECE, (number + 1) * PIECE
+        before = 0 if self.stored is None else self.stored.length
+        held = None
+        if self.stored is not None and start < before:
+            length = min(end, before) - start
+            held = Stored(path=self.stored.path, start=self.stored.start + start, length=length)
+        return Piece(held, self.rest[max(start - before, 0) : max(end - before, 0)])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a letter: those in a file, and those after them."""
+
+    stored: Stored | None = None
+    rest: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.rest) + (0 if self.stored is None else self.stored.length)
 
 
 def pieces_of(size: int) -> int:
@@ -140,14 +156,10 @@ def pieces_of(size: int) -> int:
     return max(1, -(-size // PIECE))
 
 
-def packed(head: BaseModel, body: Sequence[bytes] = (), *, before: bytes = b"") -> bytes:
-    """A message: its head as JSON, and the bytes that come with it.
-
-    before: what a relay is told first.
-    """
+def packed(head: BaseModel, body: Sequence[bytes] = ()) -> bytes:
+    """A message: its head as JSON, and the bytes that come with it."""
     told = head.model_dump_json(exclude_defaults=True).encode()
-    # One copy: a piece is large.
-    return b"".join((before, SIZE.pack(len(told)), told, *body))
+    return b"".join((SIZE.pack(len(told)), told, *body))
 
 
 def unpacked(kind: type[Head], data: bytes | memoryview) -> tuple[Head, memoryview]:

@@ -8,9 +8,10 @@ from time import monotonic
 from typing import NamedTuple
 
 from atoll.errors import PayloadError
+from atoll.flower.parcels import Stored
 from atoll.runtimes.account import Account
 from atoll.runtimes.incoming import Incoming
-from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter
+from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter, Piece
 from atoll.words import printable
 
 __all__ = ["Line", "Sent"]
@@ -115,7 +116,7 @@ class Line:
         if not letter.name.startswith(OPENING):
             self._incoming.find()
 
-    def due(self) -> tuple[Call, list[bytes]] | None:
+    def due(self) -> tuple[Call, Piece] | None:
         """The next message to send, if there is one now."""
         incoming = self._incoming
         if self.node is None or self.letter is None or incoming is None:
@@ -154,15 +155,20 @@ class Line:
         self._sent.pop(tag, None)
         self._again = monotonic() + self.rest
 
-    def take(self, tag: int, answer: Answer, body: memoryview) -> None:
-        """An answer to a message.
+    def place(self, call: Call) -> Stored:
+        """Where a large body of the answer to a message belongs."""
+        assert self._incoming is not None
+        return self._incoming.place(call.fetch or 0)
+
+    def take(self, tag: int, answer: Answer, body: memoryview | int) -> None:
+        """An answer to a message; its body, or how many bytes of it are in their place.
 
         Raises:
             PayloadError: one that does not hold what it says, or more than is taken.
         """
         sent = self._sent.pop(tag, None)
         self.heard = monotonic()
-        self.account.up += len(body)
+        self.account.up += body if isinstance(body, int) else len(body)
         self.session = answer.session
         incoming = self._incoming
         if self.letter is None or incoming is None or self.done:
@@ -177,15 +183,16 @@ class Line:
         if answer.state != "done":
             return
         incoming.announced(answer)
-        if answer.piece is not None:
-            incoming.keep(answer.piece, body)
+        if answer.piece is None:
+            return
+        if isinstance(body, int) and answer.piece != (sent.call.fetch or 0):
+            raise PayloadError(f"{self.client} sends a piece that was not asked for")
+        incoming.keep(answer.piece, body)
 
-    def _call(
-        self, *, piece: int | None = None, fetch: int | None = None
-    ) -> tuple[Call, list[bytes]]:
+    def _call(self, *, piece: int | None = None, fetch: int | None = None) -> tuple[Call, Piece]:
         assert self.letter is not None
         head = Call(
             run=self.run, letter=self.letter.name, size=self.letter.size,
             digest=self.letter.digest, piece=piece, fetch=fetch,
         )  # fmt: skip
-        return head, [] if piece is None else self.letter.piece(piece)
+        return head, Piece() if piece is None else self.letter.piece(piece)

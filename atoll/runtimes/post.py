@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,14 +11,15 @@ from time import monotonic
 
 from atoll.errors import PayloadError
 from atoll.flower.coordinator import Coordinator, Place
+from atoll.flower.parcels import Label, sealed
 from atoll.frames import Frame, Kind
 from atoll.runtimes.account import Question
-from atoll.runtimes.letters import OPENING, Answer, Call, Letter, packed, unpacked
+from atoll.runtimes.incoming import read_answer
+from atoll.runtimes.letters import OPENING, Call, Letter, Piece, packed
 from atoll.runtimes.lines import Line
 
 __all__ = ["Post"]
 
-NODE = struct.Struct("<Q")
 LARGE = 2
 """Large pieces of answers that are on their way at once, whoever sends them."""
 MEMBERS = 5.0
@@ -34,12 +34,14 @@ class Post:
     run: the federation's name.   folder: of logs and the spool.
     members: who takes part at this moment, public keys as PEM by name; asked every few seconds.
     note: hears of who was refused, and of processes that had to be started again.
+    spool, sent: where answers are kept, and the question that clients are asked now.
     """
 
     def __init__(self, place: Place, run: str, folder: Path, members: Members, note: Note) -> None:
         self.lines: dict[str, Line] = {}
         self.question: Question | None = None
         self._run, self._folder, self._note = run, folder, note
+        self.spool, self.sent = folder / "spool", folder / "sent"
         self._members_now, self._admitted = members, 0.0
         self._open = place.ca is None
         # A bounded queue: the relay waits, and pulls no more than fits.
@@ -80,11 +82,6 @@ class Post:
         """Have a client answer a letter; the one before is not waited for any more."""
         self.lines[client].send(letter, limit=limit, likely=likely)
 
-    @property
-    def spool(self) -> Path:
-        """Where answers are kept."""
-        return self._folder / "spool"
-
     def forget(self, clients: Iterable[str]) -> None:
         """Their letters are not waited for any more; what is still on its way is not read."""
         for client in clients:
@@ -120,11 +117,11 @@ class Post:
 
     def _heard(self, line: Line, frame: Frame) -> str:
         """Take an answer in; why it could not be read."""
-        if frame.data[:1] != b"+":
-            line.lost(frame.number)
-            return ""
         try:
-            answer, body = unpacked(Answer, memoryview(frame.data)[1:])
+            answer, body = read_answer(frame.data)
+            if answer is None:
+                line.lost(frame.number)
+                return ""
             if answer.client != line.client:
                 raise PayloadError(f"{line.client} answers as {answer.client}")
             line.take(frame.number, answer, body)
@@ -145,10 +142,13 @@ class Post:
                 return
             self._tag += 1
             self._tags[self._tag] = line.client
-            line.went(self._tag, call, sum(map(len, body)))
+            line.went(self._tag, call, body.size)
             assert line.node is not None
-            data = packed(call, body, before=NODE.pack(line.node))
-            self._engine.send(Frame(Kind.CALL, self._tag, data))
+            self._call(Label(node=line.node, stored=body.stored, into=line.place(call)), call, body)
+
+    def _call(self, label: Label, call: Call, body: Piece) -> None:
+        parcel = sealed(label, packed(call, [body.rest]))
+        self._engine.send(Frame(Kind.CALL, self._tag, parcel))
 
     def _fetching(self) -> int:
         return sum(line.fetching for line in self.lines.values())
@@ -179,15 +179,15 @@ class Post:
             call = Call(run=self._run, letter=letter.name, size=0, digest=letter.digest)
             self._tag += 1
             self._asked[self._tag] = node
-            self._engine.send(Frame(Kind.CALL, self._tag, packed(call, before=NODE.pack(node))))
+            self._call(Label(node=node), call, Piece())
 
     def _name(self, node: int, frame: Frame) -> None:
-        if frame.data[:1] == b"+":
-            with suppress(PayloadError):
-                name = unpacked(Answer, memoryview(frame.data)[1:])[0].client
-                self._named[node] = name
-                if name in self.lines:
-                    self.lines[name].connected(node, "")
+        with suppress(PayloadError):
+            answer, _ = read_answer(frame.data)
+            if answer is not None:
+                self._named[node] = answer.client
+                if answer.client in self.lines:
+                    self.lines[answer.client].connected(node, "")
 
     def _start(self) -> None:
         self._tags.clear()

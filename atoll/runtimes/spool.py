@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 KINDS = (Kind.RECORD, Kind.DONE, Kind.BROKEN, Kind.READY)
-COPIED = 2**20
 BACK = 2
 """Rounds whose answers are kept: a run may go back to the checkpoint before the last."""
 SHORT = 2**16
@@ -66,15 +65,14 @@ def records_of(path: Path, number: int, limit: int) -> Iterator[Record]:
     Raises:
         PayloadError: other frames than `number` records and an end, or records that are not whole.
     """
+    size = path.stat().st_size
     with path.open("rb") as opened:
-        for place in range(number):
-            record = path.with_name(f"record-{place}")
-            with record.open("wb") as out:
-                _copy(opened, out, _length(opened, Kind.RECORD, limit))
-            try:
-                yield open_record(record, limit=limit)
-            finally:
-                record.unlink()
+        for _ in range(number):
+            length, start = _length(opened, Kind.RECORD, limit), opened.tell()
+            if start + length > size:
+                raise PayloadError("an answer came that is cut off")
+            yield open_record(path, start, length, limit=limit)
+            opened.seek(start + length)
         _length(opened, Kind.DONE, 0)
 
 
@@ -85,15 +83,6 @@ def _length(opened: BinaryIO, kind: Kind, limit: int) -> int:
     if letter != kind.value or length > limit:
         raise PayloadError(f"an answer came that holds no {kind.name.lower()} where one belongs")
     return int(length)
-
-
-def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
-    while length:
-        part = source.read(min(length, COPIED))
-        if not part:
-            raise PayloadError("an answer came that is cut off")
-        target.write(part)
-        length -= len(part)
 
 
 def failure_in(client: str, path: Path) -> Why | None:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-HEAD = struct.Struct("<cIQ")
+HEAD = struct.Struct("<c3xIQ")
 
 
 def read() -> tuple[bytes, int, bytes]:

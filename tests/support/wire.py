@@ -32,6 +32,7 @@ from atoll.core import (
     Request,
 )
 from atoll.flower.coordinator import Place
+from atoll.flower.parcels import opened, whole
 from atoll.frames import Frame, Kind
 from atoll.round import federate
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
@@ -41,7 +42,7 @@ from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.mailbox import Mailbox, Received
-from atoll.runtimes.post import NODE, Post
+from atoll.runtimes.post import Post
 from atoll.runtimes.store import disk_store
 from atoll.servers import average
 from atoll.stages import by_examples
@@ -97,14 +98,14 @@ class Wire:
             self._members = sorted(json.loads(frame.data))
             self.tell()
             return
-        (node,) = NODE.unpack_from(frame.data)
-        client = self._members[node - 1]
+        label, message = opened(frame.data)
+        client = self._members[label.node - 1]
         self.sent.append((client, len(frame.data)))
         if client not in self._queues:
             self._queues[client] = SimpleQueue()
             serving = (client, self._queues[client])
             Thread(target=self._serve, args=serving, daemon=True).start()
-        self._queues[client].put((frame.number, frame.data[NODE.size :]))
+        self._queues[client].put((frame.number, whole(label, message)))
 
     def tell(self) -> None:
         """Who is connected now, from a thread of its own as it comes from a relay."""

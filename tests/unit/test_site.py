@@ -59,7 +59,7 @@ class Server:
 
     def asks(self, letter: Letter) -> list[Frame]:
         call = Call(run=RUN, letter=letter.name, size=letter.size, digest=letter.digest, piece=0)
-        sent = packed(call, letter.piece(0))
+        sent = packed(call, [letter.rest])
         while True:
             answer, body = unpacked(Answer, self.mailbox.take(sent))
             if answer.state == "done" and answer.piece is not None:

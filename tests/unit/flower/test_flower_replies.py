@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,9 +22,11 @@ from flwr.supercore.inflatable.inflatable_object import (
 
 from atoll.flower import replies
 from atoll.flower.engine import PART
-from atoll.flower.message import content_of
-from atoll.flower.replies import Replies
+from atoll.flower.message import CHUNK, content_of
+from atoll.flower.parcels import LENGTH, Stored
+from atoll.flower.replies import Awaited, Replies
 
+SIZE = 2 * CHUNK + 12_345 // 256 * 256
 HEAD = (4).to_bytes(4, "little") + b"head"
 
 
@@ -83,10 +86,12 @@ def link() -> SuperLink:
     return SuperLink()
 
 
-def come(link: SuperLink, numbers: Sequence[int], *, until: int) -> dict[int, bytes]:
+def come(
+    link: SuperLink, numbers: Sequence[int], *, until: int, into: Stored | None = None
+) -> dict[int, bytes]:
     """The first answers to messages of these numbers."""
     found, asked = dict[int, bytes](), Replies(link, 1, 1)
-    asked.awaited = {f"m{number}": number for number in numbers}
+    asked.awaited = {f"m{number}": Awaited(number, into) for number in numbers}
     end = time.monotonic() + 20
     while len(found) < until:
         assert time.monotonic() < end, found
@@ -105,7 +110,7 @@ def test_a_reply_that_is_never_uploaded_holds_up_nobody(link: SuperLink) -> None
     held = {name: link.objects.pop(name) for name in own - others}
     assert get_object_id(slow.deflate()) in held
     asked = Replies(link, 1, 1)
-    asked.awaited = {"m0": 0, "m1": 1, "m2": 2}
+    asked.awaited = {f"m{number}": Awaited(number) for number in range(3)}
     found = dict[int, bytes]()
     while len(found) < 2:
         found |= dict(asked.look())
@@ -179,8 +184,41 @@ def test_a_piece_that_stands_in_an_array_thousands_of_times(
     (name,) = [one for one, data in link.objects.items() if b'"shape": [100000]' in data]
     link.objects[name] = link.objects[name].replace(b"[0]}", b"[" + 20_000 * b"0, " + b"0]}")
     found = come(link, [0, 1], until=2)
-    assert int(found[0].removeprefix(b"-it unfolds to ").removesuffix(b" bytes")) > 20_001 * 10**5
+    # No more of it is read.
+    assert 10**6 < int(found[0].removeprefix(b"-it has ").removesuffix(b" bytes")) < 2 * 10**6
     assert found[1] == b"+" + HEAD + b"good"
+
+
+@pytest.mark.parametrize("room", [SIZE, SIZE - 1])
+def test_a_large_body_goes_into_its_place(link: SuperLink, tmp_path: Path, room: int) -> None:
+    body = bytes(range(256)) * (SIZE // 256)
+    (tmp_path / "part").write_bytes(b"12345678")
+    link.add(0, content_of(HEAD + body))
+    into = Stored(path=tmp_path / "part", start=4, length=room)
+    found = come(link, [0], until=1, into=into)[0]
+    if room < SIZE:
+        assert found == b"-it has more than %d bytes" % room
+        assert (tmp_path / "part").stat().st_size <= 4 + room
+    else:
+        assert found == b"=" + LENGTH.pack(SIZE) + HEAD
+        assert (tmp_path / "part").read_bytes() == b"1234" + body
+
+
+def test_a_small_body_comes_along(link: SuperLink, tmp_path: Path) -> None:
+    link.add(0, content_of(HEAD + b"few"))
+    into = Stored(path=tmp_path / "part", start=0, length=100)
+    assert come(link, [0], until=1, into=into) == {0: b"+" + HEAD + b"few"}
+    assert not (tmp_path / "part").exists()
+
+
+def test_what_is_stored_is_sent_as_if_it_were_in_the_message(tmp_path: Path) -> None:
+    body = bytes(range(251)) * (SIZE // 251)
+    (tmp_path / "letter").write_bytes(b"before" + body + b"after")
+    stored = Stored(path=tmp_path / "letter", start=6, length=len(body))
+    one, other = content_of(HEAD + b"rest", stored), content_of(HEAD + body + b"rest")
+    assert one.object_id == other.object_id
+    mine, theirs = get_all_nested_objects(one), get_all_nested_objects(other)
+    assert {k: v.deflate() for k, v in mine.items()} == {k: v.deflate() for k, v in theirs.items()}
 
 
 def test_a_superlink_that_does_not_answer_now_is_asked_again(link: SuperLink) -> None:

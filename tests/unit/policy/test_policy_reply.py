@@ -371,7 +371,7 @@ def test_a_client_process_says_of_a_failure_what_its_policy_lets_it() -> None:
     runtime = InProcess(("bob",), {"train": algorithm}, memory_store())
     sent: list[Frame] = []
     held = Held(runtime.algorithms)
-    answer_ask(runtime, guard, held, b"".join(letter.parts), sent.append)
+    answer_ask(runtime, guard, held, letter.rest, sent.append)
     assert [frame.kind for frame in sent] == [Kind.RECORD, Kind.DONE]
     assert unpack(sent[0].data) == left[0]
     assert left[0].message.startswith("ValueError at tiny.py:")

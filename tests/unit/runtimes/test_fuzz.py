@@ -37,7 +37,7 @@ PAYLOAD = {
 CONTEXT = Context(1, "run", 2, 3, ("ada", "bob"), 2, "ada")
 CALL = Call(run=32 * "a", letter="r1-e0", size=9, digest=64 * "0", piece=0)
 ANSWER = Answer(client="ada", session="s", letter="r1-e0", state="incomplete", missing=(1, 2, 3))
-LETTER = b"".join(Letter.of("x", [Frame(Kind.RECORD, 1, b"abc"), Frame(Kind.ASK, 2, b"{}")]).parts)
+LETTER = Letter.of("x", [Frame(Kind.RECORD, 1, b"abc"), Frame(Kind.ASK, 2, b"{}")]).rest
 ASK = Ask(clients=("ada",), questions=()).model_dump_json().encode()
 KINDS = (Kind.RECORD, Kind.ASK, Kind.DONE)
 
@@ -149,7 +149,7 @@ def test_a_head_that_is_all_of_a_message(kind: Any) -> None:
 
 
 def test_a_frame_that_is_announced_and_does_not_come(tmp_path: Path) -> None:
-    (tmp_path / "pipe").write_bytes(struct.pack("<cIQ", b"v", 1, 2**32) + b"few")
+    (tmp_path / "pipe").write_bytes(struct.pack("<c3xIQ", b"v", 1, 2**32) + b"few")
     with (tmp_path / "pipe").open("rb") as opened:
         tracemalloc.start()
         assert read_frame(opened.fileno()) is None

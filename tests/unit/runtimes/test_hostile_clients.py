@@ -122,7 +122,7 @@ def whole(call: Call, body: bytes, **facts: object) -> bytes:
 
 
 def frames(*found: Frame) -> bytes:
-    return b"".join(Letter.of("x", found).parts)
+    return Letter.of("x", found).rest
 
 
 RECORD = pack(Failure("mal", "device", "asleep"))
@@ -142,9 +142,9 @@ STRANGE: dict[str, tuple[Say, str]] = {
     "a wrong digest": (lambda call, data: whole(call, frames(DONE), digest="0" * 64),
                        "is not what it was announced to be"),
     "a longer piece": (lambda call, data: whole(call, frames(DONE), size=3),
-                       "piece 0 of 1 of an answer of mal came with 13 bytes"),
+                       "piece 0 of 1 of an answer of mal came with 16 bytes"),
     "a piece beyond": (lambda call, data: whole(call, frames(DONE), piece=7),
-                       "piece 7 of 1 of an answer of mal came with 13 bytes"),
+                       "piece 7 of 1 of an answer of mal came with 16 bytes"),
     "no frames": (lambda call, data: whole(call, b"half a fr"), "cut off"),
     "a frame that is cut": (lambda call, data: whole(call, frames(DONE)[:-1] + b"\xff"),
                             "cut off"),

@@ -38,8 +38,8 @@ def _asked(line: Line) -> int:
     """The next message goes; how many bytes it has."""
     due = line.due()
     assert due is not None
-    line.went(1, due[0], len(due[1]))
-    return len(due[1])
+    line.went(1, due[0], due[1].size)
+    return due[1].size
 
 
 def _says(line: Line, state: str, **facts: Any) -> None:

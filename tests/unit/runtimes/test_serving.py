@@ -254,12 +254,12 @@ def test_a_large_frame_passes_a_small_pipe() -> None:
 
 
 def test_frames_that_are_cut_or_too_long_or_unknown_are_not_read() -> None:
-    whole = struct.pack("<cIQ", b"a", 7, 3) + b"abc"
+    whole = struct.pack("<c3xIQ", b"a", 7, 3) + b"abc"
     assert _piped(whole) == [Frame(Kind.ASK, 7, b"abc"), None]
     for end in range(len(whole)):
         assert _piped(whole[:end]) == [None]
     with pytest.raises(PayloadError, match="a frame of 101 bytes was announced; at most 100"):
-        _piped(struct.pack("<cIQ", b"a", 7, 101))
+        _piped(struct.pack("<c3xIQ", b"a", 7, 101))
     with pytest.raises(PayloadError, match="a record of 101 bytes cannot travel; at most 100"):
         write_frame(-1, Frame(Kind.RECORD, 0, bytes(101)), limit=100)
     with pytest.raises(PayloadError, match="a frame of the unknown kind b'x' came"):
