@@ -20,7 +20,7 @@ from typing import Any
 from atoll.flower.engine import environment, free_port
 from benchmarks.common import SCRATCH, markdown, write_result
 from benchmarks.deployment.plain import write_app
-from benchmarks.deployment.watch import loopback, watched
+from benchmarks.deployment.watch import Watch, loopback, watched
 
 CASES = [(1, 2), (1, 4), (1, 8), (10, 2), (10, 4), (10, 8), (100, 2)]
 MILLION = 10**6
@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(f"{v}x{n}" for v, n in CASES),
                         help="millions of values x clients")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--arms", default="ours,plain")
+    parser.add_argument("--arms", default="ours,plain", help="ours, senders, plain")
+    parser.add_argument("--name", default="deployment", help="of the file of results")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for case in options.cases.split(","):
@@ -41,7 +42,7 @@ def main() -> None:
         for arm in options.arms.split(","):
             rows.append(_measured(arm, values, clients, options.rounds))
             print(json.dumps(rows[-1]), flush=True)
-    write_result(Path(__file__).parent, "deployment", {"rounds": options.rounds, "rows": rows})
+    write_result(Path(__file__).parent, options.name, {"rounds": options.rounds, "rows": rows})
     print(markdown(list(rows[0]), [list(row.values()) for row in rows]))
 
 
@@ -54,44 +55,52 @@ def _measured(arm: str, values: int, clients: int, rounds: int) -> dict[str, Any
         [sys.executable, "-m", "atoll", "certs", "init", str(folder / "fed"), "--server",
          "localhost", "--clients", ",".join(names)], check=True, capture_output=True,
     )  # fmt: skip
-    start = _ours if arm == "ours" else _plain
+    start = {"ours": _ours, "senders": _senders, "plain": _plain}[arm]
     rounds_file = folder / "rounds.jsonl"
     processes = start(folder, port, names, values * MILLION, rounds)
     groups = {"server": _serves, "SuperLink": _links}
     try:
-        with watched(groups, os.getpid()) as peaks:
-            marks, moved = _watch(rounds_file, rounds, processes)
+        with watched(groups, os.getpid()) as watch:
+            ends, moved, spent = _watch(rounds_file, rounds, processes, watch)
     finally:
         for process in processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
         for process in processes:
             process.wait()
-    seconds = [b - a for a, b in itertools.pairwise(marks)]
-    payload = 4 * values * MILLION / 1e6
+    seconds = [b - a for a, b in itertools.pairwise(ends)]
+    payload, counted = 4 * values * MILLION / 2**20, len(ends) - 1
+    growth, peaks = watch.growth, watch.peaks
     return {
-        "arm": arm, "values (M)": values, "clients": clients,
+        "arm": arm, "values (M)": values, "clients": clients, "load": round(os.getloadavg()[0], 1),
         "s a round": round(statistics.median(seconds), 2),
-        "loopback MB a round": round(moved / (len(marks) - 1) / 1e6, 1),
-        "x payload": round(moved / (len(marks) - 1) / 1e6 / (payload * clients), 2),
+        "CPU s a round": round(spent / counted, 2),
+        "loopback MB a round": round(moved / counted / 1e6, 1),
+        "x payload": round(moved / counted / 2**20 / (payload * clients), 2),
         "server + SuperLink MB": round(peaks["server"] + peaks["SuperLink"]),
         "of it the SuperLink": round(peaks["SuperLink"]),
+        "growth MB": None if growth is None else round(growth),
+        "growth in payloads": None if growth is None else round(growth / payload, 2),
     }  # fmt: skip
 
 
 def _watch(
-    path: Path, rounds: int, processes: Sequence[subprocess.Popen[bytes]]
-) -> tuple[list[float], int]:
-    """The moments at which rounds ended, from the first on, and bytes in between."""
-    begun, end = None, time.monotonic() + LIMIT
+    path: Path, rounds: int, processes: Sequence[subprocess.Popen[bytes]], watch: Watch
+) -> tuple[list[float], int, float]:
+    """The moments at which rounds ended; bytes and processor time from the first of them on."""
+    begun, ready, end = None, False, time.monotonic() + LIMIT
     while time.monotonic() < end:
         text = path.read_text() if path.exists() else ""
         found = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-        ended = [one["time"] for one in found if one["round"] != "end" and one["round"] >= 1]
+        ended = [one["time"] for one in found if one["round"] not in ("ready", "end", 0)]
+        if found and found[0]["round"] == "ready" and not ready:
+            ready = True
+            time.sleep(0.5)
+            watch.mark()
         if ended and begun is None:
-            begun = loopback()
-        if len(ended) >= rounds:
-            return ended, loopback() - (begun or 0)
+            begun = loopback(), watch.seconds()
+        if len(ended) >= rounds and begun is not None:
+            return ended, loopback() - begun[0], watch.seconds() - begun[1]
         dead = [process for process in processes if process.poll() not in (None, 0)]
         if dead:
             raise SystemExit(f"a process ended with {dead[0].returncode}; see {path.parent}")
@@ -113,15 +122,24 @@ def _links(words: Sequence[str]) -> bool:
 def _ours(
     folder: Path, port: int, names: Sequence[str], values: int, rounds: int
 ) -> list[subprocess.Popen[bytes]]:
-    certs = folder / "fed"
-    server = _started(folder, "server", [
-        sys.executable, "-m", "benchmarks.deployment.ours_server", str(values), str(rounds + 0),
-        str(port), str(certs / "server"), str(folder / "post"),
+    sites = ["benchmarks.deployment.ours_sites", str(port), str(folder / "fed"), *names]
+    return [_server(folder, port, values, rounds),
+            _started(folder, "sites", [sys.executable, "-m", *sites])]  # fmt: skip
+
+
+def _senders(
+    folder: Path, port: int, names: Sequence[str], values: int, rounds: int
+) -> list[subprocess.Popen[bytes]]:
+    sites = ["benchmarks.deployment.senders", str(port), str(folder / "fed"), str(values), *names]
+    return [_server(folder, port, values, rounds),
+            _started(folder, "sites", [sys.executable, "-W", "ignore", "-m", *sites])]  # fmt: skip
+
+
+def _server(folder: Path, port: int, values: int, rounds: int) -> subprocess.Popen[bytes]:
+    return _started(folder, "server", [
+        sys.executable, "-m", "benchmarks.deployment.ours_server", str(values), str(rounds),
+        str(port), str(folder / "fed" / "server"), str(folder / "post"),
     ], out=folder / "rounds.jsonl")  # fmt: skip
-    sites = _started(folder, "sites", [
-        sys.executable, "-m", "benchmarks.deployment.ours_sites", str(port), str(certs), *names,
-    ])  # fmt: skip
-    return [server, sites]
 
 
 def _plain(

@@ -1,4 +1,4 @@
-"""Peak memory of groups of processes, and bytes over loopback, while something runs."""
+"""Memory and processor time of groups of processes, and bytes over loopback, while they run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from threading import Thread
 
 import psutil
 
-__all__ = ["Peaks", "loopback", "watched"]
+__all__ = ["Watch", "loopback", "watched"]
 
 EVERY = 0.1
-
-Peaks = dict[str, float]
+TOGETHER = "together"
 
 
 def loopback() -> int:
@@ -26,32 +25,64 @@ def loopback() -> int:
     raise AssertionError("no loopback")
 
 
-@contextmanager
-def watched(groups: Mapping[str, Callable[[Sequence[str]], bool]], root: int) -> Iterator[Peaks]:
-    """Peak MB of memory (proportional set size) of each group below process `root`.
+class Watch:
+    """MB of memory (proportional set size) of groups of the processes below `root`.
 
     groups: by what the command line of a process tells.
+    peaks: of each group since the start, and of all of them `together`.
     """
-    peaks: Peaks = dict.fromkeys(groups, 0.0)
-    going = True
+
+    def __init__(self, groups: Mapping[str, Callable[[Sequence[str]], bool]], root: int) -> None:
+        self._groups, self._root = groups, root
+        self.peaks = dict.fromkeys((*groups, TOGETHER), 0.0)
+        self._now = dict(self.peaks)
+        self._marked: dict[str, float] = {}
+
+    def look(self) -> None:
+        """What it is now."""
+        now = dict.fromkeys((*self._groups, TOGETHER), 0.0)
+        for process in _below(self._root):
+            with suppress(psutil.Error, OSError):
+                words = process.cmdline()
+                for name, belongs in self._groups.items():
+                    if belongs(words):
+                        size = process.memory_full_info().pss / 2**20
+                        now[name], now[TOGETHER] = now[name] + size, now[TOGETHER] + size
+        self._now = now
+        self.peaks = {name: max(value, now[name]) for name, value in self.peaks.items()}
+
+    def mark(self) -> None:
+        """From here on growth counts, and all that is there now does not."""
+        self._marked, self.peaks = dict(self._now), dict(self._now)
+
+    @property
+    def growth(self) -> float | None:
+        """MB by which all of them together came to be above the mark, at most."""
+        return self.peaks[TOGETHER] - self._marked[TOGETHER] if self._marked else None
+
+    def seconds(self) -> float:
+        """Processor time of all processes below the root, and of those that they waited for."""
+        total = 0.0
+        for process in _below(self._root):
+            with suppress(psutil.Error, OSError):
+                total += sum(process.cpu_times()[:4])
+        return total
+
+
+@contextmanager
+def watched(groups: Mapping[str, Callable[[Sequence[str]], bool]], root: int) -> Iterator[Watch]:
+    """A watch that looks ten times a second."""
+    watch, going = Watch(groups, root), True
 
     def look() -> None:
         while going:
-            now = dict.fromkeys(groups, 0.0)
-            for process in _below(root):
-                with suppress(psutil.Error, OSError):
-                    words = process.cmdline()
-                    for name, belongs in groups.items():
-                        if belongs(words):
-                            now[name] += process.memory_full_info().pss / 2**20
-            for name, value in now.items():
-                peaks[name] = max(peaks[name], value)
+            watch.look()
             time.sleep(EVERY)
 
     thread = Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield peaks
+        yield watch
     finally:
         going = False
         thread.join()
