@@ -17,6 +17,8 @@ settings.load_profile("atoll")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # Tests run side by side: a thread each, also in what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_STARTUP = str(Path(__file__).parent / "support" / "startup")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_STARTUP, os.environ.get("PYTHONPATH"))))
 # A shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
