@@ -35,7 +35,8 @@ class Jobs:
             made = subprocess.Popen(
                 [sys.executable, "-m", "atoll", *words],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ["PYTHONPATH"])), "HF_HUB_OFFLINE": "1"},
+                env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}",
+                     "HF_HUB_OFFLINE": "1"},
             )  # fmt: skip
         self._jobs.append(made)
 
