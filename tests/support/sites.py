@@ -15,6 +15,7 @@ import psutil
 
 from atoll.certs.begin import begin
 from atoll.flower.engine import free_port
+from tests.support.nets import Network
 
 __all__ = ["ATOLL", "People", "Started", "federation", "waited"]
 
@@ -30,17 +31,22 @@ def waited(for_what: Callable[[], bool], *, seconds: float = 120.0) -> None:
 
 
 class Started:
-    """A command that runs, and what it has said; a killed one may be started again."""
+    """A command that runs, and what it has said; a killed one may be started again.
 
-    def __init__(self, words: Sequence[str], log: Path, folder: Path) -> None:
-        self._words, self._log, self._folder = words, log, folder
+    inside: what stands before the command, as one that leads to another network.
+    """
+
+    def __init__(
+        self, words: Sequence[str], log: Path, folder: Path, inside: Sequence[str] = ()
+    ) -> None:
+        self._words, self._log, self._folder = (*inside, ATOLL, *words), log, folder
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Outside of the test's own process group, as in another shell.
         with self._log.open("ab") as opened:
             return subprocess.Popen(
-                [ATOLL, *self._words], cwd=self._folder, stdout=opened, stderr=opened,
+                self._words, cwd=self._folder, stdout=opened, stderr=opened,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
                 start_new_session=True,
             )  # fmt: skip
@@ -64,9 +70,13 @@ class Started:
     def again(self) -> None:
         self.process = self._start()
 
-    def end(self) -> None:
+    def ask_to_end(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
+
+    def end(self) -> None:
+        """Until it has, or it is killed."""
+        if self.process.poll() is None:
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
@@ -74,39 +84,53 @@ class Started:
 
 
 class People:
-    """Who started what: the server, and the sites by name."""
+    """Who started what: the server, and the sites by name.
 
-    def __init__(self, folder: Path, clients: Sequence[str]) -> None:
+    network: where each client lives; None where all are on this machine's own.
+    """
+
+    def __init__(
+        self, folder: Path, clients: Sequence[str], network: Network | None = None
+    ) -> None:
         self.folder, self.port, self.clients = folder, free_port(), tuple(clients)
-        begin(folder / "fed", ["localhost"], list(clients), None)
+        self._network, self._address = network, network.address if network else "127.0.0.1"
+        begin(folder / "fed", ["localhost", self._address], list(clients), None)
         (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\n")
         self.sites: dict[str, Started] = {}
         self.server: Started | None = None
 
     def coordinate(self, *words: str) -> Started:
         """`atoll server WORDS`."""
-        found = ("server", *words, "--listen", f"127.0.0.1:{self.port}", "--certs", "fed/server")
+        listen = f"{self._address}:{self.port}"
+        found = ("server", *words, "--listen", listen, "--certs", "fed/server")
         self.server = Started(found, self.folder / "server.log", self.folder)
         return self.server
 
     def join(self, client: str, *words: str, certs: str = "") -> Started:
         """`atoll client`, with the rows in data/CLIENT."""
+        host = self._network.address if self._network else "localhost"
+        inside = self._network.inside(client) if self._network else ()
         found = (
-            "client", "--connect", f"localhost:{self.port}", "--certs", certs or f"fed/{client}",
+            "client", "--connect", f"{host}:{self.port}", "--certs", certs or f"fed/{client}",
             "--data", f"data/{client}", "--policy", "policy.yaml", *words,
         )  # fmt: skip
-        self.sites[client] = Started(found, self.folder / f"{client}.log", self.folder)
+        self.sites[client] = Started(found, self.folder / f"{client}.log", self.folder, inside)
         return self.sites[client]
 
     def end(self) -> None:
-        for one in [*self.sites.values(), *([self.server] if self.server else [])]:
+        started = [*self.sites.values(), *([self.server] if self.server else [])]
+        for one in started:
+            one.ask_to_end()
+        for one in started:
             one.end()
 
 
 @contextmanager
-def federation(folder: Path, clients: Sequence[str]) -> Iterator[People]:
+def federation(
+    folder: Path, clients: Sequence[str], network: Network | None = None
+) -> Iterator[People]:
     """Certificates and a policy in a folder; in the end nothing runs any more."""
-    people = People(folder, clients)
+    people = People(folder, clients, network)
     try:
         yield people
     finally:
