@@ -11,6 +11,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,9 +48,9 @@ def main() -> None:
 
 
 def _measured(arm: str, values: int, clients: int, rounds: int) -> dict[str, Any]:
-    folder = SCRATCH / "deployment"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    # A folder of its own: what ended with the case before may still be writing into that one's.
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="deployment-", dir=SCRATCH))
     port, names = free_port(), [f"site-{i}" for i in range(clients)]
     subprocess.run(
         [sys.executable, "-m", "atoll", "certs", "init", str(folder / "fed"), "--server",
@@ -68,6 +69,7 @@ def _measured(arm: str, values: int, clients: int, rounds: int) -> dict[str, Any
                 os.killpg(process.pid, signal.SIGTERM)
         for process in processes:
             process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
     seconds = [b - a for a, b in itertools.pairwise(ends)]
     payload, counted = 4 * values * MILLION / 2**20, len(ends) - 1
     growth, peaks = watch.growth, watch.peaks
