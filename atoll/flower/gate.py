@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from atoll.flower.asgi import App, Message, Receive, Scope, Send, again, whole
 from atoll.flower.callers import Callers
-from atoll.flower.pulls import PULL, PUSH, Pulls
+from atoll.flower.pulls import OBJECT, PULL, PUSH, Pulls
 from atoll.flower.pushes import unfit
 from atoll.flower.turns import Turns
 
@@ -48,6 +48,8 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
         if scope["type"] == "lifespan" or scope["server"][1] != port:
             if scope.get("path") == PUSH:
                 await pulls.pushed(scope, await whole(receive), receive, send)
+            elif scope.get("path") == OBJECT:
+                await pulls.followed(scope, await whole(receive), receive, send)
             else:
                 await app(scope, receive, send)
             return

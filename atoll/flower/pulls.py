@@ -1,4 +1,4 @@
-"""Sites that ask for messages when there are none: their answer waits until there may be one.
+"""Sites that ask for messages when there are none: their answer waits until there is one.
 
 A SuperNode that is told of no message sleeps three seconds before it asks again, so that every
 question of a server would come one and a half seconds late. An answer that waits costs nothing.
@@ -8,20 +8,41 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, field
 from time import monotonic
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.proto.runtime_pb2 import PushAppMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from google.protobuf.message import DecodeError
 
 from atoll.flower.asgi import App, Message, Receive, Scope, Send, again
 
-__all__ = ["HOLD", "PULL", "PUSH", "Pulls"]
+__all__ = ["HOLD", "OBJECT", "PULL", "PUSH", "Pulls"]
 
 PULL = "/v1/fleet/pull-messages"
-PUSH = "/v1/runtime/push-messages"
+PUSH, OBJECT = "/v1/runtime/push-messages", "/v1/runtime/push-object"
 HOLD = 20.0
 """Seconds that an answer waits: a SuperNode gives up after thirty."""
+ARRIVES = 30.0
+"""Seconds in which the objects of a message arrive, or it is given away without."""
+
+
+@dataclass
+class _Wait:
+    """A request that waits; over: the same site has asked again since."""
+
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
+
+
+@dataclass
+class _Arriving:
+    """A message of the server whose objects follow it: those that are still to come."""
+
+    nodes: set[int]
+    objects: set[str]
+    since: float
 
 
 class Pulls:
@@ -29,15 +50,44 @@ class Pulls:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._bells: dict[int, set[asyncio.Event]] = {}
+        self._waits: dict[int, list[_Wait]] = {}
+        self._arriving: dict[str, _Arriving] = {}
 
     async def pushed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Messages of the server, for which sites may be waiting."""
+        """Messages of the server; sites that wait hear of one when all of it is here."""
+        said: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            said.append(message)
+            await send(message)
+
+        await self._app(scope, again(body, receive), keep)
+        with suppress(DecodeError):
+            messages = PushAppMessagesRequest.FromString(body).messages_list
+            told = PushAppMessagesResponse.FromString(_body_of(said))
+            nodes = {message.metadata.dst_node_id for message in messages}
+            if told.objects_to_push:
+                objects = set(told.objects_to_push)
+                self._arriving[told.session_id] = _Arriving(nodes, objects, monotonic())
+            else:
+                self._ring(nodes)
+
+    async def followed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """An object of such a message."""
         await self._app(scope, again(body, receive), send)
         with suppress(DecodeError):
-            for message in PushAppMessagesRequest.FromString(body).messages_list:
-                for bell in self._bells.get(message.metadata.dst_node_id, ()):
-                    bell.set()
+            request = PushObjectRequest.FromString(body)
+            if (whole := self._arriving.get(request.session_id)) is None:
+                return
+            whole.objects.discard(request.object_id)
+            if not whole.objects:
+                del self._arriving[request.session_id]
+                self._ring(whole.nodes)
+
+    def _ring(self, nodes: set[int]) -> None:
+        for node in nodes:
+            for wait in self._waits.get(node, ()):
+                wait.bell.set()
 
     async def pulled(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """A site's request; an answer with messages, or none for a while, or that it is refused."""
@@ -46,33 +96,50 @@ class Pulls:
         except DecodeError:
             await self._app(scope, again(body, receive), send)
             return
-        bell = asyncio.Event()
-        # Whoever says to be this site has a bell of its own, and silences no other.
-        self._bells.setdefault(node, set()).add(bell)
+        wait = _Wait()
+        self._waits.setdefault(node, []).append(wait)
         left = asyncio.ensure_future(_gone(receive))
-        left.add_done_callback(lambda _: bell.set())
+        left.add_done_callback(lambda _: wait.bell.set())
         try:
-            for message in await self._found(scope, body, bell, left):
+            for message in await self._found(scope, body, (node, wait), left):
                 await send(message)
         finally:
             left.cancel()
-            self._bells[node].discard(bell)
-            if not self._bells[node]:
-                del self._bells[node]
+            self._waits[node].remove(wait)
+            if not self._waits[node]:
+                del self._waits[node]
 
     async def _found(
-        self, scope: Scope, body: bytes, bell: asyncio.Event, left: asyncio.Future[None]
+        self, scope: Scope, body: bytes, place: tuple[int, _Wait], left: asyncio.Future[None]
     ) -> list[Message]:
         """What the application says at last; nothing is taken for a site that has gone."""
+        (node, wait), said = place, list[Message]()
         end = monotonic() + HOLD
-        while not left.done():
-            bell.clear()
-            said = await self._asked(scope, body)
-            if not _empty(said) or (rest := end - monotonic()) <= 0:
-                return said
+        while not left.done() and not wait.over:
+            wait.bell.clear()
+            rest = end - monotonic()
+            if rest <= 0 or not said or not self._arrives(node):
+                said = await self._asked(scope, body)
+                if not _empty(said) or rest <= 0:
+                    break
+                self._supersede(node, wait)
             with suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), rest)
-        return []
+                await asyncio.wait_for(wait.bell.wait(), max(rest, 0))
+        return [] if left.done() else said
+
+    def _arrives(self, node: int) -> bool:
+        """Whether a message for a site is here, and not yet all of it."""
+        late = monotonic() - ARRIVES
+        for session in [name for name, one in self._arriving.items() if one.since < late]:
+            del self._arriving[session]
+        return any(node in one.nodes for one in self._arriving.values())
+
+    def _supersede(self, node: int, wait: _Wait) -> None:
+        """A site that was let in, and asks, has given up what it asked before."""
+        waits = self._waits[node]
+        for older in waits[: waits.index(wait)]:
+            older.over = True
+            older.bell.set()
 
     async def _asked(self, scope: Scope, body: bytes) -> list[Message]:
         said: list[Message] = []
@@ -95,9 +162,12 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+def _body_of(said: list[Message]) -> bytes:
+    return b"".join(message.get("body", b"") for message in said)
+
+
 def _empty(said: list[Message]) -> bool:
     """Whether an answer is that there is no message."""
-    body = b"".join(message.get("body", b"") for message in said)
     if not said or said[0].get("status") != 200:
         return False
-    return not PullMessagesResponse.FromString(body).messages_list
+    return not PullMessagesResponse.FromString(_body_of(said)).messages_list

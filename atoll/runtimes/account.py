@@ -21,12 +21,16 @@ class Fault(NamedTuple):
 
 @dataclass
 class Account:
-    """One client's: bytes both ways, its last fault, and whether what it was asked failed."""
+    """One client's: bytes both ways, its last fault, and whether what it was asked failed.
+
+    lost: why a message brought nothing back, the last time that one did.
+    """
 
     up: int = 0
     down: int = 0
     fault: Fault | None = None
     failed: bool = False
+    lost: str = ""
 
     def fail(self, kind: str, message: str) -> None:
         """Its part of what is asked failed."""

@@ -25,6 +25,7 @@ __all__ = [
     "OPENING",
     "PATIENCE",
     "PIECE",
+    "UNREAD",
     "WHY",
     "Answer",
     "Call",
@@ -48,6 +49,8 @@ PATIENCE = 8.0
 HEAD_SIZE = 2**16
 """Bytes of a message's head at most: text unfolds to many times its bytes when it is read."""
 SIZE = struct.Struct("<I")
+UNREAD = "unread"
+"""The letter that an answer names to a call which could not be read."""
 WHY = 1000
 """Characters of a refusal at most."""
 State = Literal["incomplete", "working", "done", "unopened", "refused"]

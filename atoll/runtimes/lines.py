@@ -5,37 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
 
 from atoll.errors import PayloadError
 from atoll.flower.parcels import Stored
 from atoll.runtimes.account import Account
 from atoll.runtimes.incoming import Incoming
-from atoll.runtimes.letters import INLINE, OPENING, Answer, Call, Letter, Piece
+from atoll.runtimes.letters import INLINE, OPENING, UNREAD, Answer, Call, Letter, Piece
+from atoll.runtimes.underway import Underway
 from atoll.words import printable
 
-__all__ = ["Line", "Sent"]
+__all__ = ["Line"]
 
 AHEAD = 2
 """Messages on their way to one client: a piece travels while the one before is looked at."""
-LOST = 60.0
-"""Seconds after which a message without an answer is sent again …"""
-SLOWEST = 20_000
-"""… and one more for each so many bytes."""
 QUIET = 12.0
 """Seconds without an answer, of which a client takes eight, after which another message follows."""
 REST = 1.0
 """Seconds in which a client is sent nothing after a message that was lost."""
-SLOW = 20.0
-"""Seconds after which others are asked for pieces beside the one that has not come."""
-
-
-class Sent(NamedTuple):
-    """A message on its way."""
-
-    call: Call
-    at: float
-    nbytes: int
 
 
 @dataclass
@@ -63,7 +49,7 @@ class Line:
     served: float = 0.0
     state: str = ""
     account: Account = field(default_factory=Account)
-    _sent: dict[int, Sent] = field(default_factory=dict)
+    _underway: Underway = field(default_factory=Underway)
     _again: float = 0.0
     _missing: set[int] = field(default_factory=set)
     _incoming: Incoming | None = None
@@ -92,13 +78,12 @@ class Line:
     @property
     def fetching(self) -> int:
         """How many pieces of it are on their way, as far as they are still to be hoped for."""
-        late = monotonic() - SLOW
-        return sum(sent.call.fetch is not None and sent.at > late for sent in self._sent.values())
+        return self._underway.fetching
 
     def connected(self, node: int, since: str) -> None:
         """It is there, perhaps again: what was on its way before is lost."""
         if (node, since) != (self.node, self.since):
-            self._sent.clear()
+            self._underway.clear()
         self.node, self.since = node, since
 
     def send(self, letter: Letter, *, limit: int, likely: int = 0) -> None:
@@ -110,7 +95,7 @@ class Line:
         self.account.failed = False
         self._missing = set() if letter.gone else set(range(letter.pieces))
         self.unopened = False
-        self._sent = {tag: sent for tag, sent in self._sent.items() if sent.call.piece is None}
+        self._underway.only_questions()
         folder = self.spool / letter.name / self.client
         self._incoming = Incoming(self.client, letter, folder, limit)
         if not letter.name.startswith(OPENING):
@@ -126,12 +111,9 @@ class Line:
         now = monotonic()
         if now < self._again:
             return None
-        for tag, sent in list(self._sent.items()):
-            if now - sent.at > LOST + sent.nbytes / SLOWEST:
-                del self._sent[tag]
-        if len(self._sent) >= AHEAD:
+        mine = self._underway.about(self.letter.digest)
+        if len(self._underway) >= AHEAD:
             return None
-        mine = [one for one in self._sent.values() if one.call.digest == self.letter.digest]
         going, fetching = {one.call.piece for one in mine}, {one.call.fetch for one in mine}
         pieces, wanted = sorted(self._missing - going), sorted(incoming.wanted - fetching)
         if pieces:
@@ -141,18 +123,22 @@ class Line:
         if not incoming.size and self.large and 0 not in fetching:
             # A large answer does not come unasked: what waits at the door asks for its beginning.
             return self._call(fetch=0)
-        going_on = incoming.size or any(now - one.at < QUIET for one in mine)
+        going_on = incoming.size or (mine and now - self.served < QUIET)
         return None if going_on else self._call()
+
+    def asks(self, tag: int) -> bool:
+        """Whether a message is about the letter of now."""
+        return self.letter is not None and self._underway.digest(tag) == self.letter.digest
 
     def went(self, tag: int, call: Call, nbytes: int) -> None:
         """A message is on its way, under a number by which its answer is known."""
         self.served = monotonic()
-        self._sent[tag] = Sent(call, self.served, nbytes)
+        self._underway.went(tag, call, nbytes)
         self.account.down += nbytes
 
     def lost(self, tag: int) -> None:
         """A message has no answer."""
-        self._sent.pop(tag, None)
+        self._underway.lost(tag)
         self._again = monotonic() + self.rest
 
     def place(self, call: Call) -> Stored:
@@ -166,7 +152,7 @@ class Line:
         Raises:
             PayloadError: one that does not hold what it says, or more than is taken.
         """
-        sent = self._sent.pop(tag, None)
+        sent = self._underway.back(tag)
         self.heard = monotonic()
         self.account.up += body if isinstance(body, int) else len(body)
         self.session = answer.session
@@ -175,6 +161,10 @@ class Line:
             return
         if sent is None or sent.call.digest != self.letter.digest:
             return  # a late answer to what was asked before
+        if answer.letter not in (self.letter.name, UNREAD):
+            raise PayloadError(
+                f"{self.client} answers {self.letter.name} with its answer to {answer.letter}"
+            )
         self.state, self.unopened = answer.state, answer.state == "unopened"
         lacking = answer.state == "incomplete" and not self.letter.gone
         self._missing = set(answer.missing) if lacking else set()

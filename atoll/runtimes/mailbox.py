@@ -19,6 +19,7 @@ from atoll.runtimes.letters import (
     OPENING,
     PATIENCE,
     PIECE,
+    UNREAD,
     WHY,
     Answer,
     Call,
@@ -77,7 +78,7 @@ class Mailbox:
 
     def take(self, data: bytes) -> bytes:
         """What to say to a call; waits a little for an answer that is being made."""
-        letter = "unread"
+        letter = UNREAD
         try:
             call, body = unpacked(Call, data)
             letter = call.letter

@@ -14,6 +14,7 @@ from atoll.flower.coordinator import Coordinator, Place
 from atoll.flower.parcels import Label, sealed
 from atoll.frames import Frame, Kind
 from atoll.runtimes.account import Question
+from atoll.runtimes.hearing import heard
 from atoll.runtimes.incoming import read_answer
 from atoll.runtimes.letters import OPENING, Call, Letter, Piece, packed
 from atoll.runtimes.lines import Line
@@ -108,27 +109,12 @@ class Post:
             elif (node := self._asked.pop(frame.number, None)) is not None:
                 self._name(node, frame)
             elif (line := self.lines.get(self._tags.pop(frame.number, ""))) is not None:
-                why = self._heard(line, frame)
+                why = heard(line, frame, self._note)
                 self._push_all()
                 if why:
                     yield line.client, why
                 if line.done or why:
                     return
-
-    def _heard(self, line: Line, frame: Frame) -> str:
-        """Take an answer in; why it could not be read."""
-        try:
-            answer, body = read_answer(frame.data)
-            if answer is None:
-                line.lost(frame.number)
-                return ""
-            if answer.client != line.client:
-                raise PayloadError(f"{line.client} answers as {answer.client}")
-            line.take(frame.number, answer, body)
-        except PayloadError as error:
-            line.lost(frame.number)
-            return str(error)
-        return ""
 
     def _push_all(self) -> None:
         """Who was sent something last has the last turn."""

@@ -84,7 +84,7 @@ MISDEEDS = {
         (first(lambda value: value.double()), "of channel 'update' is float64[2, 32], expected "),
         (first(lambda value: value * float("nan")), "holds values that are not finite"),
         (Misdeed(say=late, again=once_more), ""),
-        HONEST,
+        (Misdeed(say=lambda rogue, call, honest: rogue.said["r1-e1"]), "with its answer to r1-e1"),
     ),
     "eve": (
         HONEST,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, PushObjectRequest
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import PushAppMessagesRequest
+from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 
 from atoll.flower import pulls
-from atoll.flower.pulls import PULL, PUSH, Pulls
+from atoll.flower.pulls import OBJECT, PULL, PUSH, Pulls
 
 PATIENT = 5.0
 
@@ -24,6 +24,7 @@ class Link:
 
     def __init__(self) -> None:
         self.waiting: dict[int, deque[str]] = {1: deque(), 2: deque()}
+        self.objects: list[str] = []
         self.asked: list[int] = []
         self.states: list[dict[str, Any]] = []
 
@@ -36,6 +37,10 @@ class Link:
             for message in PushAppMessagesRequest.FromString(body).messages_list:
                 metadata = message.metadata
                 self.waiting[metadata.dst_node_id].append(metadata.message_id)
+            told = PushAppMessagesResponse(objects_to_push=self.objects, session_id="s")
+            answer = told.SerializeToString()
+        elif scope["path"] == OBJECT:
+            assert PushObjectRequest.FromString(body).session_id == "s"
         else:
             node = PullMessagesRequest.FromString(body).node.node_id
             self.asked.append(node)
@@ -93,6 +98,18 @@ async def push(held: Pulls, nodes: Iterable[int]) -> None:
     await held.pushed({"path": PUSH, "state": {}}, body, receive, send)
 
 
+async def follow(held: Pulls, name: str) -> None:
+    body = PushObjectRequest(object_id=name, session_id="s").SerializeToString()
+
+    async def receive() -> Any:
+        raise AssertionError("the body is all there is")
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 200) == 200
+
+    await held.followed({"path": OBJECT, "state": {}}, body, receive, send)
+
+
 def tried(work: Callable[[Link, Pulls], Awaitable[None]]) -> None:
     async def within() -> None:
         link = Link()
@@ -145,7 +162,7 @@ def test_without_a_message_the_answer_comes_after_a_while(monkeypatch: pytest.Mo
         await site.done
         assert site.found == (200, [])
         assert link.asked == [1, 1]
-        assert held._bells == {}
+        assert held._waits == {}
 
     tried(work)
 
@@ -155,12 +172,66 @@ def test_who_is_refused_hears_it_at_once_and_silences_nobody() -> None:
         stranger, site = Site(held, 3), Site(held, 1)
         await stranger.done
         assert stranger.found == (401, [])
-        # Two requests in the name of one site, whoever made the second.
-        again = Site(held, 1)
         await settled()
-        await push(held, [1, 1])
-        await asyncio.gather(site.done, again.done)
-        assert site.found == again.found == (200, ["for 1"])
+        assert site.sent == []
+        await push(held, [1])
+        await site.done
+        assert site.found == (200, ["for 1"])
+
+    tried(work)
+
+
+def test_a_site_that_asks_again_has_given_up_what_it_asked_before() -> None:
+    """Its first connection may be dead, and nobody has noticed: no message goes there."""
+
+    async def work(link: Link, held: Pulls) -> None:
+        lost = Site(held, 1)
+        await settled()
+        site = Site(held, 1)
+        await lost.done
+        assert lost.found == (200, [])
+        await push(held, [1])
+        await site.done
+        assert site.found == (200, ["for 1"])
+
+    tried(work)
+
+
+def test_a_message_is_told_of_when_all_of_it_is_here() -> None:
+    async def work(link: Link, held: Pulls) -> None:
+        link.objects = ["a", "b"]
+        site = Site(held, 1)
+        await settled()
+        await push(held, [1])
+        # One that comes meanwhile is answered by what there is, and then waits like the other.
+        link.waiting[1].clear()
+        late = Site(held, 1)
+        for name in ("a", "b"):
+            await settled()
+            assert late.sent == []
+            link.waiting[1].append("for 1")
+            await follow(held, name)
+        await late.done
+        assert late.found == (200, ["for 1"])
+        await site.done
+        assert held._arriving == {}
+
+    tried(work)
+
+
+def test_objects_that_never_come_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulls, "HOLD", 0.1)
+
+    async def work(link: Link, held: Pulls) -> None:
+        link.objects = ["a"]
+        site = Site(held, 1)
+        await settled()
+        await push(held, [1])
+        await site.done
+        assert site.found == (200, ["for 1"])
+        monkeypatch.setattr(pulls, "ARRIVES", 0.0)
+        assert not held._arrives(1)
+        assert held._arriving == {}
 
     tried(work)
 

@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 import pytest
 
 from atoll.core import Position, Report
-from atoll.runtimes import gathering, lines, mailbox
+from atoll.runtimes import gathering, mailbox, underway
 from atoll.runtimes.gathering import Closing
 from tests.support.wire import Killed, Peer, Wire, accuracy, rounds, toy
 
@@ -106,7 +106,7 @@ def survived(
 )
 def test_chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, clients: int) -> None:
     for module, name, seconds in (
-        (lines, "LOST", 0.3), (gathering, "AGAIN", 0.3), (mailbox, "PATIENCE", 0.05),
+        (underway, "LOST", 0.3), (gathering, "AGAIN", 0.3), (mailbox, "PATIENCE", 0.05),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, seconds)
     names, closing = CLIENTS[:clients], Closing(quorum=clients - 1, grace=0.3)

@@ -153,7 +153,7 @@ STRANGE: dict[str, tuple[Say, str]] = {
     "an empty letter": (lambda call, data: whole(call, b""), "holds no record"),
     "an answer to another letter": (
         lambda call, data: whole(call.model_copy(update={"letter": "r9-e9"}), b""),
-        "holds no record",
+        "mal answers r1-e0 with its answer to r9-e9",
     ),
     "two records": (lambda call, data: whole(call, frames(*2 * [Frame(Kind.RECORD, 1, _reply())])),
                     "channels do not match"),
