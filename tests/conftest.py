@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tests.support.models import Zoo
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of federations wait for each other's processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     """Folders of tiny models, each made when it is first asked for."""
