@@ -78,7 +78,7 @@ def passes_of(passes: float) -> Payload:
 def gains_of(metrics: Mapping[str, float]) -> tuple[float, float] | None:
     """The interval of a client's gain that its metrics hold."""
     low, high, known = (metrics[f"gain.{place}"] for place in range(3))
-    return (low, high) if known else None
+    return (low, high) if known and low <= high else None
 
 
 def _gains(setup: Setup, context: Context, ours: Rows, own: Rows) -> tuple[float, float] | None:

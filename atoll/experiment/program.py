@@ -74,10 +74,12 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
     parts |= {algorithm.name: algorithm for algorithm in heads.sequence}
     rounds = experiment.federation.num_rounds
     # Made in any case: a wrong name is one, also where nothing trains.
-    training = _adapter_algorithm(loaded, bench)
+    packing = [_part(loaded, call, "atoll.stages") for call in
+               experiment.federation.broadcast_stages]  # fmt: skip
+    training = _adapter_algorithm(loaded, bench, packing)
     if experiment.adapter.method != "none" or bench.train_head:
         parts["train"] = training
-    if packing := _packing(loaded):
+    if packing:
         parts = {n: replace(one, server=following(one.server, packing)) for n, one in parts.items()}
 
     def order(number: int) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
     return Program(parts, order)
 
 
-def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
+def _adapter_algorithm(loaded: Loaded, bench: Bench, packing: Sequence[Stage]) -> Algorithm:
     """The algorithm that the file names, with the stages, aggregator and server that it names."""
     federation = loaded.experiment.federation
     factory = resolve(federation.algorithm, package="atoll.algorithms", where=loaded.where)
@@ -125,7 +127,7 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench) -> Algorithm:
     if loaded.experiment.adapter.method == "adalora":
         server = _with_budget(loaded, server)
     stages = [*weighing, *own, *stages]
-    if packing := _packing(loaded):
+    if packing:
         server = _packed(loaded, server, packing)
     return replace(algorithm, stages=tuple(stages), aggregator=aggregator, server=server)
 
@@ -140,12 +142,6 @@ def _with_prototypes(inner: Server) -> Server:
         )
 
     return replace(inner, broadcast=broadcast)
-
-
-def _packing(loaded: Loaded) -> list[Stage]:
-    """What packs the way down."""
-    calls = loaded.experiment.federation.broadcast_stages
-    return [_part(loaded, call, "atoll.stages") for call in calls]
 
 
 def _packed(loaded: Loaded, inner: Server, packing: Sequence[Stage]) -> Server:

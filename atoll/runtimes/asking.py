@@ -16,6 +16,10 @@ __all__ = ["Asking", "Numbered"]
 TOGETHER = 2**28
 """Bytes of payloads of clients' own that a worker holds at once."""
 
+KNOWN = 3
+"""Payloads of one task that are packed once each: the whole, a step, and nothing of it."""
+_Identity = tuple[object, ...]
+
 
 class Numbered(NamedTuple):
     """A request by its number."""
@@ -31,7 +35,7 @@ class Asking:
         self.tasks = tuple(tasks)
         self.number = number
         # Requests are kept, so that no other tensor gets the identity of theirs.
-        self._last: list[Numbered | None] = [None] * len(self.tasks)
+        self._known: list[dict[_Identity, Numbered]] = [{} for _ in self.tasks]
         self._packed: dict[int, Frame] = {}
 
     def at_once(self, clients: Sequence[str]) -> int:
@@ -73,18 +77,19 @@ class Asking:
         yield Frame(Kind.ASK, self._next(), ask.model_dump_json().encode())
 
     def _request(self, place: int, client: str) -> Numbered:
-        """The request before, where this client's payload is the same."""
-        task = self.tasks[place]
+        """A request of before, where this client's payload is that one's."""
+        task, known = self.tasks[place], self._known[place]
         payload = task.broadcast(client)
-        last = self._last[place]
-        if last is None or _identity(last.request.payload) != _identity(payload):
-            last = Numbered(self._next(), Request(task.context, payload))
-            self._last[place] = last
-        return last
+        identity = _identity(payload)
+        if identity not in known:
+            if len(known) >= KNOWN:
+                del known[next(iter(known))]
+            known[identity] = Numbered(self._next(), Request(task.context, payload))
+        return known[identity]
 
     def _frame(self, number: int, request: Request) -> Frame:
         if number not in self._packed:
-            kept = {last.number for last in self._last if last is not None}
+            kept = {one.number for known in self._known for one in known.values()}
             self._packed = {n: frame for n, frame in self._packed.items() if n in kept}
             self._packed[number] = Frame(Kind.RECORD, number, pack(request))
         return self._packed[number]
@@ -94,10 +99,10 @@ class Asking:
         return self.number - 1
 
 
-def _identity(payload: Payload) -> list[object]:
+def _identity(payload: Payload) -> _Identity:
     """Equal for payloads of the very same tensors."""
-    return [
+    return tuple(
         (name, channel.reduce, channel.weight, channel.l2,
-         [(key, id(value)) for key, value in channel.tree.items()])
+         tuple((key, id(value)) for key, value in channel.tree.items()))
         for name, channel in payload.items()
-    ]  # fmt: skip
+    )  # fmt: skip

@@ -30,7 +30,7 @@ __all__ = ["Flower"]
 
 ROOM = 2**20
 """Bytes beside the values of an answer: names, shapes, and what a stage adds."""
-TRIES = 2
+TRIES = 8
 """Letters to one client about one question whose answers count also after a restart."""
 
 
@@ -155,7 +155,7 @@ class Flower:
         """Who still owes an answer is asked for that one in its next round."""
         for client, (kind, _) in found.failures.items():
             if kind == "absent" and client not in self._late:
-                self._late[client] = _Late(letters(client, 0).named(), context)
+                self._late[client] = _Late(letters(client, found.attempts[client]).named(), context)
 
     def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
         # Who cannot build on what it was sent before is asked again, with all of it.

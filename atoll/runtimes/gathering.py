@@ -90,7 +90,6 @@ class Gathering:
         self._post, self._letter, self._opener, self._closing = post, letter, opener, closing
         self._bounds, self._note = bounds, note
         self._found = Gathered()
-        self._attempts: dict[str, int] = {}
         self._failed: dict[str, float] = {}
         self._quorum: float | None = None
         self._told = monotonic()
@@ -116,7 +115,7 @@ class Gathering:
         return self._found
 
     def _ask(self, client: str, attempt: int) -> None:
-        self._attempts[client] = attempt
+        self._found.attempts[client] = attempt
         self._found.failures.pop(client, None)
         if client in self._post.lines:
             letter, bounds = self._letter(client, attempt), self._bounds
@@ -135,22 +134,22 @@ class Gathering:
             self._fail(client, "refused", "its certificate admits it no longer")
             return
         if line.letter is None:  # it was admitted meanwhile
-            self._ask(client, self._attempts[client])
+            self._ask(client, self._found.attempts[client])
         opener = self._opener
         if line.unopened and opener is not None:
             self._post.send(client, opener.letter, limit=opener.limit)
         elif line.lacks:  # what it was asked before; so it is asked what the others are
-            self._ask(client, self._attempts[client] + 1)
+            self._ask(client, self._found.attempts[client] + 1)
         elif line.answer is None:
             return
         elif opener is not None and line.letter is opener.letter:
             why = opener.judged(client, line.answer)
             if why is None:
-                self._ask(client, self._attempts[client])
+                self._ask(client, self._found.attempts[client])
             else:
                 self._fail(client, "refused", why)
         elif failure := self._bounds.why_not(client, line.answer):
-            if failure[0] == HELD and self._attempts[client] == 0:
+            if failure[0] == HELD and self._found.attempts[client] == 0:
                 self._ask(client, 1)
             else:
                 self._fail(client, *failure)
@@ -174,7 +173,7 @@ class Gathering:
             return not waiting or now - self._quorum > self._closing.grace
         for client in list(self._found.failures):
             if now - self._failed[client] > AGAIN:
-                self._ask(client, self._attempts[client] + 1)
+                self._ask(client, self._found.attempts[client] + 1)
         return False
 
     def _tell(self, what: str, clients: Sequence[str]) -> None:

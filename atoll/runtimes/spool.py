@@ -44,10 +44,14 @@ Why = tuple[str, str]
 
 @dataclass
 class Gathered:
-    """Who answered, and where the answer is kept; who did not, and why: (kind, message)."""
+    """Who answered, and where the answer is kept; who did not, and why: (kind, message).
+
+    attempts: which of its letters each client was sent last.
+    """
 
     answers: dict[str, Path] = field(default_factory=dict)
     failures: dict[str, Why] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
 
 
 def frames_of(path: Path) -> Iterator[Frame]:

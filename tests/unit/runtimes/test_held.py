@@ -14,7 +14,7 @@ from atoll.round import federate
 from atoll.runtimes.gathering import Closing
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
-from atoll.servers.steps import in_steps
+from atoll.servers.steps import following, in_steps
 from atoll.stages import quantise
 from tests.support.wire import RUN, Peer, Wire, rounds, toy
 
@@ -23,8 +23,8 @@ ROUNDS = 5
 
 
 def stepping() -> Algorithm:
-    plain = toy()
-    return replace(plain, server=in_steps(plain.server, [quantise(dtype="int8")]))
+    plain, stages = toy(), [quantise(dtype="int8")]
+    return replace(plain, server=following(in_steps(plain.server, stages), stages))
 
 
 def in_one_process() -> list[tuple[torch.Tensor, int]]:
