@@ -8,10 +8,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/atoll run quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto -m "not long"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not long"
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -178,6 +178,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/recipes/vision.md": _images,
     "docs/resume.md": _edited_file,
     "docs/report.md": _finished("bert", "quickstart"),
+    "docs/fewer-bytes.md": _nothing,
     "docs/runtimes.md": _nothing,
     "docs/writing-an-algorithm.md": _nothing,
 }
