@@ -66,6 +66,7 @@ def federate(
                 folded={**position.folded, **exchange.folded},
             )
             exchanges.append(exchange)
+            del aggregate  # as large as the model: none is kept beside the next one
         position = replace(position, round=number)
         yield Report(number, position, tuple(exchanges))
 
@@ -105,6 +106,7 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
         fades = task.staleness ** (task.context.round - asked.round)
         state = algorithm.aggregator.add(state, faded(payload, fades))
         clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
+        del reply, payload  # before the next one comes
     _check_needs_all(algorithm, failures)
     aggregate = algorithm.aggregator.finish(state)
     for stage in reversed(algorithm.stages):
@@ -125,6 +127,7 @@ def _in_order(
     waiting, turn = dict[str, Reply | Failure](), 0
     for reply in replies:
         waiting[reply.client] = reply
+        del reply  # whoever folds it is the last to have it
         while turn < len(cohort) and cohort[turn] in waiting:
             yield waiting.pop(cohort[turn])
             turn += 1
