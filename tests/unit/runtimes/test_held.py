@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
-from atoll.core import Algorithm, Federation, Position, Program
+from atoll.core import Algorithm, Federation, Payload, Position, Program
 from atoll.round import federate
 from atoll.runtimes.gathering import Closing
 from atoll.runtimes.inprocess import InProcess
@@ -99,3 +100,37 @@ def test_a_server_that_goes_back_is_understood(
     alone = in_one_process()
     for position, (value, _) in zip(places, alone, strict=True):
         assert torch.equal(position.server["adapter"]["w"], value)
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["", "begun anew"])
+def test_a_late_answer_counts_also_where_all_had_to_be_sent(
+    anew: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zoe answers round 3 when it is over; before that, her process may have begun anew."""
+    over, slow = Event(), [False]
+
+    def waits(payload: Payload) -> Payload:
+        if slow[0]:
+            slow[0] = False
+            over.wait(20)
+        return payload
+
+    def zoe(place: str) -> Peer:
+        plain = toy(waits)
+        return Peer(tmp_path / place, "zoe", {"fit": replace(stepping(), client=plain.client)})
+
+    peers = {name: Peer(tmp_path / name, name, {"fit": stepping()}) for name in NAMES[:2]}
+    wire, folded = Wire({**peers, "zoe": zoe("zoe")}), []
+    with rounds(
+        wire, tmp_path / "s", monkeypatch, number=ROUNDS, told=[], staleness=0.5,
+        closing=Closing(quorum=2, grace=3.0, late=True), algorithm=stepping(),
+    ) as reports:  # fmt: skip
+        for report in reports:
+            folded.append(report.exchanges[0].folded.get("zoe"))
+            if report.round == 2:
+                slow[0] = True
+                if anew:
+                    wire.sites["zoe"] = zoe("zoe-2")
+            if report.round == 3:
+                over.set()
+    assert folded == [0, 1, None, 2, 4]
