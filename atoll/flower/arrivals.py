@@ -75,6 +75,20 @@ class Arrival:
                 raise ValueError("it holds a chunk that was not announced")
             yield get_object_body(self._pull(name), ArrayChunk)
 
+    def joined(self, limit: int) -> bytes:
+        """The same at once.
+
+        Raises:
+            ValueError: more than `limit` bytes: one chunk may be named thousands of times.
+        """
+        parts, size = list[bytes](), 0
+        for part in self.body():
+            size += len(part)
+            if size > limit:
+                raise ValueError(f"it has more than {limit:,} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
     def _pull(self, name: str) -> bytes:
         pause = LOOK
         while True:

@@ -80,9 +80,12 @@ def _pulled(
         raise RuntimeError("a task came without a message")
     tree = found.message_object_trees[0]
     pull = taken_from(shelf, make_pull_object_fn_protobuf(client.PullObject, node, run))
-    arrival = Arrival(tree, pull, seconds=UPLOAD)
-    head = head_in(arrival.message)
-    data = b"" if head is None else b"".join((HEAD.pack(len(head)), head, *arrival.body()))
+    try:
+        arrival = Arrival(tree, pull, seconds=UPLOAD)
+        head = head_in(arrival.message)
+        data = b"" if head is None else b"".join((HEAD.pack(len(head)), head, arrival.joined(PART)))
+    except (ValueError, TypeError, LookupError) as error:  # whatever it is that a server has sent
+        raise RuntimeError(f"it is no message of ours ({error})") from error
     confirm = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
     client.ConfirmMessageReceived(confirm)
     arrival.message.metadata.__dict__["_message_id"] = tree.object_id

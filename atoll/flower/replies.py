@@ -28,8 +28,6 @@ __all__ = ["Awaited", "Replies"]
 
 UPLOAD = 300.0
 """Seconds that a message may take from its announcement to its last byte."""
-AROUND = 2**16
-"""Bytes that Flower adds to the pieces of a message."""
 TOLD = 500
 """Characters of a site's own reason that are passed on."""
 SMALL = 2**16

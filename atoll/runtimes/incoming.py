@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from atoll.errors import PayloadError
@@ -11,6 +10,8 @@ from atoll.flower.parcels import LENGTH, Stored
 from atoll.runtimes.letters import PIECE, Answer, Letter, pieces_of, unpacked
 
 __all__ = ["Incoming", "read_answer"]
+
+COPIED = 2**20
 
 
 class Incoming:
@@ -77,16 +78,24 @@ class Incoming:
             self._check()
 
     def _check(self) -> None:
-        """All pieces are here; behind them may be more, of what was announced before."""
-        os.truncate(self._part, self.size)
-        with self._part.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if digest != self._digest:
+        """All pieces are here; behind them may be more, of what was announced before.
+
+        They are copied: a relay may still be writing what a client sends twice, and what was looked
+        at must not change.
+        """
+        copy, digest, left = self._part.with_suffix(".whole"), hashlib.sha256(), self.size
+        with self._part.open("rb") as opened, copy.open("wb") as out:
+            while left and (data := opened.read(min(left, COPIED))):
+                digest.update(data)
+                left -= out.write(data)
+        self._part.unlink()
+        if digest.hexdigest() != self._digest:
             self._digest = ""
+            copy.unlink()
             raise PayloadError(f"an answer of {self._client} is not what it was announced to be")
         (self._folder / "of").write_text(self._of)
         self.whole = self._folder / "answer"
-        self._part.replace(self.whole)
+        copy.replace(self.whole)
 
 
 def read_answer(data: bytes) -> tuple[Answer | None, memoryview | int]:
