@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata,
 from flwr.app.message import make_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import PullObjectResponse
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -20,7 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
 )
 
-from atoll.flower import replies
+from atoll.flower import node, replies
 from atoll.flower.engine import PART
 from atoll.flower.message import CHUNK, content_of
 from atoll.flower.parcels import LENGTH, Stored
@@ -187,6 +188,33 @@ def test_a_piece_that_stands_in_an_array_thousands_of_times(
     # No more of it is read.
     assert 10**6 < int(found[0].removeprefix(b"-it has ").removesuffix(b" bytes")) < 2 * 10**6
     assert found[1] == b"+" + HEAD + b"good"
+
+
+def test_a_site_puts_together_no_more_than_a_message_has(
+    link: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server names thousands of times; and what is no message does not end the relay."""
+    monkeypatch.setattr(node, "PART", 10**6)
+    link.add(0, content_of(HEAD + bytes(10**5)))
+    (name,) = [one for one, data in link.objects.items() if b'"shape": [100000]' in data]
+    whole = link.objects[name]
+    link.objects[name] = whole.replace(b"[0]}", b"[" + 20_000 * b"0, " + b"0]}")
+    for objects in ({name: link.objects[name]}, {name: b"garbage"}):
+        asked = SuperLink()
+        asked.announced, asked.objects = list(link.announced), link.objects | objects
+        monkeypatch.setattr(asked, "PullMessages", lambda request, asked=asked: _all(asked))
+        with pytest.raises(RuntimeError, match="it is no message of ours"):
+            node._pulled(cast(Any, asked), Node(node_id=1), 1, None)
+    link.objects[name] = whole
+    monkeypatch.setattr(link, "PullMessages", lambda request: _all(link))
+    message, data = node._pulled(cast(Any, link), Node(node_id=1), 1, None)
+    assert data == HEAD + bytes(10**5)
+    assert link.confirmed == [message.metadata.message_id]
+
+
+def _all(link: SuperLink) -> PullAppMessagesResponse:
+    messages, trees = zip(*link.announced, strict=True)
+    return PullAppMessagesResponse(messages_list=messages, message_object_trees=trees)
 
 
 @pytest.mark.parametrize("room", [SIZE, SIZE - 1])

@@ -17,6 +17,7 @@ from atoll.core.wire import pack
 from atoll.errors import PayloadError
 from atoll.frames import HEAD, Frame, Kind
 from atoll.runtimes import lines
+from atoll.runtimes.incoming import Incoming
 from atoll.runtimes.letters import (
     PIECE,
     Answer,
@@ -335,3 +336,21 @@ def test_who_answers_nothing_of_ours_is_not_asked_at_once_again(tmp_path: Path) 
     line.rest = 0.0
     line.lost(1)
     assert line.due() is not None
+
+
+def test_what_was_looked_at_does_not_change(tmp_path: Path) -> None:
+    """A client sends its answer twice, and a relay still writes the second one."""
+    letter, body = Letter.of("r1", []), b"good" * 100
+    coming = Incoming("ada", letter, tmp_path, 10**6)
+    place = coming.place(0)
+    place.path.write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    coming.announced(Answer(client="ada", session="s", letter="r1", state="done", size=len(body),
+                            digest=digest))  # fmt: skip
+    with place.path.open("r+b") as relay:
+        coming.keep(0, len(body))
+        relay.write(b"evil" * 200)
+        relay.flush()
+    assert coming.whole is not None
+    assert coming.whole.read_bytes() == body
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answer", "of"]
