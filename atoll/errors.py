@@ -6,12 +6,14 @@
     ├── DataError                  exit 3   rows, files, labels
     ├── ModelError                 exit 4   base models, adapters, target modules
     ├── PayloadError               exit 5   what a client or the server sent
-    │   └── HeldError              exit 5   it builds on what the receiver does not have
+    │   ├── HeldError              exit 5   it builds on what the receiver does not have
+    │   └── ProtocolError          exit 5   a message of secure aggregation that was not agreed
     ├── RunError                   exit 6   the run directory and its files
     │   └── EgressError            exit 6   the record of what left a site: changed, or cut
     ├── QuorumError                exit 7   too few clients answered
     ├── CertificateError           exit 8   certificates and keys
-    └── PolicyError                exit 9   what a site's own policy refuses
+    ├── PolicyError                exit 9   what a site's own policy refuses
+    └── PrivacyError               exit 10  a promise of privacy that would be broken
 
 A message says what is wrong, with the value and where it stands, then what to do.
 """
@@ -31,6 +33,8 @@ __all__ = [
     "ModelError",
     "PayloadError",
     "PolicyError",
+    "PrivacyError",
+    "ProtocolError",
     "QuorumError",
     "RunError",
     "out_of_memory",
@@ -73,6 +77,10 @@ class PayloadError(AtollError):
 
 class HeldError(PayloadError):
     """A payload that builds on values which the receiver does not have."""
+
+
+class ProtocolError(PayloadError):
+    """A message of secure aggregation that breaks what was agreed; nothing is unmasked after it."""
 
 
 class RunError(AtollError):
@@ -118,6 +126,12 @@ class PolicyError(AtollError):
     def of(self, site: str) -> PolicyError:
         """The same refusal with the site's name in it."""
         return PolicyError(self.rule, self.why, site)
+
+
+class PrivacyError(AtollError):
+    """Privacy that would not be what was promised: a budget, too little noise, a changed ledger."""
+
+    exit_code = 10
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -77,8 +77,10 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], None], *, mode: int = 0o666) -> None:
     """Let `write` fill a file beside `path`, then put it in place in one step.
+
+    mode: who may read and write it, as far as the user's mask allows.
 
     A link is followed. What is no file, a pipe or a device, is written to and never replaced.
     """
@@ -96,7 +98,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
             # A temporary file is its owner's alone; a result is as readable as any new file.
-            partial.chmod(0o666 & ~umask())
+            partial.chmod(mode & ~umask())
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -134,13 +136,13 @@ def umask() -> int:
     return mask
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole."""
+def write_bytes(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -> None:
+    """Write a file whole; see `write_whole`."""
 
     def write(partial: Path) -> None:
         partial.write_bytes(content)
 
-    write_whole(path, write)
+    write_whole(path, write, mode=mode)
 
 
 def write_text(path: Path, text: str) -> None:
