@@ -37,13 +37,14 @@ class Stream:
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """Uniform 64-bit words."""
-        zeros, bits = np.zeros(count + 2, np.uint64), np.empty(count + 2, np.uint64)
-        self._cipher.update_into(memoryview(zeros[:count]).cast("B"), memoryview(bits).cast("B"))
-        return bits[:count]
+        return np.frombuffer(self._cipher.update(bytes(8 * count)), np.uint64)
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Uniform in (0, 1), on a grid of 2⁻⁵³ that leaves out both ends."""
-        return (self.words(count) >> np.uint64(11)) * 2.0**-53 + 2.0**-54
+        high = (self.words(count) >> np.uint64(11)).astype(np.float64)
+        high += 0.5
+        high *= 2.0**-53
+        return high
 
     def coins(self, probability: float, count: int) -> NDArray[np.bool_]:
         """Independent flips, true with `probability` (to 2⁻⁵³)."""
