@@ -1,0 +1,124 @@
+"""The ε of releases together, by the accountants of dp-accounting.
+
+Privacy loss distributions (Doroshenko et al., PETS 2022, arXiv 2207.04380) under add-or-remove-one;
+Rényi divergences (Wang, Balle, Kasiviswanathan, AISTATS 2019) under replace-one, where all samples
+have a fixed size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from typing import Any, Literal
+
+from atoll.accounting.events import Fixed, Poisson, Release, Sampling
+
+__all__ = ["Spent", "spent"]
+
+_POINTS = 1_000_000
+"""Steps of one release's privacy loss: so many at most, however little noise there is."""
+Adjacency = Literal["add-or-remove-one", "replace-one"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """An ε, and all that it means: δ, whose presence it hides, and against which change."""
+
+    epsilon: float
+    delta: float
+    adjacency: Adjacency
+    accountant: Literal["PLD", "RDP", "closed form"]
+
+
+def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> Spent:
+    """What `releases` of one unit come to; without noise ε is infinite.
+
+    Releases of fixed-size samples are counted under replace-one where all are, with an L2 distance
+    of 2 between the sums of neighbours (one contribution goes, another comes). Beside others they
+    count as if everyone had taken part, which is more, and holds under add-or-remove-one.
+
+    grid: steps of the privacy loss; a coarser one is faster and gives a larger ε.
+    """
+    counts: Counter[tuple[float, Sampling]] = Counter()
+    units = set[str]()
+    for release in releases:
+        units.add(release.unit)
+        counts[release.noise_multiplier, release.sampling] += release.steps
+    assert len(units) <= 1, "releases of clients and of examples do not add up"
+    fixed = bool(counts) and all(isinstance(sampling, Fixed) for _, sampling in counts)
+    if any(noise == 0 for noise, _ in counts):
+        adjacency: Adjacency = "replace-one" if fixed else "add-or-remove-one"
+        return Spent(math.inf, delta, adjacency, "RDP" if fixed else "PLD")
+    if fixed:
+        return Spent(_fixed_size(counts, delta), delta, "replace-one", "RDP")
+    return _losses(counts, delta, grid)
+
+
+def _losses(counts: Mapping[tuple[float, Sampling], int], delta: float, grid: float) -> Spent:
+    sampled = {
+        (noise, sampling): count
+        for (noise, sampling), count in counts.items()
+        if isinstance(sampling, Poisson) and sampling.rate < 1
+    }
+    # Gaussians compose to one, whose loss has a closed form.
+    precision = sum(
+        n / noise**2 for (noise, how), n in counts.items() if (noise, how) not in sampled
+    )
+    whole = precision**-0.5 if precision else None
+    if not sampled:
+        epsilon = _gaussian(whole, delta) if whole else 0.0
+        return Spent(epsilon, delta, "add-or-remove-one", "closed form")
+    least = min([noise for noise, _ in sampled] + ([whole] if whole else []))
+    grid = max(grid, (1 / least**2 + 18 / least) / _POINTS)
+    parts = [_sampled(*key, grid).self_compose(count) for key, count in sampled.items()]
+    total = _composed(parts + ([_unsampled(whole, grid)] if whole else []))
+    epsilon = max(0.0, float(total.get_epsilon_for_delta(delta)))
+    return Spent(epsilon, delta, "add-or-remove-one", "PLD")
+
+
+def _composed(parts: Sequence[Any]) -> Any:
+    return reduce(lambda total, part: total.compose(part), parts)
+
+
+def _gaussian(noise: float, delta: float) -> float:
+    from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
+
+    return float(get_epsilon_gaussian(noise, delta))
+
+
+@lru_cache(maxsize=64)
+def _sampled(noise: float, sampling: Poisson, grid: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution as losses
+
+    if sampling.cap is None or sampling.population is None or sampling.cap >= sampling.population:
+        return losses.from_gaussian_mechanism(
+            noise, sampling_prob=sampling.rate, value_discretization_interval=grid
+        )
+    return losses.from_truncated_subsampled_gaussian_mechanism(
+        sampling.population, sampling.rate, sampling.cap, noise, value_discretization_interval=grid
+    )
+
+
+def _unsampled(noise: float, grid: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution as losses
+
+    return losses.from_gaussian_mechanism(noise, value_discretization_interval=grid)
+
+
+def _fixed_size(counts: Mapping[tuple[float, Sampling], int], delta: float) -> float:
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant: Any = RdpAccountant(
+        neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_ONE
+    )
+    for (noise, sampling), count in counts.items():
+        assert isinstance(sampling, Fixed)
+        event = dp_accounting.SampledWithoutReplacementDpEvent(
+            sampling.population, sampling.size, dp_accounting.GaussianDpEvent(noise / 2)
+        )
+        accountant.compose(event, count)
+    return float(accountant.get_epsilon(delta))
