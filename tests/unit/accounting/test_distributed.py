@@ -92,7 +92,8 @@ def test_epsilon_covers_that_of_the_exact_distribution_and_is_near(
     noise = _noise(mechanism, sigma, clients)
     exact = _exact([(np.roll(noise, norm), noise)], DELTA)
     stated = guaranteed([_shared(mechanism, norm, sigma, clients)], clients, DELTA).server
-    assert exact <= stated <= 1.12 * exact
+    # What is known of Skellam is loose where its variance is a few grid units.
+    assert exact <= stated <= {"discrete_gaussian": 1.12, "skellam": 1.65}[mechanism] * exact
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
