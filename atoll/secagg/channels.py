@@ -1,0 +1,155 @@
+"""What is summed: named vectors with a declared range, in fixed point that cannot overflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.errors import PayloadError, ProtocolError
+from atoll.secagg.masks import stream
+
+__all__ = ["Channel", "Quantised", "check_words", "most_bits", "quantise", "restored"]
+
+# Small enough for the second-level cache, with four vectors of 8 bytes.
+_CHUNK = 16_384
+
+
+def most_bits(clients: int) -> int:
+    """The largest b with clients · 2^(b-1) < 2³¹: a sum of that many stays within 32 bits."""
+    return (((1 << 31) - 1) // clients).bit_length()
+
+
+@dataclass(frozen=True)
+class Channel:
+    """`size` values from -bound to bound, as integers of `bits` bits with their sign."""
+
+    name: str
+    size: int
+    bound: float
+    bits: int
+
+    @classmethod
+    def fitted(cls, name: str, size: int, bound: float, clients: int) -> Channel:
+        """On the finest grid that sums over this many clients leave room for."""
+        return cls(name, size, bound, most_bits(clients))
+
+    @property
+    def top(self) -> int:
+        """The integer of `bound`."""
+        return (1 << self.bits - 1) - 1
+
+    @property
+    def step(self) -> float:
+        """The value of one: a sum over n clients is within n steps of the exact one."""
+        return self.bound / self.top
+
+    def check(self, clients: int) -> None:
+        """Refuse what could overflow, or has no range.
+
+        Raises:
+            ProtocolError: with the channel's name.
+        """
+        if self.size < 1 or not 0 < self.bound < math.inf or self.bits < 2:
+            raise ProtocolError(
+                f"channel '{self.name}' has {self.size} values of {self.bits} bits up to "
+                f"{self.bound}; it needs a value, 2 bits and a finite range above 0"
+            )
+        if clients * 2 ** (self.bits - 1) >= 2**31:
+            raise ProtocolError(
+                f"channel '{self.name}': {clients} clients x 2^{self.bits - 1} could overflow 32 "
+                f"bits; give it at most {most_bits(clients)} bits"
+            )
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """All channels' integers, one after the other, and how many values were outside their range."""
+
+    words: NDArray[np.int32]
+    clamped: Mapping[str, int]
+
+
+def quantise(
+    channels: Sequence[Channel], values: Mapping[str, NDArray[np.floating]], seed: bytes
+) -> Quantised:
+    """Round each value up or down to the grid, so that its mean is the value itself.
+
+    Values outside their range are clamped and counted.
+    seed: 32 secret bytes, for this vector only.
+
+    Raises:
+        PayloadError: for other channels or sizes than agreed, and values that are not numbers.
+    """
+    if values.keys() != {channel.name for channel in channels}:
+        odd = sorted(values.keys() ^ {channel.name for channel in channels})
+        raise PayloadError(f"channels of a secure sum do not match: {', '.join(odd[:3])}")
+    words = np.empty(sum(channel.size for channel in channels), np.int32)
+    random, at, clamped = stream(seed), 0, dict[str, int]()
+    for channel in channels:
+        given = values[channel.name]
+        if given.shape != (channel.size,):
+            raise PayloadError(
+                f"channel '{channel.name}' has shape {given.shape}, expected ({channel.size},)"
+            )
+        clamped[channel.name] = 0
+        for start in range(0, channel.size, _CHUNK):
+            part = given[start : start + _CHUNK]
+            bits = np.frombuffer(random.update(bytes(4 * len(part))), np.uint32)
+            whole, outside = _rounded(channel, part, bits)
+            words[at : at + len(part)] = whole
+            clamped[channel.name] += outside
+            at += len(part)
+    return Quantised(words, clamped)
+
+
+def _rounded(
+    channel: Channel, values: NDArray[np.floating], bits: NDArray[np.uint32]
+) -> tuple[NDArray[np.int64], int]:
+    """floor(value / step + u) with u = bits · 2⁻³², in whole numbers of 2⁻³² steps."""
+    limit = channel.top * 2.0**32
+    scaled = np.multiply(values, limit / channel.bound, dtype=np.float64)
+    low, high, outside = scaled.min(), scaled.max(), 0
+    # Also false where a value is not a number.
+    if not (-limit <= low and high <= limit):
+        if np.isnan(low):
+            raise PayloadError(
+                f"channel '{channel.name}' holds values that are not numbers; nothing was sent"
+            )
+        outside = int(np.count_nonzero(np.abs(scaled) > limit))
+        np.clip(scaled, -limit, limit, out=scaled)
+    whole = scaled.astype(np.int64)
+    whole += bits
+    whole >>= 32
+    return whole, outside
+
+
+def restored(channels: Sequence[Channel], words: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:
+    """Integers by channel, as views."""
+    ends = np.cumsum([channel.size for channel in channels])
+    return {
+        channel.name: words[end - channel.size : end]
+        for channel, end in zip(channels, ends, strict=True)
+    }
+
+
+def check_words(channels: Sequence[Channel], words: NDArray[np.int32]) -> None:
+    """Whether these are integers of these channels, one after the other.
+
+    Raises:
+        ProtocolError: for another type or number, and for one that lets a sum overflow.
+    """
+    size = sum(channel.size for channel in channels)
+    if words.dtype != np.int32 or words.shape != (size,):
+        raise ProtocolError(f"{words.dtype}{list(words.shape)} to mask, expected int32[{size}]")
+    parts = restored(channels, words)
+    for channel in channels:
+        part = parts[channel.name]
+        if part.max() > channel.top or part.min() < -channel.top:
+            raise ProtocolError(
+                f"channel '{channel.name}' holds integers beyond {channel.top}; a sum of them "
+                "could overflow, so nothing was masked"
+            )

@@ -1,0 +1,122 @@
+"""A client of secure sums as a transport calls it: bytes come, its state is kept, bytes go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atoll.errors import ProtocolError
+from atoll.secagg.channels import Quantised, quantise
+from atoll.secagg.client import advertise, confirm, mask, open_sum, own_advert, rounding_seed, share
+from atoll.secagg.configuration import Configuration
+from atoll.secagg.keys import Signer, Verifier
+from atoll.secagg.messages import Advert, Kind, Survivors, read_each, write_each, write_one
+from atoll.secagg.state import ClientState
+from atoll.secagg.store import Store
+
+__all__ = ["Member"]
+
+
+class Member:
+    """One client in all exchanges of a federation.
+
+    sign: with the client's identity.   verify: against a roster that the server does not run.
+    configuration: in each call this client's own (`agree`), never one that was sent.
+
+    The state is saved before a message is returned, so that a client which is killed and asked
+    again has taken the step or has not: it never masks two vectors with one key. What is asked
+    again after that is for the transport to answer, with the bytes that it was given.
+
+    Raises:
+        ProtocolError: from every call, for a message that is not as agreed, or out of turn.
+    """
+
+    def __init__(self, name: str, sign: Signer, verify: Verifier, store: Store) -> None:
+        self.name, self._sign, self._verify, self._store = name, sign, verify, store
+
+    def advert(self, configuration: Configuration) -> bytes:
+        """Take part, with fresh keys; asked again for the same exchange, with the same ones."""
+        moment = configuration.moment
+        if moment.exchange <= self._store.opened(moment.run):
+            raise ProtocolError(
+                f"{self.name} has opened exchange {moment.exchange} of {moment.run}, or a later "
+                "one: a second sum over other clients could be subtracted from the first"
+            )
+        state = self._store.load(moment)
+        if state is None:
+            state = advertise(configuration, self.name)
+            self._store.save(state)
+        self._same(state, configuration)
+        advert = own_advert(state, self._sign)
+        return write_one(Kind.ADVERT, configuration, advert.to_bytes())
+
+    def shares(self, configuration: Configuration, message: bytes) -> bytes:
+        """ADVERTS -> SHARES."""
+        adverts = {
+            place: Advert.from_bytes(raw)
+            for place, raw in read_each(Kind.ADVERTS, configuration, message).items()
+        }
+        state, sealed = share(self._state(configuration), adverts, self._verify)
+        self._store.save(state)
+        return write_each(Kind.SHARES, configuration, sealed)
+
+    def masked(
+        self,
+        configuration: Configuration,
+        message: bytes,
+        root: bytes,
+        words: NDArray[np.int32],
+    ) -> bytes:
+        """INBOX -> MASKED.
+
+        root: of the broadcast that this client was sent.   words: see `quantised`.
+        """
+        inbox = read_each(Kind.INBOX, configuration, message)
+        state, masked = mask(self._state(configuration), inbox, root, words)
+        self._store.save(state)
+        content = masked.astype("<u4", copy=False).data.cast("B")
+        return write_one(Kind.MASKED, configuration, content)
+
+    def quantised(
+        self, configuration: Configuration, values: Mapping[str, NDArray[np.floating]]
+    ) -> Quantised:
+        """The client's vectors as integers, rounded by coins of this exchange; see `quantise`."""
+        seed = rounding_seed(self._state(configuration))
+        return quantise(configuration.channels, values, seed)
+
+    def signature(self, configuration: Configuration, message: bytes) -> bytes:
+        """SURVIVORS -> SIGNATURE."""
+        survivors = Survivors.from_bytes(message, configuration)
+        state, signature = confirm(self._state(configuration), survivors, self._sign)
+        self._store.save(state)
+        return write_one(Kind.SIGNATURE, configuration, signature)
+
+    def opening(self, configuration: Configuration, message: bytes) -> bytes:
+        """SIGNATURES -> OPENING; nothing of the exchange is kept."""
+        signatures = read_each(Kind.SIGNATURES, configuration, message)
+        state, shares = open_sum(self._state(configuration), signatures, self._verify)
+        self._store.save(state)
+        return write_each(Kind.OPENING, configuration, shares)
+
+    def give_up(self, configuration: Configuration) -> None:
+        """Erase the keys of an exchange that ended without a sum."""
+        self._store.forget(configuration.moment)
+
+    def _state(self, configuration: Configuration) -> ClientState:
+        state = self._store.load(configuration.moment)
+        if state is None:
+            raise ProtocolError(
+                f"{self.name} has no keys for exchange {configuration.moment.exchange}: it sent no "
+                "advert, or has opened it, or gave it up"
+            )
+        self._same(state, configuration)
+        return state
+
+    def _same(self, state: ClientState, configuration: Configuration) -> None:
+        if state.configuration != configuration:
+            raise ProtocolError(
+                f"{self.name} began exchange {configuration.moment.exchange} with another "
+                "configuration; another one needs another attempt, with fresh keys"
+            )

@@ -1,0 +1,82 @@
+"""Shares of a client's two secrets, on their way to its neighbours and from them.
+
+One is the seed of its own mask, the other the key that its pairwise masks come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from atoll.errors import ProtocolError
+from atoll.secagg.keys import common, derive, private_key
+from atoll.secagg.session import Session
+from atoll.secagg.shamir import split
+from atoll.secagg.state import ClientState
+
+__all__ = ["own_share", "seal", "unseal"]
+
+# A key encrypts one message.
+_NONCE = bytes(12)
+
+
+def seal(state: ClientState, session: Session) -> dict[int, bytes]:
+    """Both shares for each neighbour, encrypted to it; the same each time."""
+    neighbours, own = session.ring.near(state.place), state.place
+    seeds, keys = _shares(state, [each + 1 for each in neighbours])
+    sealing = private_key(derive(state.secret, "sealing key"))[0]
+    sealed = {}
+    for each in neighbours:
+        agreed = common(sealing, session.adverts[each].sealing)
+        cipher = ChaCha20Poly1305(session.sealing_key(agreed, own, each))
+        both = seeds[each + 1] + keys[each + 1]
+        sealed[each] = cipher.encrypt(_NONCE, both, session.about(own, each))
+    return sealed
+
+
+def unseal(state: ClientState, session: Session, inbox: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The two shares of each neighbour that sent them.
+
+    Raises:
+        ProtocolError: for shares from others, too few, or not as their senders wrote them.
+    """
+    own, sealing = state.place, private_key(derive(state.secret, "sealing key"))[0]
+    if strangers := inbox.keys() - set(session.ring.near(own)):
+        raise ProtocolError(
+            f"shares from client {min(strangers)}, who is no neighbour of {state.name}"
+        )
+    if len(inbox) + 1 < state.configuration.threshold:
+        raise ProtocolError(
+            f"{len(inbox)} neighbours of {state.name} shared their secrets, and with itself "
+            f"{state.configuration.threshold} are needed; the exchange ends here"
+        )
+    received = {}
+    for each in sorted(inbox):
+        agreed = common(sealing, session.adverts[each].sealing)
+        cipher = ChaCha20Poly1305(session.sealing_key(agreed, each, own))
+        try:
+            received[each] = cipher.decrypt(_NONCE, inbox[each], session.about(each, own))
+        except InvalidTag:
+            raise ProtocolError(
+                f"the shares from {state.configuration.cohort[each]} were not written by it for "
+                f"{state.name} in this session"
+            ) from None
+    return received
+
+
+def own_share(state: ClientState) -> bytes:
+    """The client's share of the seed of its own mask."""
+    at = state.place + 1
+    return _shares(state, [at])[0][at]
+
+
+def _shares(state: ClientState, at: list[int]) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """Shares of the seed of its own mask, and of its masking key, at these places from 1 on."""
+    threshold = state.configuration.threshold
+    seed, key = derive(state.secret, "own mask"), derive(state.secret, "masking key")
+    return (
+        split(seed, threshold, derive(state.secret, "shares of own mask"), at),
+        split(key, threshold, derive(state.secret, "shares of masking key"), at),
+    )
