@@ -74,12 +74,12 @@ def degree(clients: int, terms: Terms) -> Degree:
     signers = (clients + corrupt) // 2 + 1
     found = _sparse(clients, corrupt, dropping) if clients >= terms.sparse_from else None
     neighbours, threshold = found or (clients - 1, max(clients // 2, corrupt) + 1)
-    least = max(threshold, signers, terms.floor)
-    if clients - dropping < least:
+    if clients < terms.floor or clients - dropping < max(threshold, signers):
         raise ConfigError(
-            f"secure aggregation needs {least} clients to the end, and of a cohort of {clients} "
-            f"{dropping} may stop before: ask more clients, or set `corrupt` ({terms.corrupt}), "
-            f"`dropping` ({terms.dropping}) or `floor` ({terms.floor}) lower, where that is true"
+            f"secure aggregation needs a cohort of {terms.floor}, and {max(threshold, signers)} "
+            f"clients to the end; of {clients} {dropping} may stop before: ask more clients, or "
+            f"set `floor`, `corrupt` ({terms.corrupt}) or `dropping` ({terms.dropping}) lower, "
+            "where that is true"
         )
     return Degree(neighbours, threshold, signers)
 

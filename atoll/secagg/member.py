@@ -54,11 +54,10 @@ class Member:
 
     def shares(self, configuration: Configuration, message: bytes) -> bytes:
         """ADVERTS -> SHARES."""
-        adverts = {
-            place: Advert.from_bytes(raw)
-            for place, raw in read_each(Kind.ADVERTS, configuration, message).items()
-        }
-        state, sealed = share(self._state(configuration), adverts, self._verify)
+        before = self._state(configuration)
+        packed = read_each(Kind.ADVERTS, configuration, message)
+        adverts = {place: Advert.from_bytes(raw) for place, raw in packed.items()}
+        state, sealed = share(before, adverts, self._verify)
         self._store.save(state)
         return write_each(Kind.SHARES, configuration, sealed)
 
@@ -73,8 +72,9 @@ class Member:
 
         root: of the broadcast that this client was sent.   words: see `quantised`.
         """
+        before = self._state(configuration)
         inbox = read_each(Kind.INBOX, configuration, message)
-        state, masked = mask(self._state(configuration), inbox, root, words)
+        state, masked = mask(before, inbox, root, words)
         self._store.save(state)
         content = masked.astype("<u4", copy=False).data.cast("B")
         return write_one(Kind.MASKED, configuration, content)
@@ -88,15 +88,17 @@ class Member:
 
     def signature(self, configuration: Configuration, message: bytes) -> bytes:
         """SURVIVORS -> SIGNATURE."""
+        before = self._state(configuration)
         survivors = Survivors.from_bytes(message, configuration)
-        state, signature = confirm(self._state(configuration), survivors, self._sign)
+        state, signature = confirm(before, survivors, self._sign)
         self._store.save(state)
         return write_one(Kind.SIGNATURE, configuration, signature)
 
     def opening(self, configuration: Configuration, message: bytes) -> bytes:
         """SIGNATURES -> OPENING; nothing of the exchange is kept."""
+        before = self._state(configuration)
         signatures = read_each(Kind.SIGNATURES, configuration, message)
-        state, shares = open_sum(self._state(configuration), signatures, self._verify)
+        state, shares = open_sum(before, signatures, self._verify)
         self._store.save(state)
         return write_each(Kind.OPENING, configuration, shares)
 

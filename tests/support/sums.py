@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -9,10 +10,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.secagg import Channel, Configuration, Identity, Moment, Terms, agree
+from atoll.secagg import Channel, Configuration, Identity, Kind, Moment, Terms, Total, agree
 from atoll.secagg.client import advertise, confirm, mask, own_advert, share
+from atoll.secagg.gathered import ServerState
 from atoll.secagg.keys import Verifier, roster_verifier
-from atoll.secagg.messages import Advert, Survivors
+from atoll.secagg.messages import Advert, Survivors, read_each, write_each, write_one
+from atoll.secagg.server import absorb, finish, gather, route
 from atoll.secagg.state import ClientState
 
 __all__ = ["ROOT", "TRUSTING", "Cohort", "cohort", "configured", "inbox_of", "vector"]
@@ -46,9 +49,13 @@ class Cohort:
         """The same clients in another exchange."""
         return replace(self, configuration=configuration)
 
-    def advertised(self) -> tuple[dict[int, ClientState], dict[int, Advert]]:
+    def advertised(
+        self, seed: int | None = None
+    ) -> tuple[dict[int, ClientState], dict[int, Advert]]:
+        """seed: repeats an exchange bit for bit."""
+        drawn = None if seed is None else np.random.default_rng(seed)
         states = {
-            place: advertise(self.configuration, name)
+            place: advertise(self.configuration, name, entropy=drawn.bytes if drawn else os.urandom)
             for place, name in enumerate(self.configuration.cohort)
         }
         signers = self.identities
@@ -90,6 +97,44 @@ class Cohort:
             at: s for at, (_, s) in both.items()
         }
 
+    def routed(self) -> tuple[ServerState, dict[int, ClientState], dict[int, dict[int, bytes]]]:
+        """Everyone has shared: the server, the clients, and what each finds from the others."""
+        configuration, names = self.configuration, self.configuration.cohort
+        states, adverts = self.advertised()
+        told = {
+            names[at]: write_one(Kind.ADVERT, configuration, advert.to_bytes())
+            for at, advert in adverts.items()
+        }
+        server, _, refused = gather(configuration, ROOT, self.verify, told)
+        states, sealed = self.shared(states, adverts)
+        given = {names[at]: write_each(Kind.SHARES, configuration, s) for at, s in sealed.items()}
+        server, inboxes, more = route(server, given)
+        assert not refused | more
+        read = {
+            configuration.place(name): read_each(Kind.INBOX, configuration, raw)
+            for name, raw in inboxes.items()
+        }
+        return server, states, read
+
+    def absorbed(
+        self, server: ServerState, masked: Mapping[int, NDArray[np.uint32]]
+    ) -> ServerState:
+        """The server with these vectors added, on top of zeros."""
+        server = replace(
+            server, alive=frozenset(), total=np.zeros(self.configuration.size, np.uint32)
+        )
+        for at, words in masked.items():
+            raw = write_one(Kind.MASKED, self.configuration, words.data.cast("B"))
+            server = absorb(server, self.configuration.cohort[at], raw)
+        return server
+
+    def finished(self, server: ServerState, openings: Mapping[int, Mapping[int, bytes]]) -> Total:
+        names = self.configuration.cohort
+        return finish(server, {
+            names[at]: write_each(Kind.OPENING, self.configuration, shares)
+            for at, shares in openings.items()
+        })[0]  # fmt: skip
+
     def closed(
         self, words: Mapping[int, NDArray[np.int32]], alive: Sequence[int]
     ) -> tuple[dict[int, ClientState], Survivors]:
@@ -105,9 +150,10 @@ def inbox_of(place: int, sealed: Mapping[int, Mapping[int, bytes]]) -> dict[int,
     return {source: shares[place] for source, shares in sealed.items() if place in shares}
 
 
-def cohort(configuration: Configuration) -> Cohort:
-    """Fresh keys for a cohort; each signature is checked once in all."""
-    identities = {place: Identity.new() for place in range(len(configuration.cohort))}
+def cohort(configuration: Configuration, seed: int | None = None) -> Cohort:
+    """Keys for a cohort, fresh ones unless a seed repeats them; a signature is checked once."""
+    entropy = os.urandom if seed is None else np.random.default_rng(seed).bytes
+    identities = {place: Identity.new(entropy) for place in range(len(configuration.cohort))}
     names = configuration.cohort
     roster = {names[place]: identity.public for place, identity in identities.items()}
     return Cohort(configuration, identities, lru_cache(maxsize=None)(roster_verifier(roster)))

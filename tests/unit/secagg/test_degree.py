@@ -1,0 +1,106 @@
+"""Degrees against scipy's hypergeometric distribution, and the ring against networkx."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import networkx
+import pytest
+from scipy.stats import chisquare, hypergeom
+
+from atoll.errors import ConfigError
+from atoll.secagg import Terms
+from atoll.secagg.degree import degree
+from atoll.secagg.graph import ring
+
+
+# Neighbours and thresholds found before with another program, for sigma = 40 and eta = 30 bits.
+@pytest.mark.parametrize(("clients", "corrupt", "dropping", "expected"), [
+    (50, 0.1, 0.1, (12, 7)), (50, 0.2, 0.2, (22, 12)), (100, 0.1, 0.1, (22, 12)),
+    (100, 0.2, 0.1, (32, 21)), (100, 0.2, 0.2, (42, 22)), (100, 0.33, 0.1, (42, 32)),
+    (1000, 0.05, 0.05, (34, 18)), (1000, 0.1, 0.1, (52, 28)), (1000, 0.2, 0.2, (112, 58)),
+    (1000, 1 / 3, 0.1, (114, 78)), (2000, 0.2, 0.2, (122, 64)),
+])  # fmt: skip
+def test_degrees_hold_their_bounds_and_smaller_ones_do_not(
+    clients: int, corrupt: float, dropping: float, expected: tuple[int, int]
+) -> None:
+    terms = Terms(corrupt, dropping)
+    found = degree(clients, terms)
+    assert (found.neighbours, found.threshold) == expected
+    bad, gone = terms.of(clients)
+
+    def holds(neighbours: int, threshold: int) -> bool:
+        private = clients * hypergeom.sf(threshold - 1, clients - 1, bad, neighbours) <= 2**-40
+        staying = hypergeom.sf(neighbours - threshold, clients - 1, gone, neighbours)
+        return bool(private and clients * staying <= 2**-30 and 2 * threshold > neighbours + 1)
+
+    assert holds(found.neighbours, found.threshold)
+    assert not holds(found.neighbours, found.threshold - 1)
+    for neighbours in range(2, found.neighbours, 2):
+        assert not any(holds(neighbours, t) for t in range(1, neighbours + 2))
+
+
+def test_the_ring_of_a_cohort_does_not_fall_apart() -> None:
+    for clients, share in ((50, 0.1), (100, 0.2), (1000, 0.1)):
+        found = degree(clients, Terms(share, share))
+        bad = sum(Terms(share, share).of(clients))
+        cut = math.comb(bad, found.neighbours) / math.comb(clients, found.neighbours)
+        assert clients**2 / 2 * cut <= 2**-40
+
+
+def test_small_cohorts_mask_with_everyone() -> None:
+    for clients in range(5, 50):
+        found = degree(clients, Terms(0.1, 0.1))
+        corrupt, dropping = math.ceil(clients * 0.1 - 1e-9), math.ceil(clients * 0.1 - 1e-9)
+        assert found.neighbours == clients - 1
+        assert found.threshold == max(clients // 2, corrupt) + 1
+        assert 2 * found.signers > clients + corrupt
+        assert clients - dropping >= max(found.signers, found.threshold)
+    assert degree(200, Terms(0.2, 0.2, sparse_from=201)).neighbours == 199
+    assert degree(5, Terms(0.1, 0.1, sparse_from=2)).neighbours == 4
+
+
+def test_more_corrupt_clients_need_a_higher_threshold() -> None:
+    assert degree(10, Terms(0.6, 0.0)).threshold == 7
+    assert degree(10, Terms(0.6, 0.0)).signers == 9
+
+
+def test_cohorts_that_cannot_keep_the_promise_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs a cohort of 5, and 3 clients to the end; of 4 0"):
+        degree(4, Terms(0.0, 0.0))
+    with pytest.raises(ConfigError, match="22 clients to the end; of 30 12 may stop"):
+        degree(30, Terms(0.4, 0.4))
+    with pytest.raises(ConfigError, match="3 clients to the end; of 3 1 may stop"):
+        degree(3, Terms(0.1, 0.1, floor=2))
+    for wrong in ({"corrupt": 1.0}, {"dropping": -0.1}, {"floor": 1}, {"corrupt": math.nan}):
+        with pytest.raises(ConfigError, match="give shares from 0 to below 1"):
+            Terms(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("members", "neighbours"), [(9, 4), (20, 6), (51, 12)])
+def test_the_ring_is_a_harary_graph(members: int, neighbours: int) -> None:
+    names = [3 * number for number in range(members)]
+    made = ring(names, neighbours, b"seed")
+    graph = networkx.Graph([(a, b) for a in names for b in made.near(a)])
+    assert sorted(graph) == names
+    assert {count for _, count in graph.degree()} == {neighbours}
+    assert networkx.node_connectivity(graph) == neighbours
+    for member in names:
+        assert list(made.near(member)) == sorted(graph[member])
+        assert all(member in made.near(other) for other in made.near(member))
+
+
+def test_a_ring_of_fewer_joins_all_of_them() -> None:
+    for count in (1, 2, 5, 6, 7):
+        made = ring(range(count), 6, b"seed")
+        for member in range(count):
+            assert made.near(member) == tuple(each for each in range(count) if each != member)
+
+
+def test_the_order_is_everyones_same_and_any_order_as_likely() -> None:
+    assert ring([1, 2, 3, 9], 2, b"a") == ring([9, 3, 2, 1], 2, b"a")
+    draws = 3000
+    orders = Counter(ring(range(4), 2, number.to_bytes(4, "big")).order for number in range(draws))
+    assert len(orders) == 24
+    assert chisquare(list(orders.values())).pvalue > 1e-4
