@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from atoll import rng
 from atoll.core import (
     Algorithm,
     Context,
@@ -78,12 +77,10 @@ def _context(
     number: int,
     exchange: int,
 ) -> Context:
-    """The moment of one exchange, with its cohort: everyone, or a uniform draw in roster order."""
+    """The moment of one exchange; a round has a cohort, and everything else asks all."""
     cohort = roster
-    if algorithm.kind == "round" and federation.clients_per_round < len(roster):
-        generator = rng.numpy_generator(federation.seed, "cohort", federation.run, number)
-        chosen = generator.choice(len(roster), federation.clients_per_round, replace=False)
-        cohort = tuple(roster[i] for i in sorted(chosen))
+    if algorithm.kind == "round":
+        cohort = federation.cohort(number, exchange, roster)
     return Context(federation.seed, federation.run, number, exchange, cohort, len(roster))
 
 

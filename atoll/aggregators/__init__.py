@@ -5,5 +5,6 @@ Each name is a factory that the experiment file may name as `federation.aggregat
 
 from atoll.aggregators.averaging import mean
 from atoll.aggregators.coordinates import median, trimmed_mean
+from atoll.aggregators.summing import on_grid
 
-__all__ = ["mean", "median", "trimmed_mean"]
+__all__ = ["mean", "median", "on_grid", "trimmed_mean"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from atoll.accounting import stated
 from atoll.artifacts.plain_lines import bottleneck_lines
 from atoll.experiment.setup import Setup
 from atoll.models.eight_bits import HEADS
@@ -44,7 +45,7 @@ they were.
 | {summary["metric"]} | {_number(summary["final"])} |
 | local only, pooled | {_number(summary["baselines"]["local"])}, \
 {_number(summary["baselines"]["pooled"])} |
-| differential privacy | none |
+| differential privacy | {stated(summary) or "none"} |
 
 ## Use
 

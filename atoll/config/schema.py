@@ -18,6 +18,7 @@ from atoll.config.checks import (
     check_train,
 )
 from atoll.config.federation import Evaluate, Federation
+from atoll.config.privacy import Privacy, check_chosen, check_privacy
 from atoll.config.sections import SECTION, Data, Model, Train
 
 __all__ = ["Experiment"]
@@ -39,10 +40,8 @@ class Experiment(BaseModel):
     federation: Federation = Field(
         default_factory=Federation, description="Who takes part in a round, and what it does."
     )
-    privacy: Mapping[str, JsonValue] = Field(
-        default_factory=dict,
-        description="Not available in this version.",
-        json_schema_extra={"maxProperties": 0},
+    privacy: Privacy = Field(
+        default_factory=Privacy, description="Whose presence the model hides, and how well."
     )
     evaluate: Evaluate = Field(
         default_factory=Evaluate, description="When the model is measured, and against what."
@@ -85,7 +84,19 @@ class Experiment(BaseModel):
         found = check_federation(federation, data=info.data.get("data"))
         return _refuse(found, value=federation)
 
-    @field_validator("privacy", "devices")
+    @field_validator("privacy")
+    @classmethod
+    def _check_privacy(cls, privacy: Privacy, info: ValidationInfo) -> Privacy:
+        found = check_privacy(privacy, federation=info.data.get("federation"))
+        return _refuse(found, value=privacy)
+
+    @field_validator("evaluate")
+    @classmethod
+    def _check_evaluate(cls, evaluate: Evaluate, info: ValidationInfo) -> Evaluate:
+        found = check_chosen(evaluate, privacy=info.data.get("privacy"))
+        return _refuse(found, value=evaluate)
+
+    @field_validator("devices")
     @classmethod
     def _check_later(
         cls, section: Mapping[str, JsonValue], info: ValidationInfo

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from atoll.core.check import check
+from atoll.core.hidden import check_noised
 from atoll.core.parts import Aggregator, ClientWork, Context, Failure, Reply, Server, Stage
 from atoll.core.payload import Payload
 from atoll.core.progress import Position
@@ -32,6 +33,7 @@ class Algorithm:
 
     def __post_init__(self) -> None:
         check(self.name, self.client, self.stages, self.aggregator)
+        check_noised(self.name, self.client, self.stages, self.aggregator, self.server)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class ClientWork:
     kept: channels whose sender goes on from the exact values, so that the server needs them too.
     rescaled: channels that the server multiplies by a number from the clients, so that a bound on
         what is sent is none on what is applied.
+    bounded: channels whose L2 norm the work bounds itself, by a number of the broadcast.
     """
 
     name: str
@@ -100,6 +101,7 @@ class ClientWork:
     channels: tuple[str, ...] = ("update", "examples", "metrics")
     kept: tuple[str, ...] = ()
     rescaled: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
 
 
 def _no_state(payload: Payload) -> Tree:
@@ -122,7 +124,8 @@ class Stage:
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
     data_support (which values travel depends on the data), sums_only (the server sees only sums),
-    lossy (what arrives differs from what was sent, and the difference is never sent later).
+    lossy (what arrives differs from what was sent, and the difference is never sent later),
+    blanks (its channels travel without their values, and say nothing of the data).
     """
 
     name: str
@@ -140,6 +143,7 @@ class Stage:
     data_support: bool = False
     sums_only: bool = False
     lossy: bool = False
+    blanks: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Aggregator:
     `add` and `finish` may use up the state that they are given (a sum that grows in place is in
     memory once), never the payload: whoever folds goes on from what they return.
     linear: the result depends on sums only.   weighted: it honours the weights of means.
+    undivided: a mean is left a sum, which the server divides by a number that no client moves.
     """
 
     name: str
@@ -157,6 +162,7 @@ class Aggregator:
     finish: Callable[[State], Payload]
     linear: bool = True
     weighted: bool = True
+    undivided: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,8 @@ class Server:
 
     init: adds the parts that this server keeps (moments) to a state that others share.
     downlink: how less than the broadcast travels; None: the broadcast itself does.
+    noised: channels to whose sum it adds noise that hides one client; all else that leaves clients
+        would be in the open.
     """
 
     name: str
@@ -185,6 +193,7 @@ class Server:
     broadcast: Callable[[State, str], Payload]
     apply: Callable[[Context, State, Payload], State]
     downlink: Downlink | None = None
+    noised: tuple[str, ...] = ()
 
     def sent(self, state: State, client: str, answered: int | None) -> Payload:
         """What travels to a client; `answered` is its exchange that was folded last."""

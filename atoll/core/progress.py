@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from atoll import rng
 from atoll.core.parts import Failure, State
 
 __all__ = ["Exchange", "Federation", "Position", "Report"]
@@ -18,6 +19,7 @@ class Federation:
         number of clients that were asked. An evaluation moves nothing, so that it needs no more
         answers than there are clients.
     staleness: what an answer weighs that is late, for each round that it is.
+    sample: (exchange, roster) -> the cohort of a round; None: a uniform draw from `seed`.
     """
 
     seed: int
@@ -26,6 +28,17 @@ class Federation:
     clients_per_round: int
     min_clients: int = 1
     staleness: float = 1.0
+    sample: Callable[[int, tuple[str, ...]], tuple[str, ...]] | None = None
+
+    def cohort(self, number: int, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+        """Whom a round asks, in roster order."""
+        if self.sample is not None:
+            return self.sample(exchange, roster)
+        if self.clients_per_round >= len(roster):
+            return roster
+        generator = rng.numpy_generator(self.seed, "cohort", self.run, number)
+        chosen = generator.choice(len(roster), self.clients_per_round, replace=False)
+        return tuple(roster[i] for i in sorted(chosen))
 
 
 @dataclass(frozen=True)

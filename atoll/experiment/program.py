@@ -23,6 +23,7 @@ from atoll.core import (
     State,
 )
 from atoll.errors import AtollError, ConfigError
+from atoll.experiment.protection import Protection
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
@@ -67,16 +68,31 @@ def head_methods(bench: Bench, settings: Adapter, labelled: Labelled) -> Heads:
     return Heads(start, fedlogistic(bench, labelled), settings.head_exchanges)
 
 
-def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
-    """Head first, then adapter rounds, refits when they are due, evaluations when they are due."""
+def build_program(
+    loaded: Loaded,
+    bench: Bench,
+    heads: Heads,
+    protection: Protection | None = None,
+    *,
+    measured: bool = True,
+) -> Program:
+    """Head first, then adapter rounds, refits when they are due, evaluations when they are due.
+
+    measured: whether clients may tell how the model does on their own rows.
+    """
     experiment = loaded.experiment
+    if protection is not None and heads.solve is not None:
+        raise ConfigError(
+            f"{loaded.where('adapter.head')}: the head would be solved from statistics of clients' "
+            "rows, which no noise hides; under privacy set adapter.head to train"
+        )
     parts = {"evaluation": evaluation(bench)}
     parts |= {algorithm.name: algorithm for algorithm in heads.sequence}
     rounds = experiment.federation.num_rounds
     # Made in any case: a wrong name is one, also where nothing trains.
     packing = [_part(loaded, call, "atoll.stages") for call in
                experiment.federation.broadcast_stages]  # fmt: skip
-    training = _adapter_algorithm(loaded, bench, packing)
+    training = _adapter_algorithm(loaded, bench, packing, protection)
     if experiment.adapter.method != "none" or bench.train_head:
         parts["train"] = training
     if packing:
@@ -92,14 +108,16 @@ def build_program(loaded: Loaded, bench: Bench, heads: Heads) -> Program:
         due = (last and not bench.train_head) or (refit is not None and number % refit == 0)
         if number == 0 or (due and "train" in parts):
             names += tuple(algorithm.name for algorithm in heads.sequence)
-        if last or number % experiment.evaluate.every == 0:
+        if measured and (last or number % experiment.evaluate.every == 0):
             names += ("evaluation",)
         return names
 
     return Program(parts, order)
 
 
-def _adapter_algorithm(loaded: Loaded, bench: Bench, packing: Sequence[Stage]) -> Algorithm:
+def _adapter_algorithm(
+    loaded: Loaded, bench: Bench, packing: Sequence[Stage], protection: Protection | None
+) -> Algorithm:
     """The algorithm that the file names, with the stages, aggregator and server that it names."""
     federation = loaded.experiment.federation
     factory = resolve(federation.algorithm, package="atoll.algorithms", where=loaded.where)
@@ -122,14 +140,24 @@ def _adapter_algorithm(loaded: Loaded, bench: Bench, packing: Sequence[Stage]) -
         weighing = []
     elif not aggregator.weighted:
         weighing = [uniform()]
+    hidden = (*own, *stages)
+    algorithm = replace(
+        algorithm, stages=(*weighing, *hidden), aggregator=aggregator, server=server
+    )
+    if protection is not None:
+        algorithm = _made(
+            loaded, federation.algorithm, lambda: protection.applied(algorithm, hidden)
+        )
+    return replace(algorithm, server=_wrapped(loaded, bench, algorithm.server, packing))
+
+
+def _wrapped(loaded: Loaded, bench: Bench, server: Server, packing: Sequence[Stage]) -> Server:
+    """What is done to the adapter after the server has moved it, and on its way."""
     if loaded.experiment.adapter.local_head == "prototypes" and not bench.train_head:
         server = _with_prototypes(server)
     if loaded.experiment.adapter.method == "adalora":
         server = _with_budget(loaded, server)
-    stages = [*weighing, *own, *stages]
-    if packing:
-        server = _packed(loaded, server, packing)
-    return replace(algorithm, stages=tuple(stages), aggregator=aggregator, server=server)
+    return _packed(loaded, server, packing) if packing else server
 
 
 def _with_prototypes(inner: Server) -> Server:

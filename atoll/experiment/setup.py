@@ -22,6 +22,7 @@ from atoll.experiment.placed import placed_errors
 from atoll.experiment.predicting import predicting, probe_batch, told_unmeasured
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
+from atoll.experiment.protection import Protection, protection_of
 from atoll.experiment.standing import Machine
 from atoll.experiment.started import started_from
 from atoll.experiment.trackers import check_trackers
@@ -44,6 +45,7 @@ class Setup:
     labelled: a client's head features, kept as long as memory allows; None without a head.
     common_test: the common test set, encoded; None where every client has only its own.
     forked_from: the run, and its round, whose checkpoint this one starts from.
+    protection: what hides clients; None: nothing does.
     """
 
     loaded: Loaded
@@ -56,6 +58,7 @@ class Setup:
     start: Position
     common_test: Callable[[], Sequence[Example] | None]
     forked_from: Mapping[str, Any] | None = None
+    protection: Protection | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -127,7 +130,10 @@ def _prepared(
         note(f"clients train one after another: {built.alone}")
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
-    program = build_program(loaded, bench, heads)
+    protection = protection_of(loaded, len(data.clients))
+    # Scores of clients' rows would leave them; a simulation has those rows before it.
+    measured = protection is None or (data.whole and not data.made_up)
+    program = build_program(loaded, bench, heads, protection, measured=measured)
     state = first_state(bench, experiment)
     state = started_from(experiment, state, base, built, data.labels, note=note)
     for algorithm in program.algorithms.values():
@@ -137,7 +143,10 @@ def _prepared(
         told_lengths(experiment, data, bench, common, note=note)
         if objective.drops_rows:
             told_unmeasured(data, bench.examples, common, note=note)
-    return Setup(loaded, data, base, built, bench, labelled, program, Position(state), common)
+    return Setup(
+        loaded, data, base, built, bench, labelled, program, Position(state), common,
+        protection=protection,
+    )  # fmt: skip
 
 
 def _placed(

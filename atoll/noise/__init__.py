@@ -3,5 +3,6 @@
 from atoll.noise.gaussian import standard_normal
 from atoll.noise.secret import Secret
 from atoll.noise.stream import Stream, derive
+from atoll.noise.vault import Vault
 
-__all__ = ["Secret", "Stream", "derive", "standard_normal"]
+__all__ = ["Secret", "Stream", "Vault", "derive", "standard_normal"]

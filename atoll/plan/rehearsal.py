@@ -32,7 +32,7 @@ __all__ = ["exchange", "of_one_step", "requests", "trainer"]
 
 def trainer(setup: Setup, bench: Bench) -> Algorithm:
     """The algorithm of adapter rounds, over another bench."""
-    return build_program(setup.loaded, bench, Heads()).algorithms["train"]
+    return build_program(setup.loaded, bench, Heads(), setup.protection).algorithms["train"]
 
 
 def exchange(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from atoll.accounting import stated
 from atoll.report.read import RunFiles
 from atoll.report.words import grouped, number
 from atoll.words import counted
@@ -71,13 +72,14 @@ def rounds_done(run: RunFiles) -> int:
 
 def privacy(run: RunFiles) -> str:
     """What the run says about differential privacy, as one sentence."""
-    spent = [row.epsilon for row in run.rounds if row.epsilon is not None]
-    epsilon = run.summary.epsilon if run.summary else (spent[-1] if spent else None)
-    if epsilon is None:
-        return "Differential privacy: none; nothing bounds what the model remembers of single rows."
-    delta = run.summary.delta if run.summary else None
-    with_delta = "" if delta is None else f" at δ = {delta:g}"
-    return f"Differential privacy: ε = {number(epsilon)}{with_delta}."
+    if run.summary is not None:
+        said = stated(run.summary.model_dump())
+    else:
+        spent = [row.epsilon for row in run.rounds if row.epsilon is not None]
+        said = f"Differential privacy: ε = {number(spent[-1])} so far." if spent else None
+    return said or (
+        "Differential privacy: none; nothing bounds what the model remembers of single rows."
+    )
 
 
 def record(run: RunFiles) -> Pairs:

@@ -88,6 +88,7 @@ class Summary(BaseModel):
     skipped_clients: tuple[str, ...] = ()
     epsilon: float | None = None
     delta: float | None = None
+    privacy: Mapping[str, Any] | None = None
 
     @property
     def higher(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.core import Report
+from atoll.core import Report, payload_nbytes
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.evaluation import score_of
@@ -17,7 +17,11 @@ __all__ = ["RoundLine", "public", "round_line"]
 
 @dataclass(frozen=True)
 class RoundLine:
-    """What one round came to, for people and for rounds.jsonl."""
+    """What one round came to, for people and for rounds.jsonl.
+
+    Where a secret draw hides who took part, nothing tells how many did: clients is None, and bytes
+    are those of an expected cohort.
+    """
 
     round: int
     loss: float | None
@@ -26,12 +30,15 @@ class RoundLine:
     bytes_up: int
     bytes_down: int
     exchanges: int
-    clients: int
+    clients: int | None
     failures: dict[str, str]
     seconds: float
+    epsilon: float | None = None
 
 
-def round_line(setup: Setup, report: Report, seconds: float) -> RoundLine:
+def round_line(
+    setup: Setup, report: Report, seconds: float, epsilon: float | None = None
+) -> RoundLine:
     """Gather a round, and score it where an evaluation was due."""
     trained = [x for x in report.exchanges if x.kind == "round"]
     asked = [x for x in report.exchanges if x.kind == "evaluation"]
@@ -43,17 +50,39 @@ def round_line(setup: Setup, report: Report, seconds: float) -> RoundLine:
         if rows is not None:
             values = model_values(report.position.server)
             common = final_of(setup, evaluate(setup.bench, values, rows))
+    up, down, clients = _traffic(setup, report)
+    failed = [f for x in report.exchanges for f in x.failures]
     return RoundLine(
         round=report.round,
-        loss=trained[0].metrics["loss"] if trained else None,
+        loss=trained[0].metrics["loss"] if trained and setup.protection is None else None,
         metric=own if common is None else common,
         own=own,
-        bytes_up=sum(x.bytes_up for x in report.exchanges),
-        bytes_down=sum(x.bytes_down for x in report.exchanges),
+        bytes_up=up,
+        bytes_down=down,
         exchanges=sum(x.kind == "exchange" for x in report.exchanges),
-        clients=len(trained[0].cohort) - len(trained[0].failures) if trained else 0,
-        failures={f.client: f.message for x in report.exchanges for f in x.failures},
+        clients=clients,
+        failures={f.client: f.message for f in failed} if clients is not None else {},
         seconds=seconds,
+        epsilon=epsilon,
+    )
+
+
+def _traffic(setup: Setup, report: Report) -> tuple[int, int, int | None]:
+    """Bytes up and down, and how many clients trained."""
+    trained = [x for x in report.exchanges if x.kind == "round"]
+    hidden = setup.protection is not None and bool(trained)
+    seen = [x for x in report.exchanges if not hidden or x.kind != "round"]
+    up, down = sum(x.bytes_up for x in seen), sum(x.bytes_down for x in seen)
+    if setup.protection is None or not hidden:
+        clients = sum(len(x.cohort) - len(x.failures) for x in trained)
+        return up, down, clients
+    algorithm, expected = setup.program.algorithms["train"], setup.protection.expected
+    broadcast = algorithm.server.broadcast(report.position.server, "")
+    reply = algorithm.client.template(broadcast)
+    return (
+        up + round(expected * payload_nbytes(reply)),
+        down + round(expected * payload_nbytes(broadcast)),
+        None,
     )
 
 
@@ -70,5 +99,5 @@ def public(setup: Setup, line: RoundLine) -> dict[str, Any]:
         "clients": line.clients,
         "failures": line.failures,
         "seconds": round(line.seconds, 3),
-        "epsilon": None,
+        "epsilon": line.epsilon,
     }

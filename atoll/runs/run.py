@@ -17,6 +17,7 @@ from atoll.disk.lock import alone
 from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
 from atoll.round import federate
+from atoll.runs.account import Account, account_of
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine, public, round_line
@@ -67,21 +68,30 @@ def federated(
             observer.resumed(before.lines)
         begun -= before.seconds
         first = before.position.round + 1
-        with tracking(
-            setup.experiment, output_dir, note=observer.note, first_round=first
-        ) as tracked:
-            for done in _rounds(setup, run, before, observer, where):
+        with (
+            account_of(setup, output_dir, before.position) as account,
+            tracking(
+                setup.experiment, output_dir, note=observer.note, first_round=first
+            ) as tracked,
+        ):
+            for done in _rounds(setup, run, before, observer, where, account):
                 line = done.lines[-1]
                 # A round whose checkpoint is lost is told again, one that counts is always told.
                 tracked.log_round(public(setup, line))
                 save_round(run.checkpoints, Checkpoint(done.position, time.perf_counter() - begun))
+                account.counted(done.position)
                 observer.round(line)
                 yield line
-            return _finish(setup, run, done, observer, _Ending(where, tracked, begun))
+            return _finish(setup, run, done, observer, _Ending(where, tracked, begun, account))
 
 
 def _rounds(
-    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, where: Where
+    setup: Setup,
+    run: RunDirectory,
+    done: Progress,
+    observer: Observer,
+    where: Where,
+    account: Account,
 ) -> Iterator[Progress]:
     """The rounds after those that are `done`, each with its line in rounds.jsonl.
 
@@ -90,35 +100,46 @@ def _rounds(
     lines = list(done.lines)
     if stalled(setup, lines):
         return
-    for report, seconds in _timed(_reports(setup, run, done, observer, where)):
-        line = round_line(setup, report, seconds)
+    for report, seconds in _timed(_reports(setup, run, done, observer, where, account)):
+        line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))
-        for client, why in line.failures.items():
-            observer.note(f"round {line.round}: {client} is left out: {why}")
+        for failure in (one for exchange in report.exchanges for one in exchange.failures):
+            observer.note(f"round {line.round}: {failure.client} is left out: {failure.message}")
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
             save_best(run.checkpoints, Checkpoint(report.position))
         yield Progress(report.position, tuple(lines))
         if stalled(setup, lines):
             return
+        if line.round < setup.experiment.federation.num_rounds and account.exhausted():
+            observer.note(f"round {line.round}: one more would spend more than privacy.epsilon "
+                          f"{setup.experiment.privacy.epsilon:g}; stopped")  # fmt: skip
+            return
 
 
 def _reports(
-    setup: Setup, run: RunDirectory, done: Progress, observer: Observer, where: Where
+    setup: Setup,
+    run: RunDirectory,
+    done: Progress,
+    observer: Observer,
+    where: Where,
+    account: Account,
 ) -> Iterator[Report]:
-    federation = setup.experiment.federation
+    federation, protection = setup.experiment.federation, setup.protection
     plan = Federation(
         seed=setup.experiment.seed,
         run="federated",
         num_rounds=federation.num_rounds,
         clients_per_round=_cohort(setup),
-        min_clients=federation.min_clients,
+        # Under noise who is absent counts as zero, whoever that is.
+        min_clients=federation.min_clients if protection is None else 0,
         staleness=federation.staleness,
+        sample=None if protection is None else protection.cohort,
     )
     if done.position.round >= federation.num_rounds:
         return
     with where.opened(setup, run.path, observer.note) as runtime:
-        watched = _Watched(runtime, observer.step)
+        watched = account.over(_Watched(runtime, observer.step))
         yield from federate(setup.program, watched, plan, done.position)
 
 
@@ -129,6 +150,7 @@ class _Ending:
     where: Where
     tracked: Tracking
     begun: float
+    account: Account
 
 
 def _cohort(setup: Setup) -> int:
@@ -153,16 +175,20 @@ def _finish(
     lines = done.lines
     # Hours of work: they are kept before the baselines begin, whatever becomes of those.
     unmeasured = Comparison(Arm((), {}))
-    so_far = summarize(setup, unmeasured, lines=lines, seconds=time.perf_counter() - ending.begun)
+    privacy = ending.account.statement()
+    seconds = time.perf_counter() - ending.begun
+    so_far = summarize(setup, unmeasured, lines=lines, seconds=seconds, privacy=privacy)
     export_adapter(setup, state, run.adapter, so_far)
     best = setup.experiment.evaluate.load_best
     rounds = so_far["best_round"] if best else lines[-1].round
     comparison = ending.where.compared(setup, state, rounds, observer)
-    summary = summarize(setup, comparison, lines=lines, seconds=time.perf_counter() - ending.begun)
+    seconds = time.perf_counter() - ending.begun
+    summary = summarize(setup, comparison, lines=lines, seconds=seconds, privacy=privacy)
     run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
     ending.tracked.finish(summary)
     run.finish(summary)
+    ending.account.ended()
     return summary
 
 

@@ -23,9 +23,14 @@ WORST = 0.1
 
 
 def summarize(
-    setup: Setup, comparison: Comparison, *, lines: Sequence[RoundLine], seconds: float
+    setup: Setup,
+    comparison: Comparison,
+    *,
+    lines: Sequence[RoundLine],
+    seconds: float,
+    privacy: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that summary.json holds."""
+    """All that summary.json holds; privacy: what its ε means."""
     metric, arms = setup.bench.objective.metric, comparison.arms
     found = {name: metrics_of_arm(setup, arm) for name, arm in arms.items()}
     finals = {name: numbers and numbers[metric.name] for name, numbers in found.items()}
@@ -47,8 +52,9 @@ def summarize(
         "seconds": round(seconds, 3),
         "trainable_parameters": trainable_parameters(setup),
         "skipped_clients": list(setup.data.skipped),
-        "epsilon": None,
-        "delta": None,
+        "epsilon": lines[-1].epsilon if lines else None,
+        "delta": None if privacy is None else setup.experiment.privacy.delta,
+        "privacy": privacy,
     }
 
 

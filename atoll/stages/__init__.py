@@ -8,5 +8,6 @@ from atoll.stages.clipping import clip
 from atoll.stages.quantisation import quantise
 from atoll.stages.sparsification import top_k
 from atoll.stages.weighing import by_examples, uniform
+from atoll.stages.withholding import withhold
 
-__all__ = ["by_examples", "clip", "quantise", "top_k", "uniform"]
+__all__ = ["by_examples", "clip", "quantise", "top_k", "uniform", "withhold"]

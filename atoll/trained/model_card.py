@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from atoll.accounting import stated
 from atoll.models.locate import Source, find_file
 from atoll.words import counted
 
@@ -171,12 +172,10 @@ def _data(data: Facts) -> str:
 
 
 def _privacy(summary: Facts) -> str:
-    if summary["epsilon"] is None:
-        return (
-            "No differential privacy: rows stayed with their owners, but updates were not noised, "
-            "and a model can repeat what it was trained on."
-        )
-    return f"Differential privacy: ε = {summary['epsilon']:g} at δ = {summary['delta']:g}."
+    return stated(summary) or (
+        "No differential privacy: rows stayed with their owners, but updates were not noised, "
+        "and a model can repeat what it was trained on."
+    )
 
 
 def _table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("", "")) -> str:

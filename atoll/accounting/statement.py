@@ -1,0 +1,53 @@
+"""An ε in words, with all that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["stated"]
+
+_UNITS = {"client": "whole clients", "example": "single rows"}
+
+
+def stated(summary: Mapping[str, Any]) -> str | None:
+    """What a run's summary promises; None where it promises nothing."""
+    privacy, epsilon = summary.get("privacy"), summary.get("epsilon")
+    if privacy is None:
+        if epsilon is None:
+            return None
+        return f"Differential privacy: ε = {epsilon:g} at δ = {summary['delta']:g}."
+    whom = _UNITS[privacy["unit"]]
+    if epsilon is None:
+        return (
+            f"No differential privacy of {whom}: privacy.noise_multiplier is "
+            f"{privacy['noise_multiplier']:g}, so that nothing bounds what the model remembers."
+        )
+    return (
+        f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}, "
+        f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
+        f"{privacy['releases']} releases. {_mechanism(privacy)} {_cohorts(privacy['sampling'])}"
+    )
+
+
+def _mechanism(privacy: Mapping[str, Any]) -> str:
+    clip = privacy["clip"]
+    bound = f"{clip:g}" if isinstance(clip, float | int) else (
+        f"the {clip['quantile']:g} quantile of their norms"
+    )  # fmt: skip
+    return (
+        f"Updates are cut to {bound}; the server, which sees each of them, adds Gaussian noise of "
+        f"{privacy['noise_multiplier']:g} times that to their sum."
+    )
+
+
+def _cohorts(sampling: Mapping[str, Any]) -> str:
+    if sampling["kind"] == "poisson":
+        capped = "" if sampling["cap"] is None else f", {sampling['cap']} at most"
+        return (
+            f"Cohorts are secret: each client takes part by a coin of {sampling['rate']:.4g}"
+            f"{capped}."
+        )
+    if sampling["kind"] == "fixed":
+        return f"Cohorts are secret draws of {sampling['size']} among {sampling['population']}."
+    return "Every client takes part, so that no chance hides who did."

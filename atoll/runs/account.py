@@ -1,0 +1,136 @@
+"""What a run spends of privacy: written down before anyone is asked, never beyond its budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atoll.core import Failure, Position, Reply, Runtime, Task
+from atoll.errors import PrivacyError
+from atoll.experiment.protection import Protection
+from atoll.experiment.setup import Setup
+from atoll.ledger import Entry, Ledger
+from atoll.noise import Secret
+
+__all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
+
+LEDGER, SECRET = "privacy", ".secret"
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a run does about its privacy.
+
+    asking: a round is about to ask its cohort: (round, exchange) -> None, or it raises.
+    counted: a round is released and on the disk.   ended: the run is complete.
+    epsilon: what the run has spent; None where nothing bounds it.
+    exhausted: whether one more round would cross the budget.
+    statement: all that this ε means; None where nothing was promised.
+    """
+
+    asking: Callable[[int, int], None] = lambda number, exchange: None
+    counted: Callable[[Position], None] = lambda position: None
+    ended: Callable[[], None] = lambda: None
+    epsilon: Callable[[], float | None] = lambda: None
+    exhausted: Callable[[], bool] = lambda: False
+    statement: Callable[[], dict[str, Any] | None] = lambda: None
+
+    def over(self, runtime: Runtime) -> Runtime:
+        """The runtime, which asks nobody to train before that is written down."""
+        return _Accounted(runtime, self)
+
+
+FREE = Account()
+"""That of a run which promises nothing."""
+
+
+@contextmanager
+def account_of(setup: Setup, path: Path, position: Position) -> Iterator[Account]:
+    """The account of a run in the directory `path`, which goes on at `position`.
+
+    Raises:
+        PrivacyError: when the ledger or the secret is not as it was written.
+    """
+    protection = setup.protection
+    if protection is None:
+        yield FREE
+        return
+    named = setup.experiment.privacy.ledger
+    folder = path / LEDGER if named is None else Path(named).expanduser()
+    with (
+        Ledger.opened(folder, data=setup.data.fingerprint) as ledger,
+        protection.vault.opened(path / SECRET) as secret,
+    ):
+        if secret.next > position.exchanges:
+            # It fell back behind what it released: what is released there now has other noise.
+            secret.anew(position.exchanges)
+        account = _account(str(path.absolute()), protection, ledger, secret)
+        account.counted(position)
+        yield account
+
+
+def _account(run: str, protection: Protection, ledger: Ledger, secret: Secret) -> Account:
+    delta, limit = protection.settings.delta, protection.settings.epsilon
+
+    def exhausted() -> bool:
+        if limit is None:
+            return False
+        return ledger.after(protection.release, delta, run).epsilon > limit
+
+    def asking(number: int, exchange: int) -> None:
+        entry = Entry(
+            run=run,
+            round=number,
+            exchange=exchange,
+            noise=secret.name(exchange),
+            release=protection.release,
+        )
+        if not ledger.told.has(entry) and exhausted():
+            raise PrivacyError(
+                f"round {number} would spend more than privacy.epsilon {limit:g}; nobody was asked"
+            )
+        ledger.write(entry, delta)
+
+    def counted(position: Position) -> None:
+        if position.exchanges:
+            secret.commit(position.exchanges - 1)
+
+    def epsilon() -> float | None:
+        return _bounded(ledger.told.spent(delta, run).epsilon)
+
+    def statement() -> dict[str, Any]:
+        own, life = ledger.told.spent(delta, run), ledger.told.spent(delta)
+        return {
+            **protection.statement(),
+            "adjacency": own.adjacency,
+            "accountant": own.accountant,
+            "releases": sum(line.entry.run == run for line in ledger.told.releases),
+            "lifetime_epsilon": _bounded(life.epsilon),
+        }
+
+    return Account(asking, counted, secret.erase, epsilon, exhausted, statement)
+
+
+def _bounded(epsilon: float) -> float | None:
+    return None if math.isinf(epsilon) else epsilon
+
+
+@dataclass(frozen=True)
+class _Accounted:
+    inner: Runtime
+    account: Account
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        return self.inner.roster
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        for task in tasks:
+            if task.algorithm == TRAIN:
+                self.account.asking(task.context.round, task.context.exchange)
+        yield from self.inner.call(tasks, clients)
