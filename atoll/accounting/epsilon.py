@@ -54,19 +54,20 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
         return Spent(math.inf, delta, adjacency, "RDP" if fixed else "PLD")
     if fixed:
         return Spent(_fixed_size(counts, delta), delta, "replace-one", "RDP")
-    return _losses(counts, delta, grid)
+    return _losses(frozenset(counts.items()), delta, grid)
 
 
-def _losses(counts: Mapping[tuple[float, Sampling], int], delta: float, grid: float) -> Spent:
+@lru_cache(maxsize=256)
+def _losses(
+    counts: frozenset[tuple[tuple[float, Sampling], int]], delta: float, grid: float
+) -> Spent:
     sampled = {
         (noise, sampling): count
-        for (noise, sampling), count in counts.items()
+        for (noise, sampling), count in counts
         if isinstance(sampling, Poisson) and sampling.rate < 1
     }
     # Gaussians compose to one, whose loss has a closed form.
-    precision = sum(
-        n / noise**2 for (noise, how), n in counts.items() if (noise, how) not in sampled
-    )
+    precision = sum(n / noise**2 for (noise, how), n in counts if (noise, how) not in sampled)
     whole = precision**-0.5 if precision else None
     if not sampled:
         epsilon = _gaussian(whole, delta) if whole else 0.0

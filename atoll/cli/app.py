@@ -23,6 +23,7 @@ from atoll.cli.export import export
 from atoll.cli.federation import with_port
 from atoll.cli.plan import plan
 from atoll.cli.predict import predict
+from atoll.cli.privacy import privacy
 from atoll.cli.process import INTERRUPTED
 from atoll.cli.recipes import init, recipes
 from atoll.cli.report import report
@@ -44,7 +45,7 @@ app = typer.Typer(
     help="Federated foundation models: fine-tune over data that never leaves its owner.",
     epilog="Start with: atoll run quickstart. Exit codes: 0 done; 2 experiment file or command "
     "line; 3 data; 4 model; 5 payload; 6 run directory; 7 too few clients; 8 certificates; 9 a "
-    "site's policy; 130 interrupted.",
+    "site's policy; 10 a promise of privacy; 130 interrupted.",
     invoke_without_command=True,
     context_settings=CONTEXT,
     add_completion=False,
@@ -71,6 +72,7 @@ app.add_typer(client, name="client")
 app.add_typer(data, name="data")
 app.add_typer(certs, name="certs")
 app.add_typer(egress, name="egress")
+app.add_typer(privacy, name="privacy")
 
 
 def _version(asked: bool) -> None:

@@ -74,6 +74,8 @@ class Display:
             f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
             f"{counted(self._num_rounds, 'round')} of {counted(setup.clients_per_round, 'client')}"
         )
+        if setup.protection is not None:
+            self.note(setup.protection.told())
 
     def resumed(self, lines: Sequence[RoundLine]) -> None:
         """Rounds that an earlier process did."""
@@ -113,6 +115,7 @@ class Display:
         parts = [f"round {line.round}/{self._num_rounds}"]
         parts += [] if line.loss is None else [f"loss {line.loss:.3f}"]
         parts += [] if line.metric is None else [f"{self._metric} {line.metric:.4g}"]
+        parts += [] if line.epsilon is None else [f"epsilon {line.epsilon:.3g}"]
         parts += [f"{bytes_text(self._bytes)} exchanged", seconds_text(line.seconds)]
         self._result = " · ".join(parts[1:-1])
         left = seconds_left(self._seconds, num_rounds=self._num_rounds, arms=self._arms)

@@ -47,6 +47,8 @@ def _step(here: Schema, key: str) -> object:
 
 def _follow(root: Schema, here: Schema) -> Schema:
     reference = here.get("$ref")
-    if reference is None:
-        return here
-    return {**root["$defs"][reference.rpartition("/")[2]], **here}
+    if reference is not None:
+        here = {**root["$defs"][reference.rpartition("/")[2]], **here}
+    if "anyOf" in here:
+        return {**here, "anyOf": [_follow(root, option) for option in here["anyOf"]]}
+    return here

@@ -124,8 +124,7 @@ class Stage:
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
     data_support (which values travel depends on the data), sums_only (the server sees only sums),
-    lossy (what arrives differs from what was sent, and the difference is never sent later),
-    blanks (its channels travel without their values, and say nothing of the data).
+    lossy (what arrives differs for good), blanks (no value of its channels travels).
     """
 
     name: str
@@ -153,7 +152,7 @@ class Aggregator:
     `add` and `finish` may use up the state that they are given (a sum that grows in place is in
     memory once), never the payload: whoever folds goes on from what they return.
     linear: the result depends on sums only.   weighted: it honours the weights of means.
-    undivided: a mean is left a sum, which the server divides by a number that no client moves.
+    undivided: means are left sums, for the server to divide by a number that no client moves.
     """
 
     name: str
@@ -183,9 +182,7 @@ class Server:
     """The server's state: how it starts, what each client receives, how an aggregate moves it.
 
     init: adds the parts that this server keeps (moments) to a state that others share.
-    downlink: how less than the broadcast travels; None: the broadcast itself does.
-    noised: channels to whose sum it adds noise that hides one client; all else that leaves clients
-        would be in the open.
+    downlink: how less than the broadcast travels.   noised: channels that it adds noise to.
     """
 
     name: str

@@ -10,13 +10,13 @@ import torch
 from atoll.adapters.build import Built
 from atoll.config import Experiment
 from atoll.config.tasks import TASKS
-from atoll.core import State
+from atoll.core import Program, State
 from atoll.errors import ConfigError
 from atoll.local.bench import Bench
 from atoll.models.base import Base
 from atoll.models.objective import Example, Objective
 
-__all__ = ["bench_of", "device_of", "first_state", "placed_on"]
+__all__ = ["begun", "bench_of", "device_of", "first_state", "placed_on"]
 
 
 def bench_of(
@@ -76,3 +76,10 @@ def first_state(bench: Bench, experiment: Experiment) -> State:
         "adapter": {n: v for n, v in values.items() if not n.startswith(head)},
         "head": {n: v for n, v in values.items() if n.startswith(head)},
     }
+
+
+def begun(program: Program, state: State) -> State:
+    """The state with the parts that the program's servers keep."""
+    for algorithm in program.algorithms.values():
+        state = algorithm.server.init(state)
+    return state

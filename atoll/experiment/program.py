@@ -11,24 +11,20 @@ from atoll.algorithms.heads.fedlda import fedlda
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import fedncm
 from atoll.config import Adapter, Call, Loaded, resolve
-from atoll.config.peft_fields import peft_config
 from atoll.core import (
     Aggregator,
     Algorithm,
-    Channel,
-    Payload,
     Program,
     Server,
     Stage,
-    State,
 )
 from atoll.errors import AtollError, ConfigError
-from atoll.experiment.protection import Protection
+from atoll.experiment.wrapping import wrapped
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
-from atoll.servers.budget import within_budget
-from atoll.servers.steps import following, in_steps
+from atoll.protection import Protection
+from atoll.servers.steps import following
 from atoll.stages import uniform
 
 __all__ = ["Heads", "build_program", "head_methods"]
@@ -148,54 +144,7 @@ def _adapter_algorithm(
         algorithm = _made(
             loaded, federation.algorithm, lambda: protection.applied(algorithm, hidden)
         )
-    return replace(algorithm, server=_wrapped(loaded, bench, algorithm.server, packing))
-
-
-def _wrapped(loaded: Loaded, bench: Bench, server: Server, packing: Sequence[Stage]) -> Server:
-    """What is done to the adapter after the server has moved it, and on its way."""
-    if loaded.experiment.adapter.local_head == "prototypes" and not bench.train_head:
-        server = _with_prototypes(server)
-    if loaded.experiment.adapter.method == "adalora":
-        server = _with_budget(loaded, server)
-    return _packed(loaded, server, packing) if packing else server
-
-
-def _with_prototypes(inner: Server) -> Server:
-    """Local training sees class prototypes in the head's place, once the statistics gave them."""
-
-    def broadcast(state: State, client: str) -> Payload:
-        payload = inner.broadcast(state, client)
-        return (
-            payload | {"head": Channel(state["prototypes"])} if "prototypes" in state else payload
-        )
-
-    return replace(inner, broadcast=broadcast)
-
-
-def _packed(loaded: Loaded, inner: Server, packing: Sequence[Stage]) -> Server:
-    """The adapter moves as far as its clients can follow."""
-    where = loaded.where("federation.broadcast_stages")
-    if loaded.experiment.adapter.method == "adalora":
-        raise ConfigError(
-            f"{where}: adapter.method adalora sets values to exactly 0, which packing does not "
-            "keep; leave federation.broadcast_stages out"
-        )
-    try:
-        return in_steps(inner, packing)
-    except ConfigError as error:
-        raise type(error)(f"{where}: {error}") from error
-
-
-def _with_budget(loaded: Loaded, inner: Server) -> Server:
-    """AdaLoRA cuts ranks after each round."""
-    settings, rounds = loaded.experiment.adapter.config, loaded.experiment.federation.num_rounds
-    try:
-        return within_budget(inner, peft_config("adalora", settings, rounds=rounds))
-    except ValueError as error:
-        raise ConfigError(
-            f"adapter.config: adalora of PEFT refuses it with federation.num_rounds {rounds}, "
-            f"which are its steps: {error}"
-        ) from error
+    return replace(algorithm, server=wrapped(loaded, bench, algorithm.server, packing))
 
 
 def _part(loaded: Loaded, call: Call, package: str) -> Any:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from atoll.adapters.build import Built, build_adapter
-from atoll.config import Experiment, Loaded, resolve
+from atoll.config import Experiment, Loaded
 from atoll.config.tasks import TASKS
 from atoll.core import Position, Program
-from atoll.data import FederatedData, load
-from atoll.errors import ConfigError, DataError
-from atoll.experiment.bench import bench_of, device_of, first_state, placed_on
+from atoll.data import FederatedData
+from atoll.experiment.bench import begun, bench_of, device_of, first_state, placed_on
 from atoll.experiment.checks import check_cohort, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.lengths import told_lengths
@@ -22,7 +21,7 @@ from atoll.experiment.placed import placed_errors
 from atoll.experiment.predicting import predicting, probe_batch, told_unmeasured
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
-from atoll.experiment.protection import Protection, protection_of
+from atoll.experiment.rows import load_data
 from atoll.experiment.standing import Machine
 from atoll.experiment.started import started_from
 from atoll.experiment.trackers import check_trackers
@@ -32,10 +31,11 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
+from atoll.protection import Protection, protection_of
 from atoll.tasks import task_of
 from atoll.words import counted, listed
 
-__all__ = ["Setup", "load_data", "prepare"]
+__all__ = ["Setup", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,9 @@ def _prepared(
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     protection = protection_of(loaded, len(data.clients))
-    # Scores of clients' rows would leave them; a simulation has those rows before it.
-    measured = protection is None or (data.whole and not data.made_up)
-    program = build_program(loaded, bench, heads, protection, measured=measured)
+    program = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
     state = first_state(bench, experiment)
-    state = started_from(experiment, state, base, built, data.labels, note=note)
-    for algorithm in program.algorithms.values():
-        state = algorithm.server.init(state)
+    state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
     common = common_examples(objective, data)
     if machine is None and not data.made_up:  # else they were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
@@ -147,6 +143,11 @@ def _prepared(
         loaded, data, base, built, bench, labelled, program, Position(state), common,
         protection=protection,
     )  # fmt: skip
+
+
+def _measured(data: FederatedData, protection: Protection | None) -> bool:
+    # Scores of clients' rows would leave them; a simulation has those rows before it.
+    return protection is None or (data.whole and not data.made_up)
 
 
 def _placed(
@@ -170,30 +171,3 @@ def _tell(built: Built, note: Callable[[str], None]) -> None:
              f"pooling left out: {', '.join(built.dropped)}")  # fmt: skip
     for remark in built.remarks:
         note(f"PEFT: {remark}")
-
-
-def load_data(loaded: Loaded) -> FederatedData:
-    """The federation's data, partitioned as the file says.
-
-    Raises:
-        ConfigError: for arguments that the partition refuses.
-        DataError: when rows cannot be read or labels do not fit.
-    """
-    section, facts = loaded.experiment.data, TASKS[loaded.experiment.model.task]
-    partition = None
-    if section.partition is not None:
-        bound = resolve(section.partition, package="atoll.data.partition", where=loaded.where)
-        try:
-            partition = bound()
-        except DataError as error:
-            place = loaded.where(section.partition.path)
-            raise ConfigError(f"{place}: {error}") from error
-    return load(
-        section.path,
-        partition=partition,  # type: ignore[arg-type]
-        columns=section.columns,
-        # An empty map of labels: they are numbers.
-        labels=() if facts.numbers else section.labels,
-        holdout=section.holdout,
-        seed=loaded.experiment.seed,
-    )

@@ -11,10 +11,11 @@ from typing import Any
 
 from atoll.core import Failure, Position, Reply, Runtime, Task
 from atoll.errors import PrivacyError
-from atoll.experiment.protection import Protection
 from atoll.experiment.setup import Setup
 from atoll.ledger import Entry, Ledger
 from atoll.noise import Secret
+from atoll.protection import Protection
+from atoll.runs.run_dir import RunDirectory
 
 __all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
 
@@ -50,8 +51,8 @@ FREE = Account()
 
 
 @contextmanager
-def account_of(setup: Setup, path: Path, position: Position) -> Iterator[Account]:
-    """The account of a run in the directory `path`, which goes on at `position`.
+def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Iterator[Account]:
+    """The account of a run, which goes on at `position`.
 
     Raises:
         PrivacyError: when the ledger or the secret is not as it was written.
@@ -60,7 +61,10 @@ def account_of(setup: Setup, path: Path, position: Position) -> Iterator[Account
     if protection is None:
         yield FREE
         return
+    protection.check()
     named = setup.experiment.privacy.ledger
+    path, record = directory.path, directory.record()
+    assert record is not None, "a run that has begun has its run.json"
     folder = path / LEDGER if named is None else Path(named).expanduser()
     with (
         Ledger.opened(folder, data=setup.data.fingerprint) as ledger,
@@ -69,7 +73,13 @@ def account_of(setup: Setup, path: Path, position: Position) -> Iterator[Account
         if secret.next > position.exchanges:
             # It fell back behind what it released: what is released there now has other noise.
             secret.anew(position.exchanges)
-        account = _account(str(path.absolute()), protection, ledger, secret)
+        account = _account(record["id"], protection, ledger, secret)
+        if position.round < 1 <= protection.rounds and account.exhausted():
+            raise PrivacyError(
+                f"one round would spend more than privacy.epsilon {protection.settings.epsilon:g} "
+                f"with a noise multiplier of {protection.noise_multiplier:g}; nobody was asked: "
+                "raise one of them, or leave noise_multiplier out, so that it is solved"
+            )
         account.counted(position)
         yield account
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.artifacts.card import model_card
 from atoll.artifacts.export import export_adapter
-from atoll.core import Failure, Federation, Reply, Report, Runtime, State, Task
+from atoll.core import State
 from atoll.disk.files import make_folder, write_text
 from atoll.disk.lock import alone
 from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
-from atoll.round import federate
 from atoll.runs.account import Account, account_of
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine, public, round_line
 from atoll.runs.resume import Progress, progress, started
+from atoll.runs.rounds import Under, reports
 from atoll.runs.run_dir import RunDirectory, begin
 from atoll.runs.selection import best_round, chosen, stalled
 from atoll.runs.summary import summarize
@@ -69,12 +68,12 @@ def federated(
         begun -= before.seconds
         first = before.position.round + 1
         with (
-            account_of(setup, output_dir, before.position) as account,
+            account_of(setup, run, before.position) as account,
             tracking(
                 setup.experiment, output_dir, note=observer.note, first_round=first
             ) as tracked,
         ):
-            for done in _rounds(setup, run, before, observer, where, account):
+            for done in _rounds(setup, run, before, Under(observer, where, account)):
                 line = done.lines[-1]
                 # A round whose checkpoint is lost is told again, one that counts is always told.
                 tracked.log_round(public(setup, line))
@@ -85,62 +84,29 @@ def federated(
             return _finish(setup, run, done, observer, _Ending(where, tracked, begun, account))
 
 
-def _rounds(
-    setup: Setup,
-    run: RunDirectory,
-    done: Progress,
-    observer: Observer,
-    where: Where,
-    account: Account,
-) -> Iterator[Progress]:
+def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> Iterator[Progress]:
     """The rounds after those that are `done`, each with its line in rounds.jsonl.
 
     A round counts when its checkpoint is written, which is for the caller to do.
     """
-    lines = list(done.lines)
+    lines, note, account = list(done.lines), under.observer.note, under.account
     if stalled(setup, lines):
         return
-    for report, seconds in _timed(_reports(setup, run, done, observer, where, account)):
+    for report, seconds in reports(setup, run.path, done.position, under):
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))
         for failure in (one for exchange in report.exchanges for one in exchange.failures):
-            observer.note(f"round {line.round}: {failure.client} is left out: {failure.message}")
+            note(f"round {line.round}: {failure.client} is left out: {failure.message}")
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
             save_best(run.checkpoints, Checkpoint(report.position))
         yield Progress(report.position, tuple(lines))
         if stalled(setup, lines):
             return
         if line.round < setup.experiment.federation.num_rounds and account.exhausted():
-            observer.note(f"round {line.round}: one more would spend more than privacy.epsilon "
+            note(f"round {line.round}: one more would spend more than privacy.epsilon "
                           f"{setup.experiment.privacy.epsilon:g}; stopped")  # fmt: skip
             return
-
-
-def _reports(
-    setup: Setup,
-    run: RunDirectory,
-    done: Progress,
-    observer: Observer,
-    where: Where,
-    account: Account,
-) -> Iterator[Report]:
-    federation, protection = setup.experiment.federation, setup.protection
-    plan = Federation(
-        seed=setup.experiment.seed,
-        run="federated",
-        num_rounds=federation.num_rounds,
-        clients_per_round=_cohort(setup),
-        # Under noise who is absent counts as zero, whoever that is.
-        min_clients=federation.min_clients if protection is None else 0,
-        staleness=federation.staleness,
-        sample=None if protection is None else protection.cohort,
-    )
-    if done.position.round >= federation.num_rounds:
-        return
-    with where.opened(setup, run.path, observer.note) as runtime:
-        watched = account.over(_Watched(runtime, observer.step))
-        yield from federate(setup.program, watched, plan, done.position)
 
 
 @dataclass(frozen=True)
@@ -151,13 +117,6 @@ class _Ending:
     tracked: Tracking
     begun: float
     account: Account
-
-
-def _cohort(setup: Setup) -> int:
-    """Clients of a round; where no number is named all of them, also those that join later."""
-    federation = setup.experiment.federation
-    named = federation.clients_per_round or federation.fraction_train
-    return setup.clients_per_round if named else sys.maxsize
 
 
 def _finish(
@@ -190,29 +149,3 @@ def _finish(
     run.finish(summary)
     ending.account.ended()
     return summary
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A runtime that tells how many of the cohort have answered."""
-
-    inner: Runtime
-    step: Callable[[str, int, int], None]
-
-    @property
-    def roster(self) -> tuple[str, ...]:
-        return self.inner.roster
-
-    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
-        what = f"round {tasks[0].context.round}: {tasks[0].algorithm}"
-        self.step(what, 0, len(clients))
-        for done, reply in enumerate(self.inner.call(tasks, clients), start=1):
-            self.step(what, done, len(clients))
-            yield reply
-
-
-def _timed(reports: Iterator[Report]) -> Iterator[tuple[Report, float]]:
-    start = time.perf_counter()
-    for report in reports:
-        yield report, time.perf_counter() - start
-        start = time.perf_counter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def begin(run: RunDirectory, setup: Setup, lines: int) -> None:
     if started is not None:
         _check_same(started["fingerprints"], found["fingerprints"], setup, path)
         again = {"versions": found["versions"], "command": found["command"]}
-        found = {**started, "resumed": [*started.get("resumed", []), again]}
+        found = {"id": found["id"], **started, "resumed": [*started.get("resumed", []), again]}
     for folder in (path, run.adapter):
         sweep(folder)
     # A run that goes on is unfinished, and with more rounds its file is another one.
@@ -135,6 +136,8 @@ def _check_same(
 
 def _record(setup: Setup) -> dict[str, Any]:
     return {
+        # Whatever becomes of its directory, by this a ledger knows what a run spent.
+        "id": secrets.token_hex(16),
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.platform(),

@@ -11,7 +11,7 @@ from atoll.core import Channel, Context, Payload, Server, State
 from atoll.noise import Stream, standard_normal
 from atoll.servers.noised import Noise
 
-__all__ = ["BELOW", "CLIP", "Following", "following_quantile", "split_noise"]
+__all__ = ["BELOW", "CLIP", "NORM", "Following", "following_quantile", "split_noise"]
 
 CLIP, BELOW = "clip", "below"
 """The part and channel with the bound, and the channel that tells who was below it."""

@@ -20,7 +20,8 @@ from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, canonical
 from atoll.data.tables import Row, read_table
 from atoll.errors import DataError, ModelError, RunError
-from atoll.experiment.setup import Setup, load_data, prepare
+from atoll.experiment.rows import load_data
+from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.stand_in import stand_in
 from atoll.models.locate import fingerprint
 from atoll.tree import Tree

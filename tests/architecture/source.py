@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "adapters ledger tasks",
         "local",
         "round",
-        "runtimes algorithms recipes",
+        "algorithms protection recipes runtimes",
         "experiment",
         "artifacts",
         "runs",

@@ -66,15 +66,15 @@ def test_a_key_that_stands_twice(refusal: Refusal) -> None:
 
 
 def test_the_problems_of_a_file_come_together_in_its_order(refusal: Refusal) -> None:
-    text = f"seed: x\n{MINIMAL}adapter: {{r: 0}}\nseed: 1\nprivacy:\n  epsilon: 1\n  clip: 2\n"
+    text = f"seed: x\n{MINIMAL}adapter: {{r: 0}}\nseed: 1\ndevices:\n  a: 1\n  b: 2\n"
     assert refusal(text, "train.x=1", "train.learning_rate=-1") == [
         'f.yaml:6: "seed" stands twice, first at f.yaml:1; keep one',
         'f.yaml:1: seed is "x"; expected a whole number of at least 0 and of at most '
         "9223372036854775807",
         "f.yaml:5: adapter.r is 0: a LoRA of rank 0 trains nothing; use r >= 1, or "
         "adapter.method: none",
-        "f.yaml:8: privacy.epsilon is set, but privacy is not available in this version; remove it",
-        "f.yaml:9: privacy.clip is set, but privacy is not available in this version; remove it",
+        "f.yaml:8: devices.a is set, but devices is not available in this version; remove it",
+        "f.yaml:9: devices.b is set, but devices is not available in this version; remove it",
         'on the command line: unknown key "x" in train. Valid keys: '
         + ", ".join(Experiment.model_fields["train"].annotation.model_fields),  # type: ignore[union-attr]
         "on the command line: train.learning_rate is -1; expected a number greater than 0",

@@ -46,7 +46,7 @@ def test_the_json_schema_holds_the_limits() -> None:
     root = schema()
     assert lookup(root, ["train", "learning_rate"])["exclusiveMinimum"] == 0
     assert lookup(root, ["model", "task"])["enum"][:2] == ["classification", "causal-lm"]
-    assert lookup(root, ["privacy"])["maxProperties"] == 0
+    assert lookup(root, ["devices"])["maxProperties"] == 0
     assert lookup(root, ["train"])["additionalProperties"] is False
     assert lookup(root, ["data", "labels", "3"])["type"] == "string"
     assert lookup(root, ["train", "no", "such"]) == {}

@@ -77,7 +77,7 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
             "evaluate: 3",
             "evaluate is 3; expected a section with every, baselines, patience, load_best",
         ),
-        ("privacy: [1]", "privacy is [1]; expected a mapping"),
+        ("devices: [1]", "devices is [1]; expected a mapping"),
         (
             "report_to: [mlflow, mlflow]",
             'report_to is ["mlflow", "mlflow"]: a tracker is named twice; name each once',

@@ -1,0 +1,97 @@
+"""Noise that the server adds: every update is cut, summed exactly, and hidden in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from atoll.aggregators import on_grid
+from atoll.config.privacy import AdaptiveClip
+from atoll.core import Algorithm, Stage, State
+from atoll.errors import PrivacyError
+from atoll.local.clipped import cut_as_told
+from atoll.servers.noised import Noise, noised
+from atoll.servers.quantile import CLIP, NORM, Following, following_quantile, split_noise
+from atoll.stages import clip, uniform, withhold
+
+__all__ = ["Central", "hidden"]
+
+FINE = 20
+"""The grid has 2^20 steps in the bound."""
+REACH = 1024.0
+"""How far an adaptive bound may move from its first value, either way."""
+
+
+@dataclass(frozen=True)
+class Central:
+    """One release: noise of `multiplier` times `clip` on a sum over `expected` clients.
+
+    multiplier: read by who adds noise alone, since solving for it takes seconds.
+    key: exchange -> the secret of its noise.
+    """
+
+    multiplier: Callable[[], float]
+    clip: float | AdaptiveClip
+    expected: float
+    key: Callable[[int], bytes]
+
+    @property
+    def on_update(self) -> float:
+        """The noise multiplier of the update's own noise.
+
+        Raises:
+            PrivacyError: when counting who is below an adaptive bound would spend it all.
+        """
+        multiplier = self.multiplier()
+        if isinstance(self.clip, float):
+            return multiplier
+        found = split_noise(multiplier, self.count_noise)
+        if math.isnan(found):
+            raise PrivacyError(
+                f"privacy.clip.count_noise is {self.count_noise:g}, which is too little beside a "
+                f"noise multiplier of {multiplier:g}: counting who is below the bound would spend "
+                f"more than the update may; give more than {multiplier / 2:g}"
+            )
+        return found
+
+    @property
+    def count_noise(self) -> float:
+        """The noise on the count of who is below an adaptive bound."""
+        named = None if isinstance(self.clip, float) else self.clip.count_noise
+        return self.expected / 20 if named is None else named
+
+
+def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> Algorithm:
+    """The algorithm under central differential privacy of a client's share.
+
+    stages: its own and the file's, before updates are cut.
+
+    Raises:
+        CompositionError: when something would leave clients in the open.
+    """
+    bound, first = central.clip, (uniform(), withhold(), *stages)
+    if isinstance(bound, float):
+        noise = _noise(central, lambda state: bound, least=bound)
+        return replace(
+            algorithm,
+            stages=(*first, clip(norm=bound)),
+            aggregator=on_grid(step=noise.step),
+            server=noised(algorithm.server, noise),
+        )
+    following = Following(bound.initial, bound.quantile, bound.learning_rate, central.count_noise)
+    noise = _noise(central, lambda state: float(state[CLIP][NORM]), least=bound.initial / REACH)
+    return replace(
+        algorithm,
+        client=cut_as_told(algorithm.client, most=bound.initial * REACH),
+        stages=first,
+        aggregator=on_grid(step=noise.step),
+        server=following_quantile(noised(algorithm.server, noise), following, noise),
+    )
+
+
+def _noise(central: Central, bound: Callable[[State], float], *, least: float) -> Noise:
+    step = 2.0 ** (math.floor(math.log2(least)) - FINE)
+    return Noise(
+        lambda state: central.on_update * bound(state), central.expected, step, central.key
+    )

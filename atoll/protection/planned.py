@@ -1,0 +1,50 @@
+"""From the experiment file to what protects its clients, or why nothing could."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from atoll.accounting import Fixed, Poisson
+from atoll.config import Experiment, Loaded
+from atoll.errors import ConfigError
+from atoll.protection.cohorts import sampling_of
+from atoll.protection.protection import Protection
+
+__all__ = ["protection_of"]
+
+
+def protection_of(loaded: Loaded, population: int) -> Protection | None:
+    """The protection that the file asks for; None where it asks for none.
+
+    Raises:
+        ConfigError: with what else in the file would leave clients in the open.
+    """
+    experiment = loaded.experiment
+    if not experiment.privacy.on:
+        return None
+    for key, why in _open(experiment):
+        raise ConfigError(f"{loaded.where(key)}: {why}")
+    sampling = sampling_of(experiment.privacy, experiment.federation, population)
+    expected = float(population)
+    if isinstance(sampling, Poisson):
+        expected = sampling.rate * population
+    elif isinstance(sampling, Fixed):
+        expected = float(sampling.size)
+    rounds = experiment.federation.num_rounds
+    return Protection(experiment.privacy, population, expected, sampling, rounds)
+
+
+def _open(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Keys whose values would have something leave clients that no noise hides, and why."""
+    if experiment.model.task == "regression":
+        yield (
+            "model.task",
+            "model.task is regression, which scales labels by the moments of all clients' rows, "
+            "and no noise hides those; under privacy cut the numbers into classes",
+        )
+    if experiment.train.class_weights == "balanced":
+        yield (
+            "train.class_weights",
+            "train.class_weights is balanced, which counts all clients' labels, and no noise hides "
+            "those counts; use balanced-per-client",
+        )

@@ -1,0 +1,107 @@
+"""Whom a run protects, by which noise, and what that spends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from atoll.accounting import Poisson, Release, Sampling, Spent, noise_for, spent
+from atoll.config.privacy import Privacy
+from atoll.core import Algorithm, Stage
+from atoll.noise import Vault
+from atoll.protection.central import Central, hidden
+from atoll.protection.cohorts import drawn
+
+__all__ = ["Protection"]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Differential privacy of each client's share in `rounds` updates.
+
+    population: clients when the run began; expected: the mean size of a cohort.
+    """
+
+    settings: Privacy
+    population: int
+    expected: float
+    sampling: Sampling
+    rounds: int
+    vault: Vault = field(default_factory=Vault, compare=False)
+
+    @cached_property
+    def noise_multiplier(self) -> float:
+        """As the file says, or the least that spends no more than the file's epsilon."""
+        if self.settings.noise_multiplier is not None:
+            return self.settings.noise_multiplier
+        assert self.settings.epsilon is not None, "nothing is promised"
+        return noise_for(
+            lambda noise: [self.released(noise, self.rounds)] if self.rounds else [],
+            epsilon=self.settings.epsilon,
+            delta=self.settings.delta,
+        )
+
+    @property
+    def release(self) -> Release:
+        """What one round releases."""
+        return self.released(self.noise_multiplier, 1)
+
+    def released(self, noise_multiplier: float, rounds: int) -> Release:
+        """What so many rounds release, with such noise."""
+        return Release(
+            unit=self.settings.unit,
+            noise_multiplier=noise_multiplier,
+            sampling=self.sampling,
+            steps=rounds,
+        )
+
+    def spent(self, releases: Sequence[Release]) -> Spent:
+        """What releases come to, at the file's delta."""
+        return spent(releases, self.settings.delta)
+
+    def cohort(self, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+        """Whom a round asks, drawn in secret, in roster order."""
+        return drawn(self.vault.key(exchange), self.sampling, roster)
+
+    def applied(self, algorithm: Algorithm, stages: Sequence[Stage]) -> Algorithm:
+        """The algorithm, of which nothing leaves clients in the open; see `hidden`."""
+        return hidden(algorithm, stages, self._central)
+
+    def check(self) -> None:
+        """Refuse noise that could not be had.
+
+        Raises:
+            PrivacyError: with what to change.
+        """
+        assert self._central.on_update >= 0, "noise has a size"
+
+    @property
+    def _central(self) -> Central:
+        return Central(
+            lambda: self.noise_multiplier, self.settings.clip, self.expected, self.vault.key
+        )
+
+    def told(self) -> str:
+        """What a run begins with, in one line."""
+        settings = self.settings
+        promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
+        solved = "" if settings.noise_multiplier else f", solved for {self.rounds} rounds"
+        secret = "a secret draw of " if not isinstance(self.sampling, Poisson) else "secret coins, "
+        return (
+            f"private: {promised}delta {settings.delta:g}, unit {settings.unit}; noise multiplier "
+            f"{self.noise_multiplier:.4g}{solved}; cohorts by {secret}{self.expected:.4g} of "
+            f"{self.population} clients"
+        )
+
+    def statement(self) -> dict[str, Any]:
+        """What is promised to whom, beside the ε."""
+        settings, clip = self.settings, self.settings.clip
+        return {
+            "unit": settings.unit,
+            "mechanism": settings.mechanism,
+            "sampling": self.sampling.model_dump(mode="json"),
+            "noise_multiplier": self.noise_multiplier,
+            "clip": clip if isinstance(clip, float) else clip.model_dump(mode="json"),
+        }

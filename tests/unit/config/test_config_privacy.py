@@ -1,0 +1,61 @@
+"""The section `privacy`: what it reads, and beside what it would promise too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atoll.config import Experiment, load
+from atoll.config.privacy import AdaptiveClip
+
+Refusal = Callable[..., list[str]]
+MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
+ON = "privacy: {epsilon: 8}\n"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[str], Experiment]:
+    def parsed(text: str) -> Experiment:
+        (tmp_path / "f.yaml").write_text(text, encoding="utf-8")
+        return load(tmp_path / "f.yaml").experiment
+
+    return parsed
+
+
+def test_nothing_is_promised_by_default(read: Callable[[str], Experiment]) -> None:
+    assert not read(MINIMAL).privacy.on
+    assert not read(f"{MINIMAL}privacy: {{}}\n").privacy.on
+
+
+def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experiment]) -> None:
+    assert read(f"{MINIMAL}privacy: {{epsilon: 8, clip: 0.3}}\n").privacy.clip == 0.3
+    found = read(f"{MINIMAL}privacy: {{epsilon: 8, clip: {{adaptive: true, quantile: 0.4}}}}\n")
+    assert found.privacy.clip == AdaptiveClip(adaptive=True, quantile=0.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("privacy: {clip: 2}\n", "f.yaml:4: privacy.clip is set, but neither privacy.epsilon nor"),
+        ("privacy: {epsilon: 0}\n", "privacy.epsilon is 0; expected a number greater than 0"),
+        ("privacy: {noise_multiplier: -1}\n", "privacy.noise_multiplier is -1; expected"),
+        ("privacy: {epsilon: 8, delta: 1}\n", "privacy.delta is 1; expected"),
+        ("privacy: {epsilon: 8, cap: 4, sampling: fixed}\n", "privacy.cap is 4, but"),
+        ("privacy: {epsilon: 8, clip: {adaptive: false}}\n", "or a section with adaptive, quantile"),
+        ("privacy: {epsilon: 8, clip: {adaptive: true, quantil: 1}}\n", "quantil"),
+        (f"{ON}federation: {{late: fold}}\n", "federation.late is fold, but under privacy"),
+        (f"{ON}federation: {{min_clients: 2}}\n", "federation.min_clients is 2, but under privacy"),
+        (f"{ON}federation: {{aggregator: median}}\n", "federation.aggregator is median, but"),
+        (f"{ON}evaluate: {{patience: 2}}\n", "evaluate.patience chooses a model by clients'"),
+        (f"{ON}evaluate: {{load_best: true}}\n", "evaluate.load_best chooses a model by clients'"),
+        (
+            "privacy: {epsilon: 8, sampling: everyone}\nfederation: {clients_per_round: 3}\n",
+            "privacy.sampling is everyone, but federation asks a part",
+        ),
+    ],
+)
+def test_what_would_promise_too_much_is_refused(refusal: Refusal, text: str, message: str) -> None:
+    found = refusal(f"{MINIMAL}{text}")
+    assert any(message in one for one in found), found
