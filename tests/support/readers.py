@@ -104,12 +104,12 @@ def _preferences(models: Models) -> Reader:
     return Reader({"builtin:smollm2": models.zoo("llama"), **SHORT})
 
 
-def _finished(kind: str, name: str) -> Callable[[Models], Reader]:
+def _finished(kind: str, name: str, **sections: Mapping[str, Any]) -> Callable[[Models], Reader]:
     """A run of a tiny model that is finished."""
 
     def reader(models: Models) -> Reader:
         Path("runs").mkdir()
-        finish(Path("made"), models.zoo, kind).rename(Path("runs") / name)
+        finish(Path("made"), models.zoo, kind, **sections).rename(Path("runs") / name)
         return Reader()
 
     return reader
@@ -176,6 +176,9 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/recipes/finetune.md": _chats,
     "docs/recipes/quickstart.md": _texts,
     "docs/recipes/vision.md": _images,
+    "docs/privacy.md": _finished(
+        "bert", "quickstart", adapter={"head": "train"}, privacy={"noise_multiplier": 1.0}
+    ),
     "docs/resume.md": _edited_file,
     "docs/report.md": _finished("bert", "quickstart"),
     "docs/fewer-bytes.md": _nothing,

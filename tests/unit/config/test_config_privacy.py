@@ -43,7 +43,10 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
         ("privacy: {noise_multiplier: -1}\n", "privacy.noise_multiplier is -1; expected"),
         ("privacy: {epsilon: 8, delta: 1}\n", "privacy.delta is 1; expected"),
         ("privacy: {epsilon: 8, cap: 4, sampling: fixed}\n", "privacy.cap is 4, but"),
-        ("privacy: {epsilon: 8, clip: {adaptive: false}}\n", "or a section with adaptive, quantile"),
+        (
+            "privacy: {epsilon: 8, clip: {adaptive: false}}\n",
+            "or a section with adaptive, quantile",
+        ),
         ("privacy: {epsilon: 8, clip: {adaptive: true, quantil: 1}}\n", "quantil"),
         (f"{ON}federation: {{late: fold}}\n", "federation.late is fold, but under privacy"),
         (f"{ON}federation: {{min_clients: 2}}\n", "federation.min_clients is 2, but under privacy"),
