@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from atoll.accounting.grid import Mechanism
 
@@ -39,6 +39,14 @@ class Shared(BaseModel):
     asked: Count
     survivors: Count
     colluding: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _within(self) -> Shared:
+        if not self.colluding < self.survivors <= self.asked:
+            raise ValueError(
+                f"{self.colluding} colluding of {self.survivors} survivors of {self.asked} asked"
+            )
+        return self
 
 
 def tau(sigma: float, clients: int) -> float:
@@ -115,7 +123,8 @@ def _drawn_any(base: Callable[[Floats], Floats], rate: float) -> Floats:
     j = np.arange(2.0, WHOLE_ORDERS[-1] + 1)
     terms = j * math.log(rate) + math.log(2) + (j - 1) * base(j)
     two = float(base(j[:1])[0])
-    terms[0] = 2 * math.log(rate) + min(math.log(2) + two, math.log(4) + math.log(math.expm1(two)))
+    # min(2·exp(two), 4·(exp(two) − 1)), as a logarithm.
+    terms[0] = 2 * math.log(rate) + two + min(math.log(2), math.log(-4 * math.expm1(-two)))
     found = np.empty(len(WHOLE_ORDERS))
     for i, order in enumerate(WHOLE_ORDERS):
         upto = j[j <= order]

@@ -26,8 +26,8 @@ _DIGITS = 100
 def discrete_gaussian(stream: Stream, sigma: float, shape: Sequence[int]) -> Tensor:
     """Whole numbers (int64) with P(x) proportional to exp(−x² / 2σ²).
 
-    They are drawn by inversion instead of the paper's rejection: each within 2⁻¹⁰⁰ of the
-    distribution in total variation, in a time that does not depend on the value.
+    They are drawn by inversion instead of the paper's rejection: each is within 2⁻¹⁰⁰ of the
+    distribution in total variation, after as many steps as any other.
     Source: Canonne, Kamath, Steinke, The Discrete Gaussian for Differential Privacy (NeurIPS 2020,
     arXiv 2004.00010), Definition 1.
 

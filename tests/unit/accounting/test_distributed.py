@@ -200,7 +200,10 @@ def test_a_release_is_plain_values() -> None:
     plan = planned(Sum(clip=1.0, values=100, asked=10, floor=8), 1.0, "skellam")
     release = released(plan, 9)
     assert Shared.model_validate_json(release.model_dump_json()) == release
-    for wrong in ({"sigma": 0.0}, {"survivors": 0}, {"kind": "fixed"}, {"norm": math.inf}):
+    for wrong in (
+        {"sigma": 0.0}, {"survivors": 0}, {"kind": "fixed"}, {"norm": math.inf},
+        {"survivors": 11}, {"colluding": 9}, {"colluding": -1}, {"asked": 8}, {"more": 1},
+    ):  # fmt: skip
         with pytest.raises(ValidationError):
             Shared.model_validate({**release.model_dump(), **wrong})
 
@@ -217,3 +220,18 @@ def test_little_noise_that_no_grid_holds_becomes_more() -> None:
     plan = plan_for(total, "skellam", epsilon=80.0, delta=1e-6, rounds=1)
     assert plan.sigma == pytest.approx(1.5, rel=1e-3)
     assert guaranteed([released(plan, 500_000)], 500_000, 1e-6).server < 40
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_little_and_much_noise_have_their_epsilon(mechanism: Mechanism) -> None:
+    total = Sum(clip=1.0, values=10_000, asked=50, floor=40)
+    epsilons = [
+        guaranteed([released(planned(total, noise, mechanism), 45)], 1000, 1e-6)
+        for noise in (0.05, 0.5, 5.0, 500.0, 50_000.0)
+    ]
+    for found in epsilons:
+        assert 0 <= found.readers <= found.server
+    ordered = [found.server for found in epsilons]
+    assert ordered == sorted(ordered, reverse=True)
+    assert ordered[0] > 200
+    assert ordered[-1] < 1e-3
