@@ -8,14 +8,14 @@ from typing import Literal
 
 from atoll.errors import ConfigError, PrivacyError
 
-__all__ = ["BITS", "WRAP", "Plan", "Sum", "planned", "rounded_norm"]
+__all__ = ["BEYOND", "Plan", "Sum", "planned", "rounded_norm"]
 
 Mechanism = Literal["discrete_gaussian", "skellam"]
 
-BITS = 32
-WRAP = 1e-9
-"""How probable it is, at most, that any value of one round's sum leaves [−2³¹, 2³¹) and comes out
-wrong. Privacy does not suffer from it: the sum modulo 2³² is computed from the sum."""
+BEYOND = 2.0**-100
+"""How probable it is, at most, that any value of any client in one round is too large for its bits.
+Such a client cannot send it, which tells of its update: (1 + exp(ε)) · 2⁻¹⁰⁰ a round come on top of
+δ, below 10⁻²⁰ up to ε = 20."""
 
 _COARSEST, _AIM, _FINEST = 1.5, 2.0, 2.0**15
 """Standard deviations of one client's noise, in grid units: the least that is accepted, the least
@@ -78,10 +78,11 @@ class Plan:
                 f"less than its size says; at least {_COARSEST:g} are needed: take a finer grid, "
                 f"more noise, or fewer than {self.sum.asked} clients a round"
             )
-        if self.reach >= 2 ** (BITS - 1):
+        if not self.reach < self.top:
             raise PrivacyError(
-                f"a sum of {self.sum.asked} updates reaches {self.reach:.3g} grid units, and the "
-                f"modulus holds 2^{BITS - 1}; take a coarser grid or fewer clients a round"
+                f"a rounded update with its noise reaches {self.reach:.3g} grid units, and sums of "
+                f"{self.sum.asked} modulo 2^32 leave {self.top} to each; take a coarser grid or "
+                "fewer clients a round"
             )
 
     @property
@@ -91,8 +92,18 @@ class Plan:
 
     @property
     def reach(self) -> float:
-        """The largest value of a round's sum, in grid units, but for a probability of `WRAP`."""
+        """The largest value that a client sends, in grid units, but for `BEYOND`."""
         return _reach(self.sum, self.spacing, self.sigma)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a value with its sign, so that sums of all clients stay within 32."""
+        return _bits(self.sum)
+
+    @property
+    def top(self) -> int:
+        """The largest value of so many bits."""
+        return (1 << self.bits - 1) - 1
 
 
 def planned(total: Sum, noise_multiplier: float, mechanism: Mechanism) -> Plan:
@@ -116,18 +127,23 @@ def planned(total: Sum, noise_multiplier: float, mechanism: Mechanism) -> Plan:
         )
     spacing = max(min(_FINE * total.clip / math.sqrt(total.values), one / _AIM), one / _FINEST)
     spacing = 2.0 ** math.floor(math.log2(spacing))
-    while _reach(total, spacing, one / spacing) >= 2 ** (BITS - 1):
+    top = (1 << _bits(total) - 1) - 1
+    while one / spacing >= _COARSEST and not _reach(total, spacing, one / spacing) < top:
         spacing *= 2
     return Plan(total, mechanism, spacing, one / spacing)
 
 
+def _bits(total: Sum) -> int:
+    return ((2**31 - 1) // total.asked).bit_length()
+
+
 def _reach(total: Sum, spacing: float, sigma: float) -> float:
-    """All updates may point the same way. Noise of both kinds has Bernstein's tail, for a variance
-    of v: P(|z| ≥ a) ≤ 2 exp(−a² / (2v + 2a/3)).
+    """An update may be one value. Noise of both kinds has Bernstein's tail, for a variance of v:
+    P(|z| ≥ a) ≤ 2 exp(−a² / (2v + 2a/3)).
     """
-    share = math.log(2 * total.values / WRAP)
-    tail = share / 3 + math.sqrt((share / 3) ** 2 + 2 * total.asked * sigma**2 * share)
-    return total.asked * rounded_norm(total.clip / spacing, total.values) + tail
+    share = math.log(2 * total.asked * total.values / BEYOND)
+    tail = share / 3 + math.sqrt((share / 3) ** 2 + 2 * sigma**2 * share)
+    return rounded_norm(total.clip / spacing, total.values) + tail
 
 
 def rounded_norm(norm: float, values: int) -> float:

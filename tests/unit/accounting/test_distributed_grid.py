@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from atoll.accounting.grid import WRAP, Mechanism, Plan, Sum, planned, rounded_norm
+from atoll.accounting.grid import BEYOND, Mechanism, Plan, Sum, planned, rounded_norm
 from atoll.errors import ConfigError, PrivacyError
 
 
@@ -39,7 +39,8 @@ def test_what_is_planned_has_its_noise_and_fits(
     assert total_noise == pytest.approx(multiplier * total.clip)
     assert math.frexp(plan.spacing)[0] == 0.5
     assert 1.5 <= plan.sigma <= 2.0**16
-    assert plan.reach < 2**31
+    assert plan.reach < plan.top
+    assert total.asked * (plan.top + 1) < 2**31 <= 2 * total.asked * (plan.top + 1)
     if total.values >= 10_000 and plan.sigma < 2.0**15 and total.asked < 500:
         assert plan.norm * plan.spacing < 1.002 * total.clip
 
@@ -55,13 +56,14 @@ def test_adapters_of_usual_sizes_fit_on_a_fine_grid(clients: int) -> None:
 
 @pytest.mark.parametrize("sigma", [2.0, 40.0])
 def test_reach_is_left_less_often_than_said(sigma: float) -> None:
-    total = Sum(clip=1.0, values=1000, asked=20, floor=20)
-    plan = Plan(total, "skellam", 2.0**-10, sigma)
-    noise = plan.reach - 20 * plan.norm
-    law = stats.skellam(10 * sigma**2, 10 * sigma**2)
-    assert 1000 * 2 * law.sf(noise - 1) < WRAP
-    assert 1000 * 2 * stats.norm.sf(noise, scale=sigma * math.sqrt(20)) < WRAP
-    assert 1000 * 2 * law.sf(0.75 * noise) > WRAP
+    plan = Plan(Sum(clip=1.0, values=1000, asked=20, floor=20), "skellam", 2.0**-10, sigma)
+    noise = plan.reach - plan.norm
+    # Chernoff's bound, with the best exponent for the skellam law and for the Gaussian.
+    slope = math.asinh(noise / sigma**2)
+    skellam = sigma**2 * (math.cosh(slope) - 1) - slope * noise
+    for exponent in (skellam, -(noise**2) / (2 * sigma**2)):
+        assert math.log(20 * 1000 * 2) + exponent < math.log(BEYOND)
+    assert 20 * 1000 * 2 * stats.norm.sf(0.9 * noise, scale=sigma) > BEYOND or sigma < 40
 
 
 @given(st.lists(st.integers(-30, 30), min_size=1, max_size=30))
@@ -83,15 +85,16 @@ def test_a_grid_that_is_too_coarse_is_refused() -> None:
 
 def test_a_sum_that_could_wrap_around_is_refused() -> None:
     total = Sum(clip=1.0, values=100, asked=1000, floor=1000)
-    with pytest.raises(PrivacyError, match=r"1000 updates reaches 4\.19e\+09 grid units"):
-        Plan(total, "skellam", 2.0**-22, 100.0)
-    assert Plan(total, "skellam", 2.0**-20, 100.0).reach > 2**29
+    with pytest.raises(PrivacyError, match=r"reaches 2\.1e\+06 grid .* leave 2097151 to each"):
+        Plan(total, "skellam", 2.0**-21, 100.0)
+    assert Plan(total, "skellam", 2.0**-20, 100.0).reach > 2**20
 
 
-def test_where_no_grid_fits_it_says_so() -> None:
-    total = Sum(clip=1.0, values=10_000_000, asked=200_000, floor=200_000)
+@pytest.mark.parametrize(("values", "multiplier"), [(10**7, 0.01), (10**11, 50.0)])
+def test_where_no_grid_fits_it_says_so(values: int, multiplier: float) -> None:
+    total = Sum(clip=1.0, values=values, asked=200_000, floor=200_000)
     with pytest.raises(PrivacyError, match="fewer than 200000 clients a round"):
-        planned(total, 0.01, "skellam")
+        planned(total, multiplier, "skellam")
 
 
 @pytest.mark.parametrize(
