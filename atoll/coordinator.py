@@ -21,24 +21,17 @@ from atoll.disk.files import write_text
 from atoll.experiment.checks import check_late
 from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.offers import (
-    Agreed,
-    Offer,
-    Opening,
-    agreed,
-    counts_of,
-    server_data,
-    versions,
-)
+from atoll.experiment.offers import agreed, counts_of, server_data, versions
 from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, opening_letter
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
+from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.flower.coordinator import Place
 from atoll.flower.engine import give_back
 from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
 from atoll.runs.board import Show, on_board
-from atoll.runs.compare import Comparison
+from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine
 from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
@@ -100,7 +93,9 @@ def _coordinated(
         setup = _prepared(loaded, found.offers, told, observer, machine)
         observer.began(setup)
         if found.agreed is None:
-            told = told.model_copy(update={"base": fingerprint(setup.base.backbone)})
+            told = told.model_copy(
+                update={"base": fingerprint(setup.base.backbone), "private": _private(setup)}
+            )
             found = found.model_copy(update={"agreed": told})
             write_text(kept, found.model_dump_json())
 
@@ -116,6 +111,9 @@ def _coordinated(
             yield runtime
 
         def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
+            if setup.protection is not None:
+                observer.note("nothing is measured: scores of clients' rows stay with them")
+                return Comparison(Arm((), {}), joined=counts_of(found.joined))
             arms = compared_there(setup, runtime, state, rounds, observer)
             return replace(arms, joined=counts_of(found.joined))
 
@@ -136,6 +134,15 @@ def _signing(
         observer.round(line)
 
     return replace(observer, round=signed)
+
+
+def _private(setup: Setup) -> Private | None:
+    """What sites are told of the noise."""
+    found = setup.protection
+    if found is None:
+        return None
+    found.check()
+    return Private(population=found.population, noise_multiplier=found.noise_multiplier)
 
 
 def _prepared(
@@ -177,6 +184,9 @@ def _runtime(
     federation = experiment.federation
     check_late(setup.loaded, setup.program)
     closing = Closing(federation.min_clients, federation.grace, federation.late == "fold")
+    if setup.protection is not None:
+        # Who is absent counts as zero: nobody is waited for beyond the grace.
+        closing = Closing(0, federation.grace, secret=True)
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
     roster, algorithms = (*found.offers, *found.joined), setup.program.algorithms
     return Flower(post, roster, algorithms, opener, closing, note=observer.note)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from atoll.config.tasks import TaskName
 from atoll.core import Failure, Payload, Reply, Task
 from atoll.egress.record import Departure, Egress
 from atoll.errors import AtollError, PolicyError
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.offers import Opening
 from atoll.experiment.setup import Setup
+from atoll.experiment.site_ledger import SiteLedger
+from atoll.experiment.terms import Opening
 from atoll.frames import Frame, Kind
 from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
@@ -60,6 +60,7 @@ class Site:
         check_overrides(place.overrides)
         self._place, self._egress, self._note = place, egress, note
         self._doing = doing or Doing()
+        self._ledger = SiteLedger(place.state / "privacy", place.name, place.policy)
         self._open: dict[str, _Federation] = {}
 
     def knows(self, run: str) -> bool:
@@ -100,6 +101,8 @@ class Site:
         offer = offered(loaded, self._place)
         if opening.agreed is not None:
             setup = joined(loaded, opening.agreed, self._place, self._note)
+            if setup.protection is not None:
+                self._ledger.check(letter.run, setup.protection)
             offer = offer.model_copy(update={"base": opening.agreed.base})
             self._open = {letter.run: self._federation(letter.run, setup)}
             self._doing.run = letter.run
@@ -112,11 +115,12 @@ class Site:
         algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
         store = disk_store(self._place.state / run / "client_state")
         runtime = InProcess((self._place.name,), algorithms, store)
-        guard = self._guard(run, setup.experiment.model.task)
+        guard = self._guard(run, setup)
         return _Federation(runtime, guard, Held(algorithms))
 
-    def _guard(self, run: str, kind: TaskName) -> Guard:
-        policy = self._place.policy
+    def _guard(self, run: str, setup: Setup) -> Guard:
+        policy, kind = self._place.policy, setup.experiment.model.task
+        spent: list[float | None] = [None]
 
         def begin(tasks: Sequence[Task]) -> None:
             what = ", ".join(task.algorithm for task in tasks)
@@ -126,6 +130,7 @@ class Site:
                 check_now(policy, datetime.now())
                 # Sums that hide single updates come with secure aggregation.
                 check_cohort(policy, len(tasks[0].context.cohort), secure=False)
+                spent[0] = self._spends(run, setup, tasks)
             self._note(f"round {tasks[0].context.round}: {what}")
 
         def release(payload: Payload) -> Payload:
@@ -149,13 +154,24 @@ class Site:
             if self._egress is not None:
                 at = task.context
                 self._egress.append(
-                    Departure(run, at.round, at.exchange, what, payload, data, text)
+                    Departure(run, at.round, at.exchange, what, payload, data, text, spent[0])
                 )
 
         def failed(data: bytes) -> None:
             self._leaves(run, "failure", data)
 
         return Guard(begin, release, spoken, leaving, failed)
+
+    def _spends(self, run: str, setup: Setup, tasks: Sequence[Task]) -> float | None:
+        """What all runs here spend with this one, on the disk before anything trains."""
+        protection = setup.protection
+        if protection is None:
+            return None
+        (task, *more) = tasks
+        if more or task.algorithm != "train":
+            raise PolicyError("privacy", "a private run asks for training alone")
+        at = task.context
+        return self._ledger.write(run, protection, (at.round, at.exchange))
 
     def _check_paused(self) -> None:
         if paused(self._place.state):

@@ -75,12 +75,13 @@ def _folder(path: Path) -> Path:
 
 def _as_json(path: Path, told: Told) -> Mapping[str, Any]:
     last = told.lines[-1] if told.lines else None
+    releases = [release for _, release in told.releases]
     return {
         "path": str(path),
         "data": told.begin.data,
-        "releases": len(told.releases),
+        "releases": sum(one.steps for one in releases),
         "runs": sorted({line.entry.run for line in told.lines}),
-        "unit": None if last is None else last.entry.release.unit,
+        "unit": releases[0].unit if releases else None,
         "epsilon": 0.0 if last is None else last.epsilon,
         "delta": None if last is None else last.delta,
         "adjacency": None if last is None else told.spent(last.delta).adjacency,

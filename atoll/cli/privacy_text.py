@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.accounting import Everyone, Fixed, Sampling
+from atoll.accounting import Everyone, Fixed, Release, Sampling
 from atoll.ledger import Told
 from atoll.words import counted
 
@@ -24,8 +24,8 @@ def show_ledger(told: Told) -> None:
             line.time,
             entry.run[:8],
             str(entry.round),
-            f"{entry.release.noise_multiplier:.4g}",
-            _cohort(entry.release.sampling),
+            "" if entry.release is None else f"{entry.release.noise_multiplier:.4g}",
+            "asked" if entry.release is None else _cohort(entry.release),
             _number(line.epsilon),
         )
     console = Console(highlight=False)
@@ -39,18 +39,24 @@ def show_verified(told: Told) -> None:
     if not told.lines:
         text = "Nothing was released: epsilon is 0."
     else:
-        last = told.lines[-1]
-        runs = len({line.entry.run for line in told.lines})
-        whom = "whole clients" if last.entry.release.unit == "client" else "single rows"
+        last, releases = told.lines[-1], [release for _, release in told.releases]
+        runs = counted(len({run for run, _ in told.releases}), "run")
+        units = {release.unit for release in releases}
         text = (
-            f"Whole: {counted(len(told.releases), 'release')} of {counted(runs, 'run')} on data "
+            f"Whole: {counted(sum(one.steps for one in releases), 'release')} of {runs} on data "
             f"{told.begin.data[:12]} come to epsilon {_number(last.epsilon)} at delta "
-            f"{last.delta:g}, for {whom}, {told.spent(last.delta).adjacency}."
+            f"{last.delta:g}, for {'whole clients' if 'client' in units else 'single rows'}, "
+            f"{told.spent(last.delta).adjacency}."
         )
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def _cohort(sampling: Sampling) -> str:
+def _cohort(release: Release) -> str:
+    often, how = "" if release.steps == 1 else f"{release.steps} times ", release.sampling
+    return often + _drawn(how)
+
+
+def _drawn(sampling: Sampling) -> str:
     if isinstance(sampling, Everyone):
         return "everyone"
     if isinstance(sampling, Fixed):

@@ -13,7 +13,9 @@ from atoll.config.sections import SECTION
 if TYPE_CHECKING:
     from atoll.config.federation import Evaluate, Federation
 
-__all__ = ["AdaptiveClip", "Privacy", "check_chosen", "check_privacy"]
+REACH = 1024.0
+"""How far an adaptive bound may move from its first value, either way."""
+__all__ = ["REACH", "AdaptiveClip", "Privacy", "check_chosen", "check_privacy"]
 
 
 class AdaptiveClip(BaseModel):
@@ -28,6 +30,14 @@ class AdaptiveClip(BaseModel):
     count_noise: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Noise on the count of updates below it; null: a 20th of the cohort."
     )
+    most: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The largest that it may become; null: 1024 times initial."
+    )
+
+    @property
+    def largest(self) -> float:
+        """The largest bound that a client takes from a server."""
+        return REACH * self.initial if self.most is None else self.most
 
 
 class Privacy(BaseModel):

@@ -38,6 +38,7 @@ class Departure:
     payload: as it is on the wire, after all stages; None where no tensors leave.
     data: the message, or how many bytes it has and their SHA-256.
     text: what is said in words, of a failure above all.
+    epsilon: what all runs here have spent with it; None where nothing bounds it.
     """
 
     run: str
@@ -47,6 +48,7 @@ class Departure:
     payload: Payload | None
     data: bytes | tuple[int, str]
     text: str | None = None
+    epsilon: float | None = None
 
 
 class Egress:
@@ -111,7 +113,7 @@ class Egress:
                     tensors=tensors,
                     bytes=size,
                     sha256=digest,
-                    privacy=Privacy(),
+                    privacy=Privacy(epsilon=departure.epsilon),
                     text=_short(departure.text),
                 )
             )

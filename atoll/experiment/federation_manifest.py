@@ -11,7 +11,7 @@ from atoll.certs import load_certificate, load_key
 from atoll.egress.manifest import Participant, manifest, verify_manifest, write_manifest
 from atoll.egress.seal import fingerprint
 from atoll.errors import AtollError
-from atoll.experiment.offers import Agreed
+from atoll.experiment.terms import Agreed
 
 __all__ = ["MANIFEST", "sign_manifest"]
 

@@ -11,11 +11,13 @@ from atoll.config.tasks import TASKS
 from atoll.data.clients import Options, load_client, look_at_client
 from atoll.data.moments import Moments
 from atoll.disk.files import make_folder, write_text
-from atoll.errors import ConfigError, RunError
-from atoll.experiment.offers import Agreed, Offer, Opening, offer_of, versions
+from atoll.errors import ConfigError, PayloadError, RunError
+from atoll.experiment.offers import offer_of, silent, versions
 from atoll.experiment.setup import Setup, prepare
+from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.models.locate import fingerprint
 from atoll.policy import Policy, check_experiment
+from atoll.protection import Protection, protection_of
 
 __all__ = ["Place", "check_overrides", "joined", "offered", "taken_up"]
 
@@ -79,7 +81,8 @@ def offered(loaded: Loaded, place: Place) -> Offer:
     check_experiment(place.policy, loaded.experiment, base=None, rows=len(share.train))
     balanced = loaded.experiment.train.class_weights == "balanced"
     counted = share if balanced and place.policy.label_histograms else None
-    return offer_of(place.name, found, counted, names=place.policy.label_names)
+    offer = offer_of(place.name, found, counted, names=place.policy.label_names)
+    return silent(offer) if loaded.experiment.privacy.on else offer
 
 
 def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], None]) -> Setup:
@@ -101,7 +104,19 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
         )
     rows = data.counts[place.name].train
     check_experiment(place.policy, loaded.experiment, base=base, rows=rows)
-    return setup
+    return replace(setup, protection=_told(loaded, agreed.private))
+
+
+def _told(loaded: Loaded, private: Private | None) -> Protection | None:
+    """The protection of a run, as its server says: a site alone knows neither the population nor
+    the noise that follows from it."""
+    found = protection_of(loaded, 1 if private is None else private.population)
+    if found is None and private is None:
+        return None
+    if found is None or private is None:
+        raise PayloadError("the server and the experiment file do not say the same of privacy")
+    noise = {"noise_multiplier": private.noise_multiplier}
+    return replace(found, settings=found.settings.model_copy(update=noise))
 
 
 def _options(loaded: Loaded, labels: Sequence[str] | None) -> Options:

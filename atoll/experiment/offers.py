@@ -1,9 +1,4 @@
-"""What a server and its clients tell each other before training: never a row.
-
-server                                     client
-Opening(experiment)                 -->    Offer(counts, label names as its policy allows)
-Opening(experiment, agreed)         -->    Offer(the same, with the base's fingerprint)
-"""
+"""From a client's rows to its offer, and from all offers to what is agreed."""
 
 from __future__ import annotations
 
@@ -12,93 +7,28 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, Field
 
 from atoll.config import Experiment
-from atoll.core.facts import STRICT
 from atoll.data import ClientCount, FederatedData, RowKind
 from atoll.data.labels import LabelSet, label_map
 from atoll.data.moments import Moments
 from atoll.data.scan import Scan, Share
 from atoll.errors import DataError
 from atoll.experiment.stand_in import stand_in
+from atoll.experiment.terms import Agreed, Offer, Sums
 from atoll.runtimes.messages import PROTOCOL
 from atoll.tasks.skew import label_counts
 
 __all__ = [
-    "Agreed",
-    "Offer",
-    "Opening",
-    "Sums",
     "agreed",
     "counts_of",
     "offer_of",
     "server_data",
+    "silent",
     "versions",
 ]
-
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Rows = Annotated[int, Field(ge=0, lt=2**31)]
-Label = Annotated[str, Field(max_length=1000)]
-
-
-class Sums(BaseModel):
-    """Mean and spread of numbers to predict, as `Moments`."""
-
-    model_config = STRICT
-
-    count: Rows
-    mean: Number
-    square: Annotated[Number, Field(ge=0)]
-
-
-class Agreed(BaseModel):
-    """What all clients train with.
-
-    base: SHA-256 of the base's weights.   label_counts: over all clients, where they are needed.
-    """
-
-    model_config = STRICT
-
-    kind: RowKind
-    labels: tuple[Label, ...] | None
-    moments: Sums | None
-    label_counts: dict[Label, Rows] | None
-    base: str
-
-
-class Opening(BaseModel):
-    """experiment: the resolved file's text.   agreed: None where it is still to be found."""
-
-    model_config = STRICT
-
-    versions: dict[str, str]
-    run: str
-    experiment: Annotated[str, Field(max_length=2**20)]
-    agreed: Agreed | None
-
-
-class Offer(BaseModel):
-    """What one client brings.
-
-    labels: the names of its training labels, None where they stay.   decimal: some are decimals.
-    base: its base's fingerprint, once it was loaded.
-    """
-
-    model_config = STRICT
-
-    versions: dict[str, str]
-    kind: RowKind
-    train: Rows
-    test: Rows
-    labels: Annotated[tuple[Label, ...], Field(max_length=100_000)] | None
-    decimal: bool
-    moments: Sums | None
-    label_counts: dict[Label, Rows] | None
-    base: str | None = None
 
 
 def counts_of(offers: Mapping[str, Offer]) -> dict[str, ClientCount]:
@@ -112,6 +42,12 @@ def counts_of(offers: Mapping[str, Offer]) -> dict[str, ClientCount]:
 def versions() -> dict[str, str]:
     """Those on which the bits of a result depend."""
     return {"protocol": str(PROTOCOL), "atoll": version("atoll"), "torch": torch.__version__}
+
+
+def silent(offer: Offer) -> Offer:
+    """The offer of a client whose rows nothing may tell of, not even how many there are."""
+    blank = {"train": 0, "test": 0, "labels": None, "decimal": False}
+    return offer.model_copy(update={**blank, "moments": None, "label_counts": None})
 
 
 def offer_of(client: str, found: Scan, share: Share | None, *, names: bool) -> Offer:
@@ -171,10 +107,15 @@ def _labels(
 ) -> tuple[str, ...] | None:
     if experiment.data.labels is not None:
         return tuple(experiment.data.labels)
-    silent = sorted(name for name, offer in offers.items() if offer.labels is None)
-    if silent and ("label" in kind or "tags" in kind):
+    untold = sorted(name for name, offer in offers.items() if offer.labels is None)
+    if untold and ("label" in kind or "tags" in kind):
+        if experiment.privacy.on:
+            raise DataError(
+                "under privacy no client tells the names of its labels; list all of them in "
+                "data.labels of the experiment file"
+            )
         raise DataError(
-            f"{silent[0]} does not tell the names of its labels (policy rule 'label_names'); list "
+            f"{untold[0]} does not tell the names of its labels (policy rule 'label_names'); list "
             "all labels in data.labels of the experiment file"
         )
     return label_map(known)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, ValidationError
 from atoll.config import Experiment, dump
 from atoll.core.facts import STRICT
 from atoll.errors import PayloadError, RunError
-from atoll.experiment.offers import Agreed, Offer, Opening, versions
+from atoll.experiment.offers import versions
+from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.frames import Frame, Kind
 from atoll.runtimes.gathering import Bounds, Closing, Gathering
 from atoll.runtimes.letters import OPENING, Letter

@@ -35,6 +35,7 @@ class Entry(BaseModel):
 
     noise: tells releases of one exchange apart; a line with the same run, exchange and noise is the
     same release, begun again after a crash.
+    release: None for a question that is part of a release which is written down already.
     """
 
     model_config = _STRICT
@@ -43,7 +44,7 @@ class Entry(BaseModel):
     round: Number
     exchange: Number
     noise: str
-    release: Release
+    release: Release | None
 
 
 class Begin(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from atoll.accounting import Spent, spent
+from atoll.accounting import Release, Spent, spent
 from atoll.errors import PrivacyError
 from atoll.ledger.lines import FILE, HEAD, START, Begin, Entry, Head, Released, hash_of, line_of
 
@@ -28,11 +28,13 @@ class Told:
     size: int
 
     @property
-    def releases(self) -> tuple[Released, ...]:
-        """Each release once: what was begun again after a crash is the same one."""
-        found: dict[tuple[str, int, str], Released] = {}
-        for line in self.lines:
-            found.setdefault((line.entry.run, line.entry.exchange, line.entry.noise), line)
+    def releases(self) -> tuple[tuple[str, Release], ...]:
+        """Each release once, behind its run: what was begun again after a crash is the same one."""
+        found: dict[tuple[str, int, str], tuple[str, Release]] = {}
+        for entry in (line.entry for line in self.lines):
+            if entry.release is not None:
+                key = (entry.run, entry.exchange, entry.noise)
+                found.setdefault(key, (entry.run, entry.release))
         return tuple(found.values())
 
     def has(self, entry: Entry) -> bool:
@@ -42,8 +44,7 @@ class Told:
 
     def spent(self, delta: float, run: str | None = None) -> Spent:
         """What all releases come to, or those of one run."""
-        chosen = [line.entry.release for line in self.releases if run in (None, line.entry.run)]
-        return spent(chosen, delta)
+        return spent([one for own, one in self.releases if run in (None, own)], delta)
 
 
 def read(folder: Path) -> Told | None:

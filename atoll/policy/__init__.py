@@ -12,7 +12,7 @@ from atoll.policy.failure import told, told_error
 from atoll.policy.files import describe, fingerprint, load_policy, policy_schema
 from atoll.policy.pause import PAUSED, pause, paused, resume
 from atoll.policy.reply import check_reply, released, without_metrics
-from atoll.policy.request import check_cohort, check_experiment, check_now
+from atoll.policy.request import check_cohort, check_experiment, check_now, too_little_noise
 from atoll.policy.schema import Policy, Privacy
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "resume",
     "told",
     "told_error",
+    "too_little_noise",
     "without_metrics",
 ]

@@ -13,7 +13,7 @@ from atoll.policy.schema import ANY, BUILT_IN, Policy
 from atoll.policy.values import next_opening, opened
 from atoll.words import listed
 
-__all__ = ["check_cohort", "check_experiment", "check_now"]
+__all__ = ["check_cohort", "check_experiment", "check_now", "too_little_noise"]
 
 
 def check_experiment(
@@ -119,12 +119,23 @@ def _tensors(policy: Policy, experiment: Experiment) -> str | None:
 
 
 def _privacy(policy: Policy, experiment: Experiment) -> str | None:
-    if not policy.privacy.required:
+    asked, rule = experiment.privacy, policy.privacy
+    if not rule.required:
         return None
-    return (
-        "this site asks for differential privacy, which this version of Atoll does not offer: it "
-        "takes part in no run"
-    )
+    if not asked.on:
+        return "this site asks for differential privacy, and the run has no privacy section"
+    most = asked.clip if isinstance(asked.clip, float) else asked.clip.largest
+    if rule.max_clip is not None and most > rule.max_clip:
+        return f"the run cuts updates to {most:g}; this site asks for {rule.max_clip:g} at most"
+    noise, least = asked.noise_multiplier, rule.min_noise_multiplier
+    return None if noise is None else too_little_noise(least, noise)
+
+
+def too_little_noise(least: float | None, noise_multiplier: float) -> str | None:
+    """Why a run's noise is too little for a site; None where it is enough."""
+    if least is None or noise_multiplier >= least:
+        return None
+    return f"the run's noise multiplier is {noise_multiplier:g}; this site asks for {least:g}"
 
 
 def _label_names(policy: Policy, experiment: Experiment) -> str | None:

@@ -93,15 +93,18 @@ class Privacy(BaseModel):
 
     required: bool = Field(
         False,
-        description="A run without differential privacy is refused. This version has none to "
-        "offer: true refuses every run.",
+        description="A run without differential privacy is refused.",
     )
-    max_clip: float | None = Field(None, gt=0, description="Largest bound on one contribution.")
+    max_clip: float | None = Field(
+        None, gt=0, description="Largest bound on one contribution (privacy.clip)."
+    )
     min_noise_multiplier: float | None = Field(
         None, gt=0, description="Least noise, in units of that bound."
     )
     lifetime_epsilon: float | None = Field(
-        None, gt=0, description="Largest epsilon of all runs on this site's rows together."
+        None,
+        gt=0,
+        description="Largest epsilon of all runs here together.",
     )
 
     @field_validator("max_clip", "min_noise_multiplier", "lifetime_epsilon")

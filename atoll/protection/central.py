@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from atoll.aggregators import on_grid
-from atoll.config.privacy import AdaptiveClip
+from atoll.config.privacy import REACH, AdaptiveClip
 from atoll.core import Algorithm, Stage, State
 from atoll.errors import PrivacyError
 from atoll.local.clipped import cut_as_told
@@ -19,8 +19,6 @@ __all__ = ["Central", "hidden"]
 
 FINE = 20
 """The grid has 2^20 steps in the bound."""
-REACH = 1024.0
-"""How far an adaptive bound may move from its first value, either way."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,13 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
             aggregator=on_grid(step=noise.step),
             server=noised(algorithm.server, noise),
         )
-    following = Following(bound.initial, bound.quantile, bound.learning_rate, central.count_noise)
+    following = Following(
+        bound.initial, bound.largest, bound.quantile, bound.learning_rate, central.count_noise
+    )
     noise = _noise(central, lambda state: float(state[CLIP][NORM]), least=bound.initial / REACH)
     return replace(
         algorithm,
-        client=cut_as_told(algorithm.client, most=bound.initial * REACH),
+        client=cut_as_told(algorithm.client, most=bound.largest),
         stages=first,
         aggregator=on_grid(step=noise.step),
         server=following_quantile(noised(algorithm.server, noise), following, noise),

@@ -119,7 +119,7 @@ def _account(run: str, protection: Protection, ledger: Ledger, secret: Secret) -
             **protection.statement(),
             "adjacency": own.adjacency,
             "accountant": own.accountant,
-            "releases": sum(line.entry.run == run for line in ledger.told.releases),
+            "releases": sum(one.steps for own, one in ledger.told.releases if own == run),
             "lifetime_epsilon": _bounded(life.epsilon),
         }
 

@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atoll.core import Failure, Federation, Position, Reply, Report, Runtime, Task
 from atoll.experiment.setup import Setup
+from atoll.protection import Protection
 from atoll.round import federate
 from atoll.runs.account import Account
 from atoll.runs.where import Observer, Where
@@ -39,7 +41,7 @@ def reports(
         # Under noise who is absent counts as zero, whoever that is.
         min_clients=federation.min_clients if protection is None else 0,
         staleness=federation.staleness,
-        sample=None if protection is None else protection.cohort,
+        sample=None if protection is None else partial(_secret, protection, setup.data.clients),
     )
     if position.round >= federation.num_rounds:
         return
@@ -49,6 +51,13 @@ def reports(
         for report in federate(setup.program, watched, plan, position):
             yield report, time.perf_counter() - begun
             begun = time.perf_counter()
+
+
+def _secret(
+    protection: Protection, members: tuple[str, ...], exchange: int, roster: tuple[str, ...]
+) -> tuple[str, ...]:
+    """A cohort of those for whom the noise was solved, as far as they are still there."""
+    return tuple(client for client in protection.cohort(exchange, members) if client in roster)
 
 
 def _cohort(setup: Setup) -> int:

@@ -158,6 +158,8 @@ class Flower:
                 self._late[client] = _Late(letters(client, found.attempts[client]).named(), context)
 
     def _letters(self, tasks: Sequence[Task], name: str) -> Callable[[str, int], Letter]:
+        if self._closing.secret:
+            tasks = [replace(one, context=replace(one.context, cohort=())) for one in tasks]
         # Who cannot build on what it was sent before is asked again, with all of it.
         travels = [replace(task, broadcast=task.travels) for task in tasks]
         packed = Outgoing(travels, name, self._post.sent / "packed")

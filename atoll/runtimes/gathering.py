@@ -31,11 +31,13 @@ class Closing:
     """A question is closed when all have answered, or `quorum` have and `grace` seconds passed.
 
     late: whether an answer after that counts in the client's next round; else it is dropped.
+    secret: whether a client is not told who else was asked.
     """
 
     quorum: int
     grace: float
     late: bool = False
+    secret: bool = False
 
 
 @dataclass(frozen=True)

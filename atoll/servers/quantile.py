@@ -20,12 +20,13 @@ NORM = "norm"
 
 @dataclass(frozen=True)
 class Following:
-    """How the bound moves: to where a share `quantile` of the norms is below it.
+    """How the bound moves: to where a share `quantile` of the norms is below it, up to `largest`.
 
     count_noise: standard deviation of the noise on Σ (b_k − ½).
     """
 
     initial: float
+    largest: float
     quantile: float
     learning_rate: float
     count_noise: float
@@ -53,7 +54,7 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
         count = float(total) + round(float(drawn) * following.count_noise * _FINE) / _FINE
         share = 0.5 + count / noise.denominator
         step = -following.learning_rate * (share - following.quantile)
-        norm = state[CLIP][NORM] * math.exp(step)
+        norm = (state[CLIP][NORM] * math.exp(step)).clamp(max=following.largest)
         return {**inner.apply(context, state, aggregate), CLIP: {NORM: norm}}
 
     names = (*inner.noised, BELOW)

@@ -13,9 +13,10 @@ from atoll.core import Context, Failure, Reply, Task
 from atoll.core.wire import unpack
 from atoll.egress.read import read as recorded
 from atoll.experiment.joining import Place
-from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
+from atoll.experiment.offers import agreed, server_data, versions
 from atoll.experiment.opening import opening_letter
 from atoll.experiment.setup import Setup, prepare
+from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
 from atoll.policy import Policy, pause, resume

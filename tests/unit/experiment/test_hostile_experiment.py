@@ -11,7 +11,8 @@ import yaml
 
 from atoll.errors import AtollError, PolicyError
 from atoll.experiment.joining import Place, taken_up
-from atoll.experiment.offers import Opening, versions
+from atoll.experiment.offers import versions
+from atoll.experiment.terms import Opening
 from atoll.policy import Policy
 from tests.support.federation import labelled_rows
 from tests.support.scenes import write_clients

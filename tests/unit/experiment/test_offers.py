@@ -14,7 +14,8 @@ from atoll.data import load as load_data
 from atoll.data.clients import Options, load_client
 from atoll.errors import ConfigError, DataError, PolicyError, RunError
 from atoll.experiment.joining import Place, check_overrides, offered, taken_up
-from atoll.experiment.offers import Agreed, Offer, Opening, agreed, server_data, versions
+from atoll.experiment.offers import agreed, server_data, versions
+from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.policy import Policy
 
 TEXTS = {

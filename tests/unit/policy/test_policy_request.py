@@ -205,11 +205,37 @@ def test_label_histograms() -> None:
     assert "balanced-per-client" in weighted.why
 
 
-def test_required_privacy_refuses_every_run_of_this_version() -> None:
+PRIVATE = ("privacy.epsilon=8", "privacy.clip=0.5", "adapter.head=train")
+
+
+def test_required_privacy_is_asked_of_a_run() -> None:
     error = refusal("privacy: {required: true}")
     assert error.rule == "privacy"
-    assert "this version of Atoll does not offer" in error.why
+    assert error.why == (
+        "this site asks for differential privacy, and the run has no privacy section"
+    )
     allowed("privacy: {required: false}")
+    allowed("privacy: {required: true}", *PRIVATE)
+
+
+def test_the_bounds_of_a_run_are_held_to_the_sites() -> None:
+    allowed("privacy: {required: true, max_clip: 0.5}", *PRIVATE)
+    assert (
+        "cuts updates to 0.5; this site asks for 0.4 at most"
+        in refusal("privacy: {required: true, max_clip: 0.4}", *PRIVATE).why
+    )
+    moving = "privacy.clip={adaptive: true, initial: 0.1, most: 0.3}"
+    allowed("privacy: {required: true, max_clip: 0.3}", *PRIVATE, moving)
+    assert (
+        "cuts updates to 0.3"
+        in refusal("privacy: {required: true, max_clip: 0.2}", *PRIVATE, moving).why
+    )
+    noise = "privacy.noise_multiplier=0.9"
+    allowed("privacy: {required: true, min_noise_multiplier: 0.9}", *PRIVATE, noise)
+    assert (
+        "multiplier is 0.9; this site asks for 1"
+        in refusal("privacy: {required: true, min_noise_multiplier: 1}", *PRIVATE, noise).why
+    )
 
 
 @pytest.mark.parametrize(

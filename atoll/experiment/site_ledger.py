@@ -1,0 +1,114 @@
+"""What a site writes down of the privacy that runs spend, and when it takes part no longer."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from atoll.accounting import Release, Spent
+from atoll.errors import PolicyError
+from atoll.ledger import Entry, Ledger
+from atoll.policy import Policy, too_little_noise
+from atoll.protection import Protection
+
+__all__ = ["SiteLedger"]
+
+RULE = "privacy"
+PLANNED = "planned"
+
+
+class SiteLedger:
+    """The ledger of a site, over all runs that it takes part in.
+
+    A site hears of the rounds in which it is asked, and that it is spared others is part of what
+    hides it. So a run is written down whole, all its rounds, before the site first trains in it; a
+    round for which it is asked a second time is one release more.
+    """
+
+    def __init__(self, folder: Path, site: str, policy: Policy) -> None:
+        self._folder, self._data, self._rules = folder, f"client {site}", policy.privacy
+
+    def check(self, run: str, protection: Protection) -> None:
+        """Refuse a run whose noise is too little, or that would spend more than is left.
+
+        Raises:
+            PolicyError: with both numbers.
+            PrivacyError: when the ledger is not as it was written.
+        """
+        with Ledger.opened(self._folder, data=self._data) as ledger:
+            self._check(ledger, run, protection, _left(ledger, run, protection))
+
+    def write(self, run: str, protection: Protection, asked: tuple[int, int]) -> float | None:
+        """Write down what a site is asked for, as far as it is not yet.
+
+        asked: round and exchange.   Returns the epsilon of all runs so far, None where nothing
+        bounds it.
+
+        Raises:
+            PolicyError: as `check`, and for a round that the run has not.
+        """
+        number, exchange = asked
+        if not 1 <= number <= protection.rounds:
+            raise PolicyError(
+                RULE, f"round {number} is asked for, and the run has {protection.rounds}"
+            )
+        with Ledger.opened(self._folder, data=self._data) as ledger:
+            entries = [line.entry for line in ledger.told.lines if line.entry.run == run]
+            before = {one.exchange for one in entries if one.round == number}
+            if exchange in before:
+                return _bounded(ledger.told.spent(protection.settings.delta))
+            left = _left(ledger, run, protection)
+            if before:
+                left = protection.released(protection.noise_multiplier, 1)
+            self._check(ledger, run, protection, left)
+            if left is not None and not before:
+                _write(ledger, protection, Entry(
+                    run=run, round=0, exchange=0, noise=f"{PLANNED} {protection.rounds}",
+                    release=left,
+                ))  # fmt: skip
+            release = None if not before else left
+            return _write(ledger, protection, Entry(
+                run=run, round=number, exchange=exchange, noise="asked", release=release,
+            ))  # fmt: skip
+
+    def _check(
+        self, ledger: Ledger, run: str, protection: Protection, more: Release | None
+    ) -> None:
+        least = self._rules.min_noise_multiplier if self._rules.required else None
+        if why := too_little_noise(least, protection.noise_multiplier):
+            raise PolicyError(RULE, why)
+        if more is None:
+            return
+        most, delta = self._rules.lifetime_epsilon, protection.settings.delta
+        promised, noise = protection.settings.epsilon, protection.noise_multiplier
+        own, life = ledger.after(more, delta, run).epsilon, ledger.after(more, delta).epsilon
+        if promised is not None and own > promised:
+            raise PolicyError(
+                RULE,
+                f"the run promises epsilon {promised:g}, and with a noise multiplier of "
+                f"{noise:g} it spends {own:.4g}",
+            )
+        if most is not None and life > most:
+            raise PolicyError(
+                RULE,
+                f"with this run all runs here spend epsilon {life:.4g}; this site allows {most:g}",
+            )
+
+
+def _left(ledger: Ledger, run: str, protection: Protection) -> Release | None:
+    """What a run will release beyond what is written down of it as planned."""
+    release, known = protection.release, 0
+    for entry in (line.entry for line in ledger.told.lines):
+        if entry.run == run and entry.noise.startswith(PLANNED) and entry.release is not None:
+            same = entry.release.model_copy(update={"steps": 1}) == release
+            known += entry.release.steps if same else 0
+    more = protection.rounds - known
+    return protection.released(protection.noise_multiplier, more) if more > 0 else None
+
+
+def _write(ledger: Ledger, protection: Protection, entry: Entry) -> float | None:
+    return _bounded(ledger.write(entry, protection.settings.delta))
+
+
+def _bounded(found: Spent) -> float | None:
+    return None if math.isinf(found.epsilon) else found.epsilon

@@ -1,0 +1,98 @@
+"""A private federation over the network: what sites write down, and what leaves them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atoll.ledger import verified
+from tests.support.federation import LABELS, labelled_rows
+from tests.support.models import Zoo
+from tests.support.sites import ATOLL, People, federation, waited
+
+CLIENTS = ("ada", "bob", "cy")
+EXPERIMENT = """
+model: {{name_or_path: {model}, pooling: mean}}
+data: {{path: data/, labels: [{labels}], max_length: 24}}
+adapter: {{r: 2, target_modules: [query], head: train}}
+train: {{max_steps: 2, learning_rate: 0.01}}
+federation: {{num_rounds: 3, clients_per_round: 2, grace: 5}}
+privacy: {{noise_multiplier: 1.0, clip: 0.5}}
+evaluate: {{baselines: []}}
+"""
+
+
+@pytest.fixture
+def people(tmp_path: Path, zoo: Zoo) -> Iterator[People]:
+    for client, rows in labelled_rows(dict.fromkeys(CLIENTS, 30)).items():
+        (tmp_path / "data" / client).mkdir(parents=True)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "data" / client / "train.jsonl").write_text(lines)
+    text = EXPERIMENT.format(model=zoo("bert"), labels=", ".join(LABELS))
+    (tmp_path / "private.yaml").write_text(text)
+    with federation(tmp_path, CLIENTS) as found:
+        yield found
+
+
+def test_a_private_federation_from_end_to_end(people: People) -> None:
+    folder = people.folder
+    rules = "label_names: true\nmin_rows: 1\nprivacy: {required: true, max_clip: 0.5, "
+    (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 20}\n")
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None)
+    assert server.process.returncode == 0, server.said
+    run = folder / "runs" / "private"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["final"] is None
+    assert summary["epsilon"] > 0
+    assert summary["privacy"]["releases"] == 3
+    for line in map(json.loads, (run / "rounds.jsonl").read_text().splitlines()):
+        assert (line["loss"], line["own"]) == (None, None)
+    asked = 0
+    for client in CLIENTS:
+        state = folder / "fed" / client / "state"
+        left = _departures(state)
+        asked += len(left)
+        if not left:
+            continue
+        told = verified(state / "privacy")
+        assert sum(release.steps for _, release in told.releases) == 3
+        assert {line["privacy"]["epsilon"] for line in left} == {told.lines[-1].epsilon}
+        values = [t for line in left for t in line["tensors"] if t["channel"] != "update"]
+        assert {t["l2"] for t in values if t["channel"] in ("examples", "metrics")} == {0.0}
+        norms = [sum(t["l2"] ** 2 for t in line["tensors"] if t["channel"] == "update") ** 0.5
+                 for line in left]  # fmt: skip
+        assert all(norm <= 0.5 * (1 + 1e-6) for norm in norms)
+        opening = _opened(state)
+        assert '"train":0' in opening
+        assert '"labels":null' in opening
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["run"]
+    assert asked <= 9
+
+
+def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
+    rules = "label_names: true\nmin_rows: 1\nprivacy: {required: true, lifetime_epsilon: 0.1}\n"
+    (people.folder / "policy.yaml").write_text(rules)
+    server = people.coordinate("private.yaml")
+    sites = [people.join(client) for client in CLIENTS]
+    waited(lambda: "this site allows 0.1" in server.said)
+    assert "policy rule 'privacy'" in server.said
+    assert any("all runs here spend epsilon" in one.said for one in sites)
+
+
+def _departures(state: Path) -> list[dict[str, object]]:
+    words = [ATOLL, "egress", "show", str(state / "egress"), "--format", "json"]
+    found = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
+    return [line for line in found if line["tensors"]]
+
+
+def _opened(state: Path) -> str:
+    lines = (state / "egress" / "egress-0001.jsonl").read_text().splitlines()
+    return next(json.loads(line)["text"] for line in lines if '"task":"opening"' in line)
