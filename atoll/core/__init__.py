@@ -9,19 +9,9 @@ clients live (a `Runtime` does) or what model they train (`atoll.local` does).
 
 from atoll.core.algorithm import Algorithm, Program, Runtime, Task, question
 from atoll.core.answers import answers
+from atoll.core.asked import Context, Failure, Reply, Request, State
 from atoll.core.check import check, check_order
-from atoll.core.parts import (
-    Aggregator,
-    ClientWork,
-    Context,
-    Downlink,
-    Failure,
-    Reply,
-    Request,
-    Server,
-    Stage,
-    State,
-)
+from atoll.core.parts import Aggregator, ClientWork, Downlink, Server, Stage
 from atoll.core.payload import Channel, Payload, faded, metrics_of, payload_nbytes, validate
 from atoll.core.progress import Exchange, Federation, Position, Report
 from atoll.tree import Tree

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
+from atoll.core.asked import Context, Failure, Reply
 from atoll.core.check import check
 from atoll.core.hidden import check_noised
-from atoll.core.parts import Aggregator, ClientWork, Context, Failure, Reply, Server, Stage
+from atoll.core.parts import Aggregator, ClientWork, Server, Stage
 from atoll.core.payload import Payload
 from atoll.core.progress import Position
 

@@ -6,7 +6,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from atoll.core.parts import ClientWork, Failure, Reply, Request
+from atoll.core.asked import Failure, Reply, Request
+from atoll.core.parts import ClientWork
 from atoll.errors import AtollError, PayloadError, out_of_memory
 
 __all__ = ["answers"]

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from atoll.core.parts import Aggregator, ClientWork, Stage
 from atoll.errors import CompositionError
 
-__all__ = ["check", "check_order"]
+__all__ = ["HIDING", "check", "check_order"]
+
+HIDING = 5
+"""Clients whose sum says little enough of each, for groups that are summed by themselves."""
 
 
 def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Aggregator) -> None:
@@ -29,18 +32,41 @@ def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Ag
             f"stage '{weighing[0].name}' weighs clients by examples, which aggregator "
             f"'{aggregator.name}' ignores; use stage 'uniform'"
         )
+    if not aggregator.linear:
+        _check_closer_look(client, stages, aggregator)
+    check_order(stages)
+
+
+def _check_closer_look(client: ClientWork, stages: Sequence[Stage], aggregator: Aggregator) -> None:
+    """An aggregator that compares replies has to see them, and all that they can change."""
+    own = aggregator.group == 1
     for stage in stages:
-        if stage.decode_at == "sum" and not aggregator.linear:
+        if stage.sums_only and aggregator.group < HIDING:
+            seen = "single updates" if own else f"groups of {aggregator.group} updates"
+            raise CompositionError(
+                f"aggregator '{aggregator.name}' looks at {seen}, which stage '{stage.name}' "
+                "hides: the server learns sums, and cannot tell whose update spoils one; use a "
+                f"mean, or aggregator 'grouped' with a size of {HIDING} or more, which compares "
+                "sums of groups and leaves out whole groups"
+            )
+        if stage.decode_at == "sum":
+            needs = "each reply" if own else f"the sum of each group of {aggregator.group}"
             raise CompositionError(
                 f"stage '{stage.name}' is undone on the sum of all replies, but aggregator "
-                f"'{aggregator.name}' needs each reply by itself; use a mean"
+                f"'{aggregator.name}' needs {needs} by itself; use a mean"
             )
-        if stage.sums_only and not aggregator.linear:
-            raise CompositionError(
-                f"aggregator '{aggregator.name}' looks at single updates, which stage "
-                f"'{stage.name}' hides; use a mean"
-            )
-    check_order(stages)
+    if client.rescaled:
+        raise CompositionError(
+            f"aggregator '{aggregator.name}' limits what one client changes, but client work "
+            f"'{client.name}' divides channel '{client.rescaled[0]}' by a number that the server "
+            "multiplies it with again, and that number has no limit; use 'fedavg'"
+        )
+    if client.kept:
+        raise CompositionError(
+            f"aggregator '{aggregator.name}' limits what one client changes through channel "
+            f"'update', but client work '{client.name}' sends '{client.kept[0]}' too, of which the "
+            "server takes a mean that any one client moves as far as it likes; use 'fedavg'"
+        )
 
 
 def _check_channels(name: str, client: ClientWork, stages: Sequence[Stage]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from atoll.core.parts import Context
+from atoll.core.asked import Context
 
 __all__ = [
     "FACTS",

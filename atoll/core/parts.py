@@ -3,84 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal
 
+from atoll.core.asked import Context, Failure, Reply, Request, State
 from atoll.core.payload import Payload
 from atoll.tree import Tree
 
-__all__ = [
-    "Aggregator",
-    "ClientWork",
-    "Context",
-    "Downlink",
-    "Failure",
-    "Reply",
-    "Request",
-    "Server",
-    "Stage",
-    "State",
-]
-
-State = dict[str, Tree]
-"""Named parts. A server's: adapter, head, statistics, moments, …; a client's: one per owner."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where and when: the only ambient information.
-
-    exchange counts every question to clients since the run began (a round may hold several);
-    client is a roster name ("" on the server); cohort holds all clients that were asked.
-    """
-
-    seed: int
-    run: str
-    round: int
-    exchange: int
-    cohort: tuple[str, ...]
-    population: int
-    client: str = ""
-
-    @property
-    def sampling_rate(self) -> float:
-        """The share of the population that was asked."""
-        return len(self.cohort) / self.population
-
-    def at(self, client: str) -> Context:
-        """The same moment at one client."""
-        return replace(self, client=client)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one client is asked; `state` is the client's own and was never sent."""
-
-    context: Context
-    payload: Payload
-    state: State = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One client's answer; `state` stays with the client and is never sent.
-
-    late: the moment that was asked about, where the answer came after its round was over.
-    """
-
-    client: str
-    payload: Payload
-    state: State = field(default_factory=dict)
-    late: Context | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why one client has no answer; the round goes on without it."""
-
-    client: str
-    kind: str
-    message: str
+__all__ = ["Aggregator", "ClientWork", "Downlink", "Server", "Stage"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +83,8 @@ class Aggregator:
     memory once), never the payload: whoever folds goes on from what they return.
     linear: the result depends on sums only.   weighted: it honours the weights of means.
     undivided: means are left sums, for the server to divide by a number that no client moves.
+    least: the fewest replies that it can make something of; none at all still gives zeros.
+    group: what is not linear looks at sums of so many replies (1: at each by itself).
     """
 
     name: str
@@ -162,6 +94,8 @@ class Aggregator:
     linear: bool = True
     weighted: bool = True
     undivided: bool = False
+    least: int = 1
+    group: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,6 +117,7 @@ class Server:
 
     init: adds the parts that this server keeps (moments) to a state that others share.
     downlink: how less than the broadcast travels.   noised: channels that it adds noise to.
+    ready: refuses, before the first round and only where the server is, what it cannot do without.
     """
 
     name: str
@@ -191,6 +126,7 @@ class Server:
     apply: Callable[[Context, State, Payload], State]
     downlink: Downlink | None = None
     noised: tuple[str, ...] = ()
+    ready: Callable[[], None] = lambda: None
 
     def sent(self, state: State, client: str, answered: int | None) -> Payload:
         """What travels to a client; `answered` is its exchange that was folded last."""

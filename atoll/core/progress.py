@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from atoll import rng
-from atoll.core.parts import Failure, State
+from atoll.core.asked import Failure, State
 
 __all__ = ["Exchange", "Federation", "Position", "Report"]
 

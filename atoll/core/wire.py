@@ -15,6 +15,7 @@ from typing import assert_never
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from atoll.core.asked import Context, Failure, Reply, Request, State
 from atoll.core.facts import (
     FACTS,
     TOLD,
@@ -30,7 +31,6 @@ from atoll.core.facts import (
 )
 from atoll.core.header import broken
 from atoll.core.packed import laid_out, open_trees, unpack_trees
-from atoll.core.parts import Context, Failure, Reply, Request, State
 from atoll.core.payload import Channel, Payload
 from atoll.errors import PayloadError
 from atoll.frames import LIMIT

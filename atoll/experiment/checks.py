@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from atoll.config import Loaded, resolve
@@ -11,7 +12,7 @@ from atoll.data import FederatedData
 from atoll.errors import ConfigError
 from atoll.words import counted
 
-__all__ = ["check_cohort", "check_late", "check_revision", "check_runtime"]
+__all__ = ["check_cohort", "check_late", "check_program", "check_revision", "check_runtime"]
 
 PLACES = "atoll.experiment.places"
 """The runtimes; they stand on a setup, and are imported by name."""
@@ -71,4 +72,48 @@ def check_late(loaded: Loaded, program: Program) -> None:
             f"{loaded.where('federation.late')}: federation.late is fold, which weighs late "
             f"answers less, and aggregator '{training.aggregator.name}' ignores weights; use a "
             "mean, or set federation.late to drop"
+        )
+
+
+def check_program(
+    loaded: Loaded, program: Program, data: FederatedData, *, note: Callable[[str], None]
+) -> None:
+    """Refuse servers that lack something, and rounds that count with fewer answers than the
+    aggregator needs; tell what it does not cover.
+
+    Raises:
+        AtollError: names what is missing, or both numbers.
+    """
+    if data.whole:
+        for algorithm in program.algorithms.values():
+            algorithm.server.ready()
+    _check_aggregator(loaded, program, data, note)
+
+
+def _check_aggregator(
+    loaded: Loaded, program: Program, data: FederatedData, note: Callable[[str], None]
+) -> None:
+    training, federation = program.algorithms.get("train"), loaded.experiment.federation
+    if training is None or training.aggregator.linear:
+        return
+    name, least = training.aggregator.name, training.aggregator.least
+    place = loaded.where("federation.aggregator")
+    needs = f"aggregator '{name}' needs the updates of {counted(least, 'client')} as it is set"
+    cohort = federation.cohort(len(data.clients))
+    if data.whole and cohort < least:
+        raise ConfigError(
+            f"{place}: {needs}, but a round asks {cohort}; ask more clients, or lower what it is "
+            "set to"
+        )
+    if federation.min_clients < least:
+        raise ConfigError(
+            f"{place}: {needs}, but federation.min_clients is {federation.min_clients}, with which "
+            f"a round counts; set it to {least}"
+        )
+    solved = [each.name for each in program.algorithms.values() if each.kind == "exchange"]
+    if solved:
+        note(
+            f"aggregator '{name}' limits what one client does to the adapter, and not to the head, "
+            f"which is solved from everybody's sums ({solved[0]}); with adapter.head train it is "
+            "part of the update"
         )

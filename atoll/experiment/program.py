@@ -121,6 +121,11 @@ def _adapter_algorithm(
     stages: list[Stage] = [_part(loaded, call, "atoll.stages") for call in federation.stages]
     aggregator: Aggregator = algorithm.aggregator
     if federation.aggregator is not None:
+        if aggregator.name != "mean":
+            raise ConfigError(
+                f"{loaded.where('federation.aggregator')}: algorithm '{algorithm.name}' brings an "
+                "aggregator of its own; leave federation.aggregator out"
+            )
         aggregator = _part(loaded, federation.aggregator, "atoll.aggregators")
     server: Server = algorithm.server
     if federation.server is not None:

@@ -14,7 +14,7 @@ from atoll.config.tasks import TASKS
 from atoll.core import Position, Program
 from atoll.data import FederatedData
 from atoll.experiment.bench import begun, bench_of, device_of, first_state, placed_on
-from atoll.experiment.checks import check_cohort, check_revision
+from atoll.experiment.checks import check_cohort, check_program, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
 from atoll.experiment.lengths import told_lengths
 from atoll.experiment.placed import placed_errors
@@ -132,6 +132,7 @@ def _prepared(
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     protection = protection_of(loaded, len(data.clients))
     program = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
+    check_program(loaded, program, data, note=note)
     state = first_state(bench, experiment)
     state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
     common = common_examples(objective, data)

@@ -209,11 +209,12 @@ def test_an_evaluation_between_rounds_changes_nothing(case: Case, tmp_path: Path
 def test_refusals(module: str) -> None:
     """What `cases` leaves out is refused, and so are lossy stages on what a sender keeps."""
     bench = make_bench()
-    plain = Case(module, {}).algorithm(bench)
+    own = next(case.arguments for case in cases("plain") if case.module == module)
+    plain = Case(module, own).algorithm(bench)
     for name in STAGES:
         if (module, name) in REFUSED:
             with pytest.raises(CompositionError, match=f"'{name}' bounds channel 'update'"):
-                Case(module, {}, name).algorithm(bench)
+                Case(module, own, name).algorithm(bench)
     for channel in plain.client.kept:
         for stage in (make((channel,)) for listed in STAGES.values() for make in listed):
             if stage.lossy:
@@ -309,7 +310,7 @@ def test_one_full_step_of_everyone_is_centralised_descent(
     )  # fmt: skip
     bench = make_bench(settings, data=Tiny(dict.fromkeys(CLIENTS, 4)), dtype=dtype)
     algorithm = plain_case.algorithm(bench)
-    if "learning_rate" in plain_case.arguments or plain_case.module == "fedopt":
+    if "learning_rate" in plain_case.arguments or plain_case.module in ("fedopt", "fltrust"):
         pytest.skip("its server does more than take the average")
     scene = replace(plain_case.scene(bench), algorithm=algorithm, per_round=5)
     start = scene.start()

@@ -7,7 +7,20 @@ from dataclasses import replace
 
 import pytest
 
-from atoll.aggregators import mean, median, trimmed_mean
+from atoll.aggregators import (
+    bulyan,
+    centred_clipping,
+    geometric_median,
+    grouped,
+    krum,
+    mean,
+    median,
+    multi_krum,
+    nnm,
+    norm_bound,
+    trimmed_mean,
+)
+from atoll.config import Call
 from atoll.core import (
     Aggregator,
     Algorithm,
@@ -95,7 +108,12 @@ def test_two_weighings() -> None:
     )
 
 
-@pytest.mark.parametrize("aggregator", [median(), trimmed_mean(fraction=0.1)], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "aggregator",
+    [median(), trimmed_mean(fraction=0.1), krum(byzantine=1), norm_bound(norm=1.0),
+     grouped(rule=Call("median"), size=5)],
+    ids=lambda a: a.name,
+)  # fmt: skip
 def test_weights_that_are_ignored(aggregator: Aggregator) -> None:
     assert _refusal(by_examples(), aggregator=aggregator) == (
         "stage 'by_examples' weighs clients by examples, which aggregator "
@@ -104,15 +122,68 @@ def test_weights_that_are_ignored(aggregator: Aggregator) -> None:
     check("fedavg", WORK, (uniform(),), aggregator)
 
 
-def test_a_sum_is_no_single_reply() -> None:
-    assert _refusal(uniform(), MASKS, aggregator=median()) == (
-        "stage 'masks' is undone on the sum of all replies, but aggregator 'median' needs each "
+HIDES = (
+    "the server learns sums, and cannot tell whose update spoils one; use a mean, or aggregator "
+    "'grouped' with a size of 5 or more, which compares sums of groups and leaves out whole groups"
+)
+BY_ITSELF = [
+    median(), trimmed_mean(fraction=0.1), krum(byzantine=1), multi_krum(byzantine=1),
+    bulyan(byzantine=1), geometric_median(), centred_clipping(), norm_bound(norm=1.0),
+    nnm(rule=Call("median"), byzantine=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("aggregator", BY_ITSELF, ids=lambda a: a.name)
+def test_a_rule_for_single_updates_under_sums(aggregator: Aggregator) -> None:
+    """An error when it is built, which says what would work."""
+    for hiding in (MASKS, replace(MASKS, decode_at="reply")):
+        assert _refusal(uniform(), hiding, aggregator=aggregator) == (
+            f"aggregator '{aggregator.name}' looks at single updates, which stage 'masks' hides: "
+            f"{HIDES}"
+        )
+    with pytest.raises(CompositionError, match=f"'{aggregator.name}' looks at single updates"):
+        Algorithm("fedavg", WORK, (uniform(), MASKS), aggregator, average())
+
+
+def test_groups_under_sums() -> None:
+    hiding = replace(MASKS, decode_at="reply")
+    small, enough = (grouped(rule=Call("median"), size=size) for size in (4, 5))
+    assert _refusal(uniform(), hiding, aggregator=small) == (
+        f"aggregator 'grouped' looks at groups of 4 updates, which stage 'masks' hides: {HIDES}"
+    )
+    check("fedavg", WORK, (uniform(), hiding), enough)
+    assert _refusal(uniform(), MASKS, aggregator=enough) == (
+        "stage 'masks' is undone on the sum of all replies, but aggregator 'grouped' needs the sum "
+        "of each group of 5 by itself; use a mean"
+    )
+
+
+def test_a_stage_that_is_undone_on_sums() -> None:
+    summed = replace(MASKS, name="shifted", sums_only=False)
+    assert _refusal(uniform(), summed, aggregator=median()) == (
+        "stage 'shifted' is undone on the sum of all replies, but aggregator 'median' needs each "
         "reply by itself; use a mean"
     )
-    hiding = replace(MASKS, decode_at="reply")
-    assert _refusal(uniform(), hiding, aggregator=median()) == (
-        "aggregator 'median' looks at single updates, which stage 'masks' hides; use a mean"
-    )
+    check("fedavg", WORK, (uniform(), summed), mean())
+
+
+@pytest.mark.parametrize("aggregator", BY_ITSELF, ids=lambda a: a.name)
+def test_a_limit_that_another_way_in_makes_worthless(aggregator: Aggregator) -> None:
+    rescaled = replace(WORK, rescaled=("update",))
+    kept = replace(WORK, channels=(*WORK.channels, "control"), kept=("control",))
+    for work, said in (
+        (rescaled, "client work 'train' divides channel 'update' by a number that the server "
+                   "multiplies it with again, and that number has no limit; use 'fedavg'"),
+        (kept, "client work 'train' sends 'control' too, of which the server takes a mean that any "
+               "one client moves as far as it likes; use 'fedavg'"),
+    ):  # fmt: skip
+        with pytest.raises(CompositionError) as caught:
+            check("fedavg", work, (uniform(),), aggregator)
+        assert str(caught.value).startswith(
+            f"aggregator '{aggregator.name}' limits what one client"
+        )
+        assert str(caught.value).endswith(said)
+        check("fedavg", work, (uniform(),), mean())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""What one client is asked, when, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from atoll.core.payload import Payload
+from atoll.tree import Tree
+
+__all__ = ["Context", "Failure", "Reply", "Request", "State"]
+
+State = dict[str, Tree]
+"""Named parts. A server's: adapter, head, statistics, moments, …; a client's: one per owner."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and when: the only ambient information.
+
+    exchange counts every question to clients since the run began (a round may hold several);
+    client is a roster name ("" on the server); cohort holds all clients that were asked.
+    """
+
+    seed: int
+    run: str
+    round: int
+    exchange: int
+    cohort: tuple[str, ...]
+    population: int
+    client: str = ""
+
+    @property
+    def sampling_rate(self) -> float:
+        """The share of the population that was asked."""
+        return len(self.cohort) / self.population
+
+    def at(self, client: str) -> Context:
+        """The same moment at one client."""
+        return replace(self, client=client)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client is asked; `state` is the client's own and was never sent."""
+
+    context: Context
+    payload: Payload
+    state: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer; `state` stays with the client and is never sent.
+
+    late: the moment that was asked about, where the answer came after its round was over.
+    """
+
+    client: str
+    payload: Payload
+    state: State = field(default_factory=dict)
+    late: Context | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one client has no answer; the round goes on without it."""
+
+    client: str
+    kind: str
+    message: str
