@@ -115,6 +115,22 @@ def _document(setup: Setup, made: Plan, preparing: float) -> dict[str, Any]:
         "seconds": _times(made, preparing),
         "machine": asdict(made.machine),
         "advice": [asdict(one) for one in made.advice],
+        "privacy": _privacy(setup, made),
+    }
+
+
+def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
+    """What it would spend, and how much of an update is left beside the noise."""
+    found = setup.protection
+    if found is None:
+        return None
+    spent = found.spent([found.release.model_copy(update={"steps": found.rounds})])
+    return {
+        **found.statement(),
+        "epsilon": spent.epsilon,
+        "delta": spent.delta,
+        "adjacency": spent.adjacency,
+        "signal_to_noise": found.signal_to_noise(made.trainable_parameters),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from atoll.experiment.setup import Setup
     from atoll.plan.plan import Plan
     from atoll.plan.probe import Probe, Trial
+    from atoll.protection import Protection
 
 __all__ = ["show_plan", "show_probe"]
 
@@ -46,6 +48,28 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
         f"{made.trainable_parameters:,} trainable parameters; "
         f"{counted(made.group_size, 'client')} in one pass"
     )
+    if setup.protection is not None:
+        yield from _private(setup.protection, made)
+
+
+def _private(found: Protection, made: Plan) -> Iterator[str]:
+    """What it would spend, and how much of an update is left beside the noise."""
+    spent = found.spent([found.release.model_copy(update={"steps": found.rounds})])
+    yield found.told()
+    yield f"epsilon {spent.epsilon:.4g} after all rounds, {spent.adjacency}, {spent.accountant}"
+    ratio = found.signal_to_noise(made.trainable_parameters)
+    if ratio is None:
+        return
+    whole = ratio * math.sqrt(found.rounds)
+    yield (
+        f"signal to noise: {ratio:.2g} in a round at most, {whole:.2g} in all of them, were all "
+        "updates alike and as long as the clip"
+    )
+    if whole < 1:
+        yield (
+            "  the noise would drown what clients learn: more clients a round, fewer trainable "
+            "values (adapter.r, adapter.target_modules) or a larger epsilon raise it"
+        )
 
 
 def _travels(made: Plan) -> Table:

@@ -12,6 +12,7 @@ from atoll.plan.asked import Asked
 from atoll.plan.load import Load, forward_load, training_load
 from atoll.plan.rows import COMMON, Rows
 from atoll.plan.work import Answers, Work, head_rows, measured, training_loads
+from atoll.runs.gate import CLIENTS, ROWS
 
 __all__ = ["baseline_work", "round_work"]
 
@@ -41,7 +42,7 @@ def round_work(setup: Setup, exchanges: Sequence[Asked], rows: Rows) -> dict[str
 
 def baseline_work(setup: Setup, rows: Rows) -> dict[str, Work]:
     """Of `measuring` the federated model at the end, and of the baselines that were asked for."""
-    found = {"measuring": measured(setup, rows)}
+    found = {"measuring": measured(setup, rows) + _examined(setup, rows)}
     wanted = setup.experiment.evaluate.baselines
     passes = expected_passes(setup, setup.experiment.federation.num_rounds)
     if "local" in wanted:
@@ -49,6 +50,17 @@ def baseline_work(setup: Setup, rows: Rows) -> dict[str, Work]:
     if "pooled" in wanted:
         found["pooled"] = _pooled(setup, rows, passes) + measured(setup, rows)
     return found
+
+
+def _examined(setup: Setup, rows: Rows) -> Work:
+    """The adapter that was written, and the one that was trained, on a few rows."""
+    lengths = [
+        length
+        for name in setup.data.clients[:CLIENTS]
+        for length in rows.lengths(name, "train")[:ROWS]
+    ]
+    load = forward_load(lengths, setup.bench.settings.per_device_eval_batch_size)
+    return Work(forward=load + load)
 
 
 def _local(setup: Setup, rows: Rows, passes: float) -> Work:

@@ -53,6 +53,11 @@ class Central:
             )
         return found
 
+    def deviation(self, state: State) -> float:
+        """The standard deviation of the noise on the sum, as the bound stands."""
+        bound = self.clip if isinstance(self.clip, float) else float(state[CLIP][NORM])
+        return self.on_update * bound
+
     @property
     def count_noise(self) -> float:
         """The noise on the count of who is below an adaptive bound."""
@@ -70,7 +75,7 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     """
     bound, first = central.clip, (uniform(), withhold(), *stages)
     if isinstance(bound, float):
-        noise = _noise(central, lambda state: bound, least=bound)
+        noise = _noise(central, least=bound)
         return replace(
             algorithm,
             stages=(*first, clip(norm=bound)),
@@ -80,7 +85,7 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     following = Following(
         bound.initial, bound.largest, bound.quantile, bound.learning_rate, central.count_noise
     )
-    noise = _noise(central, lambda state: float(state[CLIP][NORM]), least=bound.initial / REACH)
+    noise = _noise(central, least=bound.initial / REACH)
     return replace(
         algorithm,
         client=cut_as_told(algorithm.client, most=bound.largest),
@@ -90,8 +95,6 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     )
 
 
-def _noise(central: Central, bound: Callable[[State], float], *, least: float) -> Noise:
+def _noise(central: Central, *, least: float) -> Noise:
     step = 2.0 ** (math.floor(math.log2(least)) - FINE)
-    return Noise(
-        lambda state: central.on_update * bound(state), central.expected, step, central.key
-    )
+    return Noise(central.deviation, central.expected, step, central.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 
 from atoll.accounting import Poisson, Release, Sampling, Spent, noise_for, spent
 from atoll.config.privacy import Privacy
-from atoll.core import Algorithm, Stage
+from atoll.core import Algorithm, Stage, State, Tree
 from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
 from atoll.protection.cohorts import drawn
@@ -82,6 +83,21 @@ class Protection:
         return Central(
             lambda: self.noise_multiplier, self.settings.clip, self.expected, self.vault.key
         )
+
+    def noise_in(self, change: Tree, state: State, rounds: int) -> float:
+        """The expected L2 norm of the noise that `rounds` updates put into `change`.
+
+        Of a server that adds updates as they are; an adaptive bound counts as it stands at the end.
+        """
+        values = sum(value.numel() for value in change.values())
+        deviation = self._central.deviation(state) / self.expected
+        return deviation * math.sqrt(values * rounds)
+
+    def signal_to_noise(self, values: int) -> float | None:
+        """At most, of one round's update of so many values: were all updates alike, and as long as
+        `clip`; None without noise."""
+        noise = self._central.on_update * math.sqrt(values)
+        return self.expected / noise if noise else None
 
     def told(self) -> str:
         """What a run begins with, in one line."""

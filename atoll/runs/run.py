@@ -18,6 +18,7 @@ from atoll.experiment.trackers import Tracking, tracking
 from atoll.runs.account import Account, account_of
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
+from atoll.runs.gate import examined
 from atoll.runs.lines import RoundLine, public, round_line
 from atoll.runs.resume import Progress, progress, started
 from atoll.runs.rounds import Under, reports
@@ -138,11 +139,15 @@ def _finish(
     seconds = time.perf_counter() - ending.begun
     so_far = summarize(setup, unmeasured, lines=lines, seconds=seconds, privacy=privacy)
     export_adapter(setup, state, run.adapter, so_far)
+    found = examined(setup, state, run.adapter, so_far["num_rounds"])
+    for warning in found.warnings():
+        observer.note(warning)
     best = setup.experiment.evaluate.load_best
     rounds = so_far["best_round"] if best else lines[-1].round
     comparison = ending.where.compared(setup, state, rounds, observer)
     seconds = time.perf_counter() - ending.begun
     summary = summarize(setup, comparison, lines=lines, seconds=seconds, privacy=privacy)
+    summary["export"] = found.told()
     run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
     ending.tracked.finish(summary)

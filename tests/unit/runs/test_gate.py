@@ -1,0 +1,138 @@
+"""A run's adapter is what it says: read back, moved, and more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from atoll.errors import ModelError
+from atoll.experiment.setup import Setup
+from atoll.runs.checkpoints import latest
+from atoll.runs.gate import examined
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
+from tests.support.models import Zoo
+from tests.support.scenes import scene
+
+SECTIONS: dict[str, Mapping[str, Any]] = {
+    "model": {"pooling": "mean"},
+    "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+    "train": {"learning_rate": 0.01},
+    "federation": {"num_rounds": 3},
+    "evaluate": {"baselines": []},
+}
+
+
+def _setup(folder: Path, zoo: Zoo, kind: str = "bert", **sections: Mapping[str, Any]) -> Setup:
+    both = {name: {**SECTIONS.get(name, {}), **sections.get(name, {})} for name in
+            {**SECTIONS, **sections}}  # fmt: skip
+    return scene(folder, zoo, kind, **both)
+
+
+def _run(setup: Setup, run: Path) -> tuple[dict[str, Any], list[str]]:
+    notes: list[str] = []
+    return run_experiment(setup, run, Observer(note=notes.append)), notes
+
+
+def _last(run: Path) -> Any:
+    found = latest(run / "checkpoints", lambda text: None)
+    assert found is not None
+    return found.position.server
+
+
+def test_a_run_reads_back_what_it_trained(tmp_path: Path, zoo: Zoo) -> None:
+    summary, notes = _run(_setup(tmp_path, zoo), tmp_path / "run")
+    found = summary["export"]
+    assert found["loss"] == found["read_back"] > 0
+    assert found["moved"] > 0
+    assert found["still"] == 0
+    assert not [note for note in notes if "move" in note or "noise" in note]
+
+
+def test_its_loss_is_the_mean_over_rows_as_torch_has_it(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo)
+    _run(setup, tmp_path / "run")
+    state = _last(tmp_path / "run")
+    found = examined(setup, state, tmp_path / "run" / "adapter", 3)
+    rows = [x for c in setup.data.clients[:8] for x in setup.bench.examples(c, "train")[:8]]
+    from atoll.local.bench import model_values
+    from atoll.local.infer import forward_batches
+
+    total = 0.0
+    for chosen, batch, outputs in forward_batches(setup.bench, model_values(state), rows):
+        loss = torch.nn.functional.cross_entropy(outputs, batch.target.flatten(), reduction="sum")
+        total += float(loss)
+        assert chosen
+    assert found.loss == pytest.approx(total / len(rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "head.safetensors"])
+def test_another_adapter_on_the_disk_is_refused(file: str, tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo), tmp_path / "run"
+    _run(setup, run)
+    path = run / "adapter" / file
+    tensors = load_file(path)
+    save_file({name: 2 * value + 0.3 for name, value in tensors.items()}, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"read back, is not the one that was trained: its loss"):
+        examined(setup, _last(run), run / "adapter", 3)
+
+
+def test_an_adapter_that_did_not_move_is_called_out(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, train={"learning_rate": 1e-30})
+    summary, notes = _run(setup, tmp_path / "run")
+    assert summary["export"]["moved"] < 1e-20
+    assert any("the model hardly moved: by " in note for note in notes)
+
+
+def test_a_tensor_that_did_not_move_is_named(tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo), tmp_path / "run"
+    _run(setup, run)
+    state = _last(run)
+    name = next(iter(state["adapter"]))
+    state["adapter"][name] = setup.start.server["adapter"][name]
+    from atoll.artifacts.export import export_adapter
+
+    summary = {"metric": "accuracy", "final": None, "num_rounds": 3, "exchanges": 0,
+               "baselines": {"local": None, "pooled": None}}  # fmt: skip
+    export_adapter(setup, state, run / "adapter", summary)
+    (warning,) = examined(setup, state, run / "adapter", 3).warnings()
+    assert warning.startswith("1 tensor of ")
+    assert warning.endswith(f"did not move: {name}")
+
+
+def test_a_model_of_noise_is_called_out_with_numbers(tmp_path: Path, zoo: Zoo) -> None:
+    privacy = {"noise_multiplier": 50.0, "clip": 1e-4}
+    setup = _setup(tmp_path, zoo, privacy=privacy)
+    summary, notes = _run(setup, tmp_path / "run")
+    found = summary["export"]
+    state, start = _last(tmp_path / "run"), setup.start.server
+    change = torch.cat([
+        (state[part][name].double() - start[part][name]).flatten()
+        for part in ("adapter", "head") for name in start[part]
+    ])  # fmt: skip
+    clients = len(setup.data.clients)
+    noise = 50.0 * 1e-4 / clients * (change.numel() * 3) ** 0.5
+    assert found["noise"] == pytest.approx(noise, rel=1e-9)
+    assert float(change.norm()) == pytest.approx(noise, rel=0.2)
+    assert found["signal_to_noise"] < 0.7
+    assert "loss" not in found
+    assert any("the model is mostly noise: the signal in it is" in note for note in notes)
+
+
+def test_a_signal_is_told_from_noise(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1e-4, "clip": 1.0})
+    summary, notes = _run(setup, tmp_path / "run")
+    assert summary["export"]["signal_to_noise"] > 10
+    assert not any("mostly noise" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_models_that_write_are_read_back_too(kind: str, tmp_path: Path, zoo: Zoo) -> None:
+    sections = {"adapter": {"target_modules": None, "head": None}, "model": {"pooling": "auto"}}
+    summary, _ = _run(_setup(tmp_path, zoo, kind, **sections), tmp_path / "run")
+    assert summary["export"]["loss"] == pytest.approx(summary["export"]["read_back"], rel=1e-6)
