@@ -80,12 +80,22 @@ def divergence(
     # Agarwal, Kairouz, Liu (NeurIPS 2021, arXiv 2110.04995), Corollary 3.6. The L1 norm of whole
     # numbers is their squared L2 norm at the most.
     variance, l1 = shares * release.sigma**2, norm * min(math.sqrt(release.values), norm)
-    return lambda order: (
-        order * norm**2 / (2 * variance)
-        + np.minimum(
-            ((2 * order - 1) * norm**2 + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance)
-        )
-    )
+
+    def whole(order: Floats) -> Floats:
+        extra = ((2 * order - 1) * norm**2 + 6 * l1) / (4 * variance**2)
+        return order * norm**2 / (2 * variance) + np.minimum(extra, 3 * l1 / (2 * variance))
+
+    return lambda order: _between(whole, order)
+
+
+def _between(bound: Callable[[Floats], Floats], order: Floats) -> Floats:
+    """A bound at whole orders, at those between: (α − 1)·D_α is convex in α, and 0 at α = 1 (van
+    Erven, Harremoës, IEEE Trans. Inf. Theory 2014, arXiv 1206.2459, Corollary 2).
+    """
+    low = np.floor(order)
+    share = order - low
+    total = (1 - share) * (low - 1) * bound(low) + share * low * bound(low + 1)
+    return np.asarray(total / (order - 1), np.float64)
 
 
 @lru_cache(maxsize=256)

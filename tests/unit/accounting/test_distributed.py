@@ -9,6 +9,7 @@ import dp_accounting
 import numpy as np
 import pytest
 from dp_accounting.rdp import RdpAccountant
+from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import stats
@@ -16,7 +17,7 @@ from scipy.optimize import brentq
 
 from atoll.accounting.distributed import guaranteed, plan_for, released
 from atoll.accounting.grid import Mechanism, Sum, planned
-from atoll.accounting.shares import Shared, concentrated, tau
+from atoll.accounting.shares import Shared, concentrated, divergence, tau
 from atoll.errors import PrivacyError
 
 MECHANISMS: tuple[Mechanism, ...] = ("discrete_gaussian", "skellam")
@@ -125,12 +126,12 @@ def test_fine_grids_are_as_concentrated_as_a_continuous_gaussian(
 
 def test_what_skellam_costs_more_than_a_gaussian() -> None:
     # 1000 grid units, and a variance of four times their square: below 1e-5.
-    shared = _shared("skellam", 1000.0, 2000.0 / math.sqrt(50), 50)
-    shared = shared.model_copy(update={"values": 100_000})
-    gauss = _shared("discrete_gaussian", 1000.0, 2000.0 / math.sqrt(50), 50)
-    one, other = (guaranteed([each], 50, 1e-5).server for each in (shared, gauss))
-    assert one == pytest.approx(other, abs=1e-4)
-    assert one == pytest.approx(2.16572, abs=5e-3)
+    sigma, orders = 2000.0 / math.sqrt(50), np.arange(2.0, 100.0)
+    shared = _shared("skellam", 1000.0, sigma, 50).model_copy(update={"values": 100_000})
+    assert divergence(shared, 50)(orders) == pytest.approx(orders / 8, rel=1e-5)
+    assert guaranteed([shared], 50, 1e-5).server == pytest.approx(2.16572, rel=2e-3)
+    gauss = _shared("discrete_gaussian", 1000.0, sigma, 50)
+    assert guaranteed([gauss], 50, 1e-5).server == pytest.approx(2.16572, abs=1e-4)
 
 
 def test_those_who_may_collude_hide_nothing_from_the_server() -> None:
@@ -179,7 +180,53 @@ def test_readers_bound_is_near_that_of_sampling_without_replacement(
     want = accountant.get_epsilon(1e-6)
     got = guaranteed([gauss] * 20, population, 1e-6)
     assert got.readers == pytest.approx(min(want, got.server), rel=1e-3)
-    assert got.readers <= guaranteed([skellam] * 20, population, 1e-6).readers <= got.server * 1.001
+    assert got.readers <= guaranteed([skellam] * 20, population, 1e-6).readers <= got.server * 1.003
+
+
+@pytest.mark.parametrize("norm", [7.0, 10.0])
+def test_readers_bound_for_skellam_is_that_of_the_paper(norm: float) -> None:
+    # Wang et al. 2019, Theorem 9, over Agarwal et al. 2021, Corollary 3.6, in plain floating point.
+    rate, variance = 0.02, 400.0
+
+    def base(j: int) -> float:
+        distance = 2 * norm
+        extra = ((2 * j - 1) * distance**2 + 6 * distance) / (4 * variance**2)
+        return j * distance**2 / (2 * variance) + min(extra, 3 * distance / (2 * variance))
+
+    def bound(order: int) -> float:
+        total = 1 + rate**2 * math.comb(order, 2) * min(
+            4 * (math.exp(base(2)) - 1), 2 * math.exp(base(2))
+        )
+        for j in range(3, order + 1):
+            total += rate**j * math.comb(order, j) * 2 * math.exp((j - 1) * base(j))
+        return math.log(total) / (order - 1)
+
+    orders = np.arange(2, 33)
+    divergences = np.array([bound(int(order)) for order in orders])
+    epsilon, best = compute_epsilon(orders, divergences, 1e-3)
+    assert best < 32
+    shared = _shared("skellam", norm, 10.0, 4).model_copy(update={"asked": 4})
+    assert guaranteed([shared], 200, 1e-3).readers == pytest.approx(epsilon, rel=1e-9)
+
+
+def test_skellam_is_bounded_at_whole_orders_and_by_chords_between() -> None:
+    found = divergence(_shared("skellam", 4.0, 3.0, 5), 5)(np.array([1.5, 2.0, 2.25, 3.0, 40.0]))
+
+    def paper(order: int) -> float:
+        """Agarwal et al. 2021, Corollary 3.6, with one value of 4 and a variance of 45."""
+        extra = min(((2 * order - 1) * 16 + 6 * 4) / (4 * 45**2), 3 * 4 / 90)
+        return order * 16 / 90 + extra
+
+    chord = (0.75 * 1 * paper(2) + 0.25 * 2 * paper(3)) / 1.25
+    assert found == pytest.approx([paper(2), paper(2), chord, paper(3), paper(40)])
+
+
+@pytest.mark.parametrize("order", [1.5, 2.25, 3.7, 6.5])
+def test_no_exact_divergence_of_skellam_is_larger(order: float) -> None:
+    noise, bound = _noise("skellam", 3.0, 5), divergence(_shared("skellam", 4.0, 3.0, 5), 5)
+    one, other = np.log(np.roll(noise, 4)[80:-80]), np.log(noise[80:-80])
+    exact = math.log(np.exp(order * one + (1 - order) * other).sum()) / (order - 1)
+    assert exact <= float(bound(np.array([order]))[0]) <= 1.4 * exact
 
 
 def test_the_gap_between_shares_and_one_gaussian_counts_for_readers() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from atoll.accounting.grid import BEYOND, Mechanism, Plan, Sum, planned, rounded_norm
 from atoll.errors import ConfigError, PrivacyError
@@ -63,7 +62,8 @@ def test_reach_is_left_less_often_than_said(sigma: float) -> None:
     skellam = sigma**2 * (math.cosh(slope) - 1) - slope * noise
     for exponent in (skellam, -(noise**2) / (2 * sigma**2)):
         assert math.log(20 * 1000 * 2) + exponent < math.log(BEYOND)
-    assert 20 * 1000 * 2 * stats.norm.sf(0.9 * noise, scale=sigma) > BEYOND or sigma < 40
+    bernstein = -(noise**2) / (2 * sigma**2 + 2 * noise / 3)
+    assert math.log(20 * 1000 * 2) + bernstein == pytest.approx(math.log(BEYOND))
 
 
 @given(st.lists(st.integers(-30, 30), min_size=1, max_size=30))

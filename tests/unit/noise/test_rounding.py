@@ -62,6 +62,12 @@ def test_what_is_longer_than_its_bound_is_refused(wrong: float) -> None:
         rounded(Stream(KEY), torch.tensor([0.0, wrong]), 7.0)
 
 
+def test_squares_that_overflow_are_long_too() -> None:
+    # Four times 2⁶² is nothing in 64 bits.
+    with pytest.raises(PrivacyError, match="cannot be rounded"):
+        rounded(Stream(KEY), torch.full((4,), 2.0**31), 2.0**30)
+
+
 def test_what_cannot_be_rounded_within_its_bound_is_refused() -> None:
     with pytest.raises(PrivacyError, match=r"L2 norm 10 grid units cannot be rounded to .* 10 or"):
         rounded(Stream(KEY), torch.full((10_000,), 0.1), 10.0)
