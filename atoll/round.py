@@ -30,7 +30,9 @@ from atoll.core import (
     Stage,
     Task,
     answers,
+    begun,
     faded,
+    in_order,
     metrics_of,
     payload_nbytes,
     question,
@@ -88,11 +90,12 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
     """Ask the cohort, and fold its replies in cohort order: early ones wait for their turn."""
     cohort = task.context.cohort
     like = algorithm.client.template(task.broadcast(cohort[0] if cohort else ""))
-    state = algorithm.aggregator.init(like)
+    sealed = begun(algorithm, runtime, task, like)
+    state = algorithm.aggregator.init(algorithm.travelling(like))
     failures: list[Failure] = []
     clients: dict[str, Mapping[str, float]] = {}
     bytes_up, folded = 0, dict[str, int]()
-    for reply in _in_order(runtime.call([task], cohort), cohort):
+    for reply in in_order(sealed.replies, cohort):
         payload = decoded(algorithm, task.context, reply, like)
         if isinstance(reply, Reply):
             bytes_up += payload_nbytes(reply.payload)
@@ -105,31 +108,17 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
         clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
         del reply, payload  # before the next one comes
     _check_needs_all(algorithm, failures)
-    aggregate = algorithm.aggregator.finish(state)
+    aggregate = sealed.recover(algorithm.aggregator.finish(state), tuple(folded))
     for stage in reversed(algorithm.stages):
         if stage.decode_at == "sum":
             aggregate = stage.decode(task.context, aggregate, like)
-    bytes_down = sum(payload_nbytes(task.travels(client)) for client in cohort)
+    more_up, bytes_down = sealed.traffic()
+    bytes_down += sum(payload_nbytes(task.travels(client)) for client in cohort)
     exchange = Exchange(
         task.algorithm, algorithm.kind, cohort, tuple(failures), metrics_of(aggregate),
-        clients, bytes_up, bytes_down, folded,
+        clients, bytes_up + more_up, bytes_down, folded,
     )  # fmt: skip
     return aggregate, exchange
-
-
-def _in_order(
-    replies: Iterator[Reply | Failure], cohort: Sequence[str]
-) -> Iterator[Reply | Failure]:
-    """Answers in cohort order: early ones wait for their turn, and one that never came failed."""
-    waiting, turn = dict[str, Reply | Failure](), 0
-    for reply in replies:
-        waiting[reply.client] = reply
-        del reply  # whoever folds it is the last to have it
-        while turn < len(cohort) and cohort[turn] in waiting:
-            yield waiting.pop(cohort[turn])
-            turn += 1
-    for client in cohort[turn:]:
-        yield waiting.pop(client, Failure(client, "lost", "the runtime brought no answer"))
 
 
 def decoded(
@@ -141,9 +130,9 @@ def decoded(
     payload, asked = reply.payload, reply.late or context
     try:
         for stage in reversed(algorithm.stages):
-            if stage.decode_at == "reply":
+            if stage.decode_at == "reply" and not algorithm.sealing:
                 payload = stage.decode(asked.at(reply.client), payload, like)
-        validate(payload, like)
+        validate(payload, algorithm.travelling(like))
     except PayloadError as error:
         return Failure(reply.client, "payload", str(error))
     return payload
@@ -168,6 +157,8 @@ def _encode(stages: Sequence[Stage], request: Request, reply: Reply) -> Reply:
     for stage in stages:
         before = kept[stage.name] if stage.name in kept else stage.init(payload)
         payload, state[stage.name] = stage.encode(request.context, payload, before)
+    for stage in stages:
+        payload = stage.sealing.seal(request, payload) if stage.sealing else payload
     return Reply(reply.client, payload, {part: tree for part, tree in state.items() if tree})
 
 

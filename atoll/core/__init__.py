@@ -7,13 +7,14 @@ Every part is a record of pure functions: state goes in, state comes out. Nothin
 clients live (a `Runtime` does) or what model they train (`atoll.local` does).
 """
 
-from atoll.core.algorithm import Algorithm, Program, Runtime, Task, question
-from atoll.core.answers import answers
-from atoll.core.asked import Context, Failure, Reply, Request, State
+from atoll.core.algorithm import Algorithm, Program, begun, question
+from atoll.core.answers import answers, in_order
+from atoll.core.asked import Context, Failure, Reply, Request, Runtime, State, Task
 from atoll.core.check import check, check_order
 from atoll.core.parts import Aggregator, ClientWork, Downlink, Server, Stage
 from atoll.core.payload import Channel, Payload, faded, metrics_of, payload_nbytes, validate
 from atoll.core.progress import Exchange, Federation, Position, Report
+from atoll.core.sealed import Sealed, Sealing
 from atoll.tree import Tree
 
 __all__ = [
@@ -33,15 +34,19 @@ __all__ = [
     "Report",
     "Request",
     "Runtime",
+    "Sealed",
+    "Sealing",
     "Server",
     "Stage",
     "State",
     "Task",
     "Tree",
     "answers",
+    "begun",
     "check",
     "check_order",
     "faded",
+    "in_order",
     "metrics_of",
     "payload_nbytes",
     "question",

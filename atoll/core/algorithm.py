@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol
+from typing import Literal
 
-from atoll.core.asked import Context, Failure, Reply
+from atoll.core.asked import Context, Runtime, Task
 from atoll.core.check import check
 from atoll.core.hidden import check_noised
 from atoll.core.parts import Aggregator, ClientWork, Server, Stage
 from atoll.core.payload import Payload
 from atoll.core.progress import Position
+from atoll.core.sealed import Sealed, Sealing
 
-__all__ = ["Algorithm", "Program", "Runtime", "Task", "question"]
+__all__ = ["Algorithm", "Program", "begun", "question"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ class Algorithm:
         check(self.name, self.client, self.stages, self.aggregator)
         check_noised(self.name, self.client, self.stages, self.aggregator, self.server)
 
+    @property
+    def sealing(self) -> Sealing | None:
+        """How single replies are hidden from the server; None: it sees each."""
+        found = [stage.sealing for stage in self.stages if stage.sealing is not None]
+        return found[-1] if found else None
+
+    def travelling(self, like: Payload) -> Payload:
+        """The shapes of a reply as the server folds it."""
+        return like if self.sealing is None else self.sealing.travels(like)
+
 
 @dataclass(frozen=True)
 class Program:
@@ -48,26 +59,12 @@ class Program:
     order: Callable[[int], tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One question to clients; `algorithm` is a name that both sides know from the experiment file.
-
-    folded: for each client, the exchange whose reply was folded last; the client commits that
-    version of its state and drops the others.
-    staleness: what a late answer weighs, for each round that it is late.
-    sent: what travels to a client, where that can be less than the broadcast.
-    """
-
-    algorithm: str
-    context: Context
-    broadcast: Callable[[str], Payload]
-    folded: Mapping[str, int]
-    staleness: float = 1.0
-    sent: Callable[[str], Payload] | None = None
-
-    def travels(self, client: str) -> Payload:
-        """What a client is sent."""
-        return (self.sent or self.broadcast)(client)
+def begun(algorithm: Algorithm, runtime: Runtime, task: Task, like: Payload) -> Sealed:
+    """The replies to a task; where nothing seals them, as they are."""
+    if algorithm.sealing is not None:
+        return algorithm.sealing.begin(runtime, task, like)
+    replies = runtime.call([task], task.context.cohort)
+    return Sealed(replies, lambda aggregate, clients: aggregate, lambda: (0, 0))
 
 
 def question(
@@ -79,19 +76,3 @@ def question(
         name, context, partial(server.broadcast, state), folded, staleness,
         lambda client: server.sent(state, client, folded.get(client)),
     )  # fmt: skip
-
-
-class Runtime(Protocol):
-    """Where clients live: asks them, and streams what they answer as it comes."""
-
-    @property
-    def roster(self) -> tuple[str, ...]:
-        """Every client that can be asked."""
-        ...
-
-    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
-        """Ask `clients` each of `tasks`: one answer per client and task.
-
-        The answers of one client come in the tasks' order; those of others may stand in between.
-        """
-        ...

@@ -10,7 +10,7 @@ from atoll.core.asked import Failure, Reply, Request
 from atoll.core.parts import ClientWork
 from atoll.errors import AtollError, PayloadError, out_of_memory
 
-__all__ = ["answers"]
+__all__ = ["answers", "in_order"]
 
 
 def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
@@ -49,3 +49,18 @@ def _told(error: Exception) -> str:
 def _ends_the_run(error: Exception) -> bool:
     told = isinstance(error, AtollError) and not isinstance(error, PayloadError)
     return told or isinstance(error, AssertionError) or out_of_memory(error)
+
+
+def in_order(
+    replies: Iterator[Reply | Failure], cohort: Sequence[str]
+) -> Iterator[Reply | Failure]:
+    """Answers in cohort order: early ones wait for their turn, and one that never came failed."""
+    waiting, turn = dict[str, Reply | Failure](), 0
+    for reply in replies:
+        waiting[reply.client] = reply
+        del reply  # whoever folds it is the last to have it
+        while turn < len(cohort) and cohort[turn] in waiting:
+            yield waiting.pop(cohort[turn])
+            turn += 1
+    for client in cohort[turn:]:
+        yield waiting.pop(client, Failure(client, "lost", "the runtime brought no answer"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from atoll.core.payload import Payload
 from atoll.tree import Tree
 
-__all__ = ["Context", "Failure", "Reply", "Request", "State"]
+__all__ = ["Context", "Failure", "Reply", "Request", "Runtime", "State", "Task"]
 
 State = dict[str, Tree]
 """Named parts. A server's: adapter, head, statistics, moments, …; a client's: one per owner."""
@@ -68,3 +70,41 @@ class Failure:
     client: str
     kind: str
     message: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question to clients; `algorithm` is a name that both sides know from the experiment file.
+
+    folded: for each client, the exchange whose reply was folded last; the client commits that
+    version of its state and drops the others.
+    staleness: what a late answer weighs, for each round that it is late.
+    sent: what travels to a client, where that can be less than the broadcast.
+    """
+
+    algorithm: str
+    context: Context
+    broadcast: Callable[[str], Payload]
+    folded: Mapping[str, int]
+    staleness: float = 1.0
+    sent: Callable[[str], Payload] | None = None
+
+    def travels(self, client: str) -> Payload:
+        """What a client is sent."""
+        return (self.sent or self.broadcast)(client)
+
+
+class Runtime(Protocol):
+    """Where clients live: asks them, and streams what they answer as it comes."""
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """Every client that can be asked."""
+        ...
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        """Ask `clients` each of `tasks`: one answer per client and task.
+
+        The answers of one client come in the tasks' order; those of others may stand in between.
+        """
+        ...

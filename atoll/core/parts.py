@@ -8,6 +8,7 @@ from typing import Literal
 
 from atoll.core.asked import Context, Failure, Reply, Request, State
 from atoll.core.payload import Payload
+from atoll.core.sealed import Sealing
 from atoll.tree import Tree
 
 __all__ = ["Aggregator", "ClientWork", "Downlink", "Server", "Stage"]
@@ -51,6 +52,7 @@ class Stage:
     decode: (context, payload, like) -> payload, at the server, on each reply or on the sum;
         `like` is the work's template, which tells the shapes to come back to.
     bound: the L2 bound it leaves on its channels, from the one it met (None: no bound).
+    sealing: how single payloads are hidden from the server; None: they are not.
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
     data_support (which values travel depends on the data), sums_only (the server sees only sums),
@@ -73,6 +75,7 @@ class Stage:
     sums_only: bool = False
     lossy: bool = False
     blanks: bool = False
+    sealing: Sealing | None = None
 
 
 @dataclass(frozen=True)
