@@ -1,0 +1,125 @@
+"""What a secure sum adds up: channels as vectors with a range, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atoll.core import Channel, Payload, Tree
+from atoll.errors import CompositionError
+from atoll.secagg import Channel as Range
+from atoll.secagg import Total, most_bits, tree
+
+__all__ = ["MASKED", "WORDS", "Summed", "root_of"]
+
+MASKED, WORDS = "masked", "words"
+"""The one channel, and its one tensor, that leave a client."""
+
+
+@dataclass(frozen=True)
+class Summed:
+    """like: the shapes of a reply.   ranges: by channel, the largest value that is told apart.
+
+    A channel that is a mean travels as w·x beside w itself, so that no weight is in the clear.
+    undivided: means are left sums.
+    """
+
+    like: Payload
+    ranges: Mapping[str, float]
+    undivided: bool
+
+    def __post_init__(self) -> None:
+        for name, channel in self.like.items():
+            if channel.reduce != "none" and name not in self.ranges:
+                raise CompositionError(
+                    f"channel '{name}' has no range under secure aggregation, which adds up whole "
+                    "numbers; use an algorithm that sends an update alone, as 'fedavg'"
+                )
+
+    def channels(self, clients: int) -> tuple[Range, ...]:
+        """The channels of a cohort's sum, on the finest grid that it leaves room for."""
+        bits = most_bits(clients)
+        return tuple(
+            Range(name, size, self._bound(name), bits)
+            for name, channel in self._reduced()
+            if (size := sum(value.numel() for value in channel.tree.values()))
+        )
+
+    def values(self, payload: Payload) -> dict[str, NDArray[np.float32]]:
+        """One client's vectors."""
+        return {
+            name: _flat(payload[name].tree) * self._weight(payload, name)
+            for name, channel in self._reduced()
+            if channel.tree
+        }
+
+    def restored(self, total: Total) -> Payload:
+        """The aggregate that a sum is."""
+        found: Payload = {}
+        for name, channel in self._reduced():
+            if not channel.tree:
+                found[name] = Channel({}, "sum")
+                continue
+            summed = total.values(name)
+            mean = channel.reduce == "mean" and not self.undivided
+            if mean:
+                weight = self.like[name].weight
+                whole = len(total.survivors) if weight is None else float(total.values(weight)[0])
+                summed = summed / (whole or 1.0)
+            found[name] = Channel(_shaped(summed, channel.tree), "mean" if mean else "sum")
+        return found
+
+    def nothing(self) -> Payload:
+        """The aggregate of no client."""
+        return {
+            name: Channel({key: torch.zeros(v.shape, dtype=torch.float64)
+                           for key, v in one.tree.items()}, "sum")
+            for name, one in self._reduced()
+        }  # fmt: skip
+
+    def _reduced(self) -> list[tuple[str, Channel]]:
+        return [(name, one) for name, one in sorted(self.like.items()) if one.reduce != "none"]
+
+    def _bound(self, name: str) -> float:
+        channel = self.like[name]
+        weight = channel.weight if channel.reduce == "mean" else None
+        return self.ranges[name] * (1.0 if weight is None else self.ranges[weight])
+
+    def _weight(self, payload: Payload, name: str) -> float:
+        channel = self.like[name]
+        if channel.reduce != "mean" or channel.weight is None:
+            return 1.0
+        (value,) = payload[channel.weight].tree.values()
+        # One that is larger than its range counts as that: its product must stay within its own.
+        return min(float(value), self.ranges[channel.weight])
+
+
+def root_of(broadcast: Payload) -> bytes:
+    """What stands for all that a client was sent: names, kinds, shapes and values."""
+    slices: list[bytes] = []
+    for name, channel in sorted(broadcast.items()):
+        for key, value in sorted(channel.tree.items()):
+            plain = value.detach().cpu().contiguous()
+            head = f"{name}\0{key}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode()
+            raw = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+            slices.append(head + hashlib.sha256(raw).digest())
+    return tree(slices or [b""]).root
+
+
+def _flat(values: Tree) -> NDArray[np.float32]:
+    parts = [values[key].detach().cpu().float().reshape(-1).numpy() for key in sorted(values)]
+    return np.concatenate(parts)
+
+
+def _shaped(flat: NDArray[np.float64], like: Tree) -> Tree:
+    found, at = {}, 0
+    for key in sorted(like):
+        size = like[key].numel()
+        found[key] = torch.from_numpy(flat[at : at + size].copy()).view(like[key].shape)
+        at += size
+    return found

@@ -1,0 +1,242 @@
+"""Secure sums in the loop: the same aggregate, whoever stops, and a sum alone at the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from atoll.aggregators import mean
+from atoll.core import (
+    Algorithm,
+    Channel,
+    ClientWork,
+    Failure,
+    Federation,
+    Payload,
+    Position,
+    Program,
+    Reply,
+    Report,
+    Request,
+    Runtime,
+    Task,
+    Tree,
+)
+from atoll.errors import QuorumError
+from atoll.protection.secure import Party, Secure, masks
+from atoll.protection.speaking import SIDE, SPEAKING, STEPS, speaking
+from atoll.protection.summed import MASKED, Summed, root_of
+from atoll.round import federate
+from atoll.runtimes.inprocess import InProcess
+from atoll.runtimes.store import memory_store
+from atoll.secagg import Held, Identity, Member, Terms, most_bits, roster_verifier
+from atoll.servers import average
+from atoll.stages import by_examples, uniform
+
+ROSTER = tuple("abcdefgh")
+SHAPE = (3, 7)
+RANGES = {"update": 4.0, "weight": 8.0, "examples": 8.0, "metrics": 10.0}
+
+
+def _payload(update: torch.Tensor, count: float, loss: float) -> Payload:
+    return {
+        "update": Channel({"w": update, "v": 2 * update[0]}, "mean", weight="weight"),
+        "weight": Channel({"value": torch.tensor(1.0)}, "sum"),
+        "examples": Channel({"count": torch.tensor(float(count))}, "sum"),
+        "metrics": Channel({"loss": torch.tensor(float(loss))}, "mean", weight="examples"),
+    }
+
+
+def _update(name: str, number: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(ord(name) + 100 * number)
+    return torch.rand(SHAPE, generator=draw) * 2 - 1
+
+
+def _toy(requests: Sequence[Request]) -> Iterator[Reply | Failure]:
+    for request in requests:
+        name, number = request.context.client, request.context.round
+        count = ROSTER.index(name) + 1
+        yield Reply(name, _payload(_update(name, number), count, loss=ord(name) / 100))
+
+
+WORK = ClientWork(
+    "toy",
+    lambda broadcast: _payload(torch.zeros(SHAPE), 0, 0),
+    _toy,
+    ("update", "weight", "examples", "metrics"),
+)
+IDENTITIES = {name: Identity.new() for name in ROSTER}
+VERIFY = roster_verifier({name: one.public for name, one in IDENTITIES.items()})
+
+
+def _algorithms(*, weighing: bool = True, floor: int = 3) -> dict[str, Algorithm]:
+    members = {name: Member(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
+    summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False)
+    secure = Secure(summed, Terms(floor=floor))
+    party = Party(secure, members.__getitem__)
+    stages = (by_examples() if weighing else uniform(), masks(secure, party, VERIFY))
+    return {
+        "toy": Algorithm("toy", WORK, stages, mean(), average()),
+        SPEAKING: speaking(party.says),
+    }
+
+
+@dataclass
+class Wire:
+    """A runtime that hears all, and loses what it is told to: (step, client)."""
+
+    inner: InProcess
+    lost: frozenset[tuple[str, str]] = frozenset()
+    heard: list[tuple[str, Reply]] = field(default_factory=list)
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        return self.inner.roster
+
+    def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
+        for task in tasks:
+            step = "train" if task.algorithm == "toy" else STEPS[task.context.exchange // SIDE]
+            reached = [client for client in clients if (step, client) not in self.lost]
+            for reply in self.inner.call([task], reached):
+                if isinstance(reply, Reply):
+                    self.heard.append((step, reply))
+                yield reply
+            for client in clients:
+                if client not in reached:
+                    yield Failure(client, "absent", f"lost at {step}")
+
+
+def _run(
+    algorithms: dict[str, Algorithm], runtime: Runtime, rounds: int = 2, cohort: int = 8
+) -> list[Report]:
+    plan = Federation(1, "toy", rounds, cohort, min_clients=1)
+    start = Position({"adapter": {"w": torch.zeros(SHAPE), "v": torch.zeros(SHAPE[1])}})
+    program = Program(algorithms, lambda number: ("toy",) if number else ())
+    return list(federate(program, runtime, plan, start))
+
+
+def _wire(algorithms: dict[str, Algorithm], *lost: tuple[str, str]) -> Wire:
+    return Wire(InProcess(ROSTER, algorithms, memory_store()), frozenset(lost))
+
+
+def _weighted(names: Sequence[str], number: int, *, weighing: bool = True) -> torch.Tensor:
+    weights = [ROSTER.index(name) + 1.0 if weighing else 1.0 for name in names]
+    parts = [w * _update(name, number) for name, w in zip(names, weights, strict=True)]
+    return sum(parts, torch.zeros(SHAPE)) / sum(weights)
+
+
+def _tolerance(clients: int, *, weighing: bool = True) -> float:
+    """A grid step for each client, over the least weight that a sum of them has."""
+    top = (1 << most_bits(8) - 1) - 1
+    bound = RANGES["update"] * (RANGES["weight"] if weighing else 1.0)
+    return clients * bound / top
+
+
+@pytest.mark.parametrize("weighing", [True, False])
+def test_the_aggregate_is_the_mean_that_plain_replies_give(weighing: bool) -> None:
+    algorithms = _algorithms(weighing=weighing)
+    reports = _run(algorithms, _wire(algorithms))
+    moved = torch.zeros(SHAPE)
+    for report in reports[1:]:
+        moved += _weighted(ROSTER, report.round, weighing=weighing)
+        found = report.position.server["adapter"]
+        assert torch.allclose(found["w"], moved, atol=4 * _tolerance(8, weighing=weighing))
+        assert torch.allclose(found["v"], 2 * moved[0], atol=4 * _tolerance(8, weighing=weighing))
+        (exchange,) = report.exchanges
+        losses = [ord(name) / 100 * (ROSTER.index(name) + 1) for name in ROSTER]
+        assert exchange.metrics["loss"] == pytest.approx(sum(losses) / 36, abs=1e-5)
+
+
+def test_no_plain_value_and_no_count_reaches_the_server() -> None:
+    algorithms = _algorithms()
+    wire = _wire(algorithms)
+    reports = _run(algorithms, wire, rounds=1)
+    planted = {_update(name, 1)[0, 0].numpy().tobytes() for name in ROSTER}
+    for step, reply in wire.heard:
+        tensors = [value for one in reply.payload.values() for value in one.tree.values()]
+        raw = b"".join(value.numpy().tobytes() for value in tensors)
+        assert not any(value in raw for value in planted)
+        if step == "train":
+            assert list(reply.payload) == [MASKED]
+            words = reply.payload[MASKED].tree["words"].numpy().view(np.uint32)
+            assert len(words) == 28 + 3
+            # A small integer would be a count, or a value of a plain vector.
+            assert np.abs(words.view(np.int32).astype(np.int64)).mean() > 2**28
+    (exchange,) = reports[1].exchanges
+    assert all(metrics == {} for metrics in exchange.clients.values())
+    assert exchange.bytes_up > 8 * 4 * 31
+
+
+@pytest.mark.parametrize("step", ["advert", "shares", "inbox", "train"])
+@pytest.mark.parametrize("gone", ["a", "ch"])
+def test_whoever_stops_before_its_vector_is_left_out(step: str, gone: str) -> None:
+    algorithms = _algorithms()
+    wire = _wire(algorithms, *((step, name) for name in gone))
+    report = _run(algorithms, wire, rounds=1)[-1]
+    there = [name for name in ROSTER if name not in gone]
+    want = _weighted(there, 1)
+    assert torch.allclose(report.position.server["adapter"]["w"], want, atol=4 * _tolerance(8))
+    (exchange,) = report.exchanges
+    assert sorted(failure.client for failure in exchange.failures) == sorted(gone)
+
+
+@pytest.mark.parametrize("step", ["signature", "opening"])
+def test_whoever_stops_after_its_vector_is_summed(step: str) -> None:
+    algorithms = _algorithms()
+    report = _run(algorithms, _wire(algorithms, (step, "a"), (step, "h")), rounds=1)[-1]
+    want = _weighted(ROSTER, 1)
+    assert torch.allclose(report.position.server["adapter"]["w"], want, atol=4 * _tolerance(8))
+
+
+@pytest.mark.parametrize("step", ["advert", "shares", "train", "signature", "opening"])
+def test_too_few_open_nothing(step: str) -> None:
+    algorithms = _algorithms(floor=5)
+    wire = _wire(algorithms, *((step, name) for name in "abcd"))
+    with pytest.raises(QuorumError, match=r"secure sum needs|must"):
+        _run(algorithms, wire, rounds=1)
+
+
+def test_a_cohort_below_the_floor_is_told() -> None:
+    algorithms = _algorithms(floor=5)
+    with pytest.raises(QuorumError, match="round 1"):
+        _run(algorithms, _wire(algorithms), rounds=1, cohort=3)
+
+
+def test_a_client_that_was_sent_another_model_is_found_out() -> None:
+    algorithms = _algorithms()
+    base = algorithms["toy"].server
+
+    def broadcast(state: dict[str, Tree], client: str) -> Payload:
+        payload = base.broadcast(state, client)
+        if client == "d":
+            tree = {name: value + 1e-6 for name, value in payload["adapter"].tree.items()}
+            payload["adapter"] = Channel(tree)
+        return payload
+
+    algorithms["toy"] = replace(algorithms["toy"], server=replace(base, broadcast=broadcast))
+    before = torch.zeros(SHAPE)
+    try:
+        report = _run(algorithms, _wire(algorithms), rounds=1)[-1]
+    except QuorumError:
+        return
+    moved = report.position.server["adapter"]["w"]
+    assert not torch.allclose(moved, before + _update("d", 1), atol=0.05)
+
+
+def test_a_root_stands_for_names_shapes_types_and_values() -> None:
+    one: Payload = {"adapter": Channel({"w": torch.zeros(2, 3)})}
+    others: list[Payload] = [
+        {"adapter": Channel({"w": torch.zeros(3, 2)})},
+        {"adapter": Channel({"v": torch.zeros(2, 3)})},
+        {"head": Channel({"w": torch.zeros(2, 3)})},
+        {"adapter": Channel({"w": torch.zeros(2, 3, dtype=torch.int32)})},
+        {"adapter": Channel({"w": torch.tensor([[0.0, 0, 0], [0, 0, 1e-30]])})},
+        {"adapter": Channel({"w": torch.zeros(2, 3), "s": torch.tensor(1.0)})},
+        {},
+    ]
+    assert root_of(one) == root_of({"adapter": Channel({"w": torch.zeros(2, 3)})})
+    assert len({root_of(one), *map(root_of, others)}) == 1 + len(others)
