@@ -75,6 +75,19 @@ class Privacy(BaseModel):
         None, description="Most clients of a Poisson cohort; null: mean + 5 deviations."
     )
 
+    secure_aggregation: bool = Field(
+        False,
+        description="The server sees the sum of a round's updates, and no update; clip is the "
+        "largest value that it adds up.",
+    )
+    min_survivors: int = Field(
+        5, ge=2, description="secure_aggregation: no sum of fewer clients is opened."
+    )
+    max_examples: int = Field(
+        1024,
+        ge=1,
+        description="secure_aggregation, where clients weigh by rows: the most that count.",
+    )
     ledger: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="Folder of the ledger, which several runs on one data set may share; "
@@ -89,14 +102,10 @@ class Privacy(BaseModel):
 
 def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
     """Values of the section, and of rounds beside which it would promise what does not hold."""
+    if federation is not None and (privacy.on or privacy.secure_aggregation):
+        yield from _check_late(federation)
     if not privacy.on:
-        fields = Privacy.model_fields.items()
-        for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
-            yield Problem(
-                f"privacy.{key}",
-                f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "
-                "is, so that nothing is private; set one of them",
-            )
+        yield from _check_idle(privacy)
         return
     if privacy.cap is not None and privacy.sampling != "poisson":
         yield Problem(
@@ -108,13 +117,36 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
         yield from _check_rounds(privacy, federation)
 
 
-def _check_rounds(privacy: Privacy, federation: Federation) -> Iterator[Problem]:
+def _check_idle(privacy: Privacy) -> Iterator[Problem]:
+    """Values of the section that nothing reads."""
+    secure = ("secure_aggregation", "clip", "min_survivors", "max_examples")
+    read = secure if privacy.secure_aggregation else ()
+    fields = Privacy.model_fields.items()
+    for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
+        if key not in read:
+            yield Problem(
+                f"privacy.{key}",
+                f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "
+                "is, so that it promises nothing; set one of them",
+            )
+    if privacy.secure_aggregation and isinstance(privacy.clip, AdaptiveClip):
+        yield Problem(
+            "privacy.clip",
+            "privacy.clip is adaptive, which needs differential privacy; under secure_aggregation "
+            "alone give a number, the largest value that is added up",
+        )
+
+
+def _check_late(federation: Federation) -> Iterator[Problem]:
     if federation.late != "drop":
         yield Problem(
             "federation.late",
             "federation.late is fold, but under privacy an answer counts in the round whose noise "
             "hides it, or never; set it to drop",
         )
+
+
+def _check_rounds(privacy: Privacy, federation: Federation) -> Iterator[Problem]:
     if federation.min_clients > 1:
         yield Problem(
             "federation.min_clients",

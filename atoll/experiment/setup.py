@@ -31,7 +31,8 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import Protection, protection_of
+from atoll.protection import Protection, protection_of, secured, securing_of, simulated
+from atoll.protection.securing import Securing
 from atoll.tasks import task_of
 from atoll.words import counted, listed
 
@@ -134,21 +135,30 @@ def _prepared(
     program = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
     check_program(loaded, program, data, note=note)
     state = first_state(bench, experiment)
+    program = secured(program, _securing(loaded, data, protection), state)
     state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
     common = common_examples(objective, data)
     if machine is None and not data.made_up:  # else they were looked at when it began
         told_lengths(experiment, data, bench, common, note=note)
         if objective.drops_rows:
             told_unmeasured(data, bench.examples, common, note=note)
+    start = Position(state)
     return Setup(
-        loaded, data, base, built, bench, labelled, program, Position(state), common,
-        protection=protection,
-    )  # fmt: skip
+        loaded, data, base, built, bench, labelled, program, start, common, None, protection
+    )
 
 
 def _measured(data: FederatedData, protection: Protection | None) -> bool:
     # Scores of clients' rows would leave them; a simulation has those rows before it.
     return protection is None or (data.whole and not data.made_up)
+
+
+def _securing(
+    loaded: Loaded, data: FederatedData, protection: Protection | None
+) -> Securing | None:
+    clients = data.clients
+    most = loaded.experiment.federation.cohort(len(clients))
+    return securing_of(loaded, simulated(clients), most if protection is None else protection.most)
 
 
 def _placed(

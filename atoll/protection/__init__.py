@@ -2,5 +2,13 @@
 
 from atoll.protection.planned import protection_of
 from atoll.protection.protection import Protection
+from atoll.protection.securing import Parties, secured, securing_of, simulated
 
-__all__ = ["Protection", "protection_of"]
+__all__ = [
+    "Parties",
+    "Protection",
+    "protection_of",
+    "secured",
+    "securing_of",
+    "simulated",
+]

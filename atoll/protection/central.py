@@ -13,6 +13,7 @@ from atoll.errors import PrivacyError
 from atoll.local.clipped import cut_as_told
 from atoll.servers.noised import Noise, noised
 from atoll.servers.quantile import CLIP, NORM, Following, following_quantile, split_noise
+from atoll.servers.values import ADAPTER, HEAD
 from atoll.stages import clip, uniform, withhold
 
 __all__ = ["Central", "hidden"]
@@ -27,12 +28,14 @@ class Central:
 
     multiplier: read by who adds noise alone, since solving for it takes seconds.
     key: exchange -> the secret of its noise.
+    step: the grid that clients round to, each value up or down; None: they round nothing.
     """
 
     multiplier: Callable[[], float]
     clip: float | AdaptiveClip
     expected: float
     key: Callable[[int], bytes]
+    step: float | None = None
 
     @property
     def on_update(self) -> float:
@@ -56,6 +59,11 @@ class Central:
     def deviation(self, state: State) -> float:
         """The standard deviation of the noise on the sum, as the bound stands."""
         bound = self.clip if isinstance(self.clip, float) else float(state[CLIP][NORM])
+        if self.step is not None:
+            # Rounding moves each value by a step at most, and so lengthens what was cut.
+            parts = [state.get(part, {}) for part in (ADAPTER, HEAD)]
+            values = sum(value.numel() for tree in parts for value in tree.values())
+            bound += self.step * math.sqrt(values)
         return self.on_update * bound
 
     @property
@@ -96,5 +104,5 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
 
 
 def _noise(central: Central, *, least: float) -> Noise:
-    step = 2.0 ** (math.floor(math.log2(least)) - FINE)
+    step = central.step or 2.0 ** (math.floor(math.log2(least)) - FINE)
     return Noise(central.deviation, central.expected, step, central.key)

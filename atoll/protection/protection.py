@@ -14,6 +14,7 @@ from atoll.core import Algorithm, Stage, State, Tree
 from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
 from atoll.protection.cohorts import drawn
+from atoll.protection.summed import grid_step
 
 __all__ = ["Protection"]
 
@@ -80,9 +81,18 @@ class Protection:
 
     @property
     def _central(self) -> Central:
-        return Central(
-            lambda: self.noise_multiplier, self.settings.clip, self.expected, self.vault.key
-        )
+        clip, step = self.settings.clip, None
+        if self.settings.secure_aggregation:
+            bound = clip if isinstance(clip, float) else clip.largest
+            step = grid_step(bound, self.most)
+        return Central(lambda: self.noise_multiplier, clip, self.expected, self.vault.key, step)
+
+    @property
+    def most(self) -> int:
+        """Clients of the largest cohort."""
+        how = self.sampling
+        capped = how.cap if isinstance(how, Poisson) else None
+        return capped or self.population
 
     def noise_in(self, change: Tree, state: State, rounds: int) -> float:
         """The expected L2 norm of the noise that `rounds` updates put into `change`.

@@ -57,7 +57,7 @@ class Secure:
 
     def configuration(self, context: Context) -> Configuration:
         """That of one round, as this side sees it."""
-        channels = self.summed.channels(len(context.cohort))
+        channels = self.summed.channels()
         moment = Moment(context.run, context.round, context.exchange)
         return agree(moment, context.cohort, channels, self.terms)
 
@@ -99,7 +99,7 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
     """The stage that hides single payloads; `verify`: against a roster that no server runs."""
 
     def travels(like: Payload) -> Payload:
-        size = sum(channel.size for channel in secure.summed.channels(2))
+        size = sum(channel.size for channel in secure.summed.channels())
         words = torch.zeros((), dtype=torch.int32).expand(size)
         return {MASKED: Channel({WORDS: words}, "sum")}
 

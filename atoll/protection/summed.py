@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from atoll.errors import CompositionError
 from atoll.secagg import Channel as Range
 from atoll.secagg import Total, most_bits, tree
 
-__all__ = ["MASKED", "WORDS", "Summed", "root_of"]
+__all__ = ["MASKED", "WORDS", "Summed", "grid_step", "root_of"]
 
 MASKED, WORDS = "masked", "words"
 """The one channel, and its one tensor, that leave a client."""
@@ -26,12 +27,13 @@ class Summed:
     """like: the shapes of a reply.   ranges: by channel, the largest value that is told apart.
 
     A channel that is a mean travels as w·x beside w itself, so that no weight is in the clear.
-    undivided: means are left sums.
+    undivided: means are left sums.   most: clients of the largest sum, which has the grid of all.
     """
 
     like: Payload
     ranges: Mapping[str, float]
     undivided: bool
+    most: int
 
     def __post_init__(self) -> None:
         for name, channel in self.like.items():
@@ -41,11 +43,12 @@ class Summed:
                     "numbers; use an algorithm that sends an update alone, as 'fedavg'"
                 )
 
-    def channels(self, clients: int) -> tuple[Range, ...]:
-        """The channels of a cohort's sum, on the finest grid that it leaves room for."""
-        bits = most_bits(clients)
+    def channels(self) -> tuple[Range, ...]:
+        """The channels of a sum, each on a grid that is a power of 2."""
+        bits = most_bits(self.most)
+        top = (1 << bits - 1) - 1
         return tuple(
-            Range(name, size, self._bound(name), bits)
+            Range(name, size, top * grid_step(self._bound(name), self.most), bits)
             for name, channel in self._reduced()
             if (size := sum(value.numel() for value in channel.tree.values()))
         )
@@ -97,6 +100,13 @@ class Summed:
         (value,) = payload[channel.weight].tree.values()
         # One that is larger than its range counts as that: its product must stay within its own.
         return min(float(value), self.ranges[channel.weight])
+
+
+def grid_step(bound: float, clients: int) -> float:
+    """The grid of values up to `bound` in a sum over so many clients: a power of 2, so that sums of
+    its multiples are exact."""
+    top = (1 << most_bits(clients) - 1) - 1
+    return float(2.0 ** math.ceil(math.log2(bound / top)))
 
 
 def root_of(broadcast: Payload) -> bytes:

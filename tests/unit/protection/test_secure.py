@@ -75,7 +75,7 @@ VERIFY = roster_verifier({name: one.public for name, one in IDENTITIES.items()})
 
 def _algorithms(*, weighing: bool = True, floor: int = 3) -> dict[str, Algorithm]:
     members = {name: Member(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
-    summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False)
+    summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=8)
     secure = Secure(summed, Terms(floor=floor))
     party = Party(secure, members.__getitem__)
     stages = (by_examples() if weighing else uniform(), masks(secure, party, VERIFY))
