@@ -103,6 +103,10 @@ def prepare(
     if data.test() is None and not any(count.test for count in data.counts.values()):
         note("no held-out rows: nothing is measured")
     with placed_errors(loaded):
+        if data.whole:
+            check_cohort(loaded, data)
+        check_revision(loaded)
+        check_trackers(loaded)
         return _prepared(loaded, data, note, machine)
 
 
@@ -110,10 +114,6 @@ def _prepared(
     loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None
 ) -> Setup:
     experiment = loaded.experiment
-    if data.whole:
-        check_cohort(loaded, data)
-    check_revision(loaded)
-    check_trackers(loaded)
     task = task_of(experiment)
     base = task.base(experiment, data)
     objective = task.objective(experiment, base, data)
@@ -132,10 +132,10 @@ def _prepared(
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     protection = protection_of(loaded, len(data.clients))
-    program = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
-    check_program(loaded, program, data, note=note)
+    plain = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
+    check_program(loaded, plain, data, note=note)
     state = first_state(bench, experiment)
-    program = secured(program, _securing(loaded, data, protection), state)
+    program = secured(plain, _securing(loaded, data, protection), state)
     state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
     common = common_examples(objective, data)
     if machine is None and not data.made_up:  # else they were looked at when it began
