@@ -23,13 +23,15 @@ from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import agreed, counts_of, server_data, versions
 from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, opening_letter
+from atoll.experiment.parties import closing_of, hides, parties_of, private_of, roster_of
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
-from atoll.experiment.terms import Agreed, Offer, Opening, Private
+from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.flower.coordinator import Place
 from atoll.flower.engine import give_back
 from atoll.frames import Frame, Kind
 from atoll.models.locate import fingerprint
+from atoll.protection import Parties
 from atoll.runs.board import Show, on_board
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.lines import RoundLine
@@ -37,7 +39,7 @@ from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer, Where
 from atoll.runtimes.flower_server import Flower
-from atoll.runtimes.gathering import Closing, Opener
+from atoll.runtimes.gathering import Opener
 from atoll.runtimes.messages import Broken, read
 from atoll.runtimes.post import Post
 from atoll.runtimes.seen import seen
@@ -90,12 +92,15 @@ def _coordinated(
                 update={"offers": offers_of(loaded.experiment, post, found.run, observer.note)}
             )
         told = found.agreed or agreed(loaded.experiment, found.offers, "")
-        setup = _prepared(loaded, found.offers, told, observer, machine)
+        parties = parties_of(loaded, found.offers, server.place.ca)
+        setup = _prepared(loaded, found.offers, told, observer, machine, parties)
         observer.began(setup)
         if found.agreed is None:
-            told = told.model_copy(
-                update={"base": fingerprint(setup.base.backbone), "private": _private(setup)}
-            )
+            more = {
+                "base": fingerprint(setup.base.backbone),
+                "private": private_of(setup.protection),
+            }
+            told = told.model_copy(update={**more, "roster": roster_of(found.offers)})
             found = found.model_copy(update={"agreed": told})
             write_text(kept, found.model_dump_json())
 
@@ -111,7 +116,7 @@ def _coordinated(
             yield runtime
 
         def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
-            if setup.protection is not None:
+            if hides(setup.experiment):
                 observer.note("nothing is measured: scores of clients' rows stay with them")
                 return Comparison(Arm((), {}), joined=counts_of(found.joined))
             arms = compared_there(setup, runtime, state, rounds, observer)
@@ -136,22 +141,13 @@ def _signing(
     return replace(observer, round=signed)
 
 
-def _private(setup: Setup) -> Private | None:
-    """What sites are told of the noise."""
-    found = setup.protection
-    if found is None:
-        return None
-    found.check()
-    return Private(population=found.population, noise_multiplier=found.noise_multiplier)
-
-
 def _prepared(
     loaded: Loaded, offers: Mapping[str, Offer], told: Agreed, observer: Observer,
-    machine: Machine | None,
+    machine: Machine | None, parties: Parties | None,
 ) -> Setup:  # fmt: skip
     """The setup of a server, which has no row."""
     data = server_data(loaded.experiment, offers, told)
-    setup = prepare(loaded, note=observer.note, data=data, machine=machine)
+    setup = prepare(loaded, note=observer.note, data=data, machine=machine, parties=parties)
     if "pooled" in loaded.experiment.evaluate.baselines:
         observer.note("baseline pooled is left out: nobody has all rows")
     algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
@@ -181,12 +177,8 @@ def _runtime(
         joins(client, offer)
         return None
 
-    federation = experiment.federation
     check_late(setup.loaded, setup.program)
-    closing = Closing(federation.min_clients, federation.grace, federation.late == "fold")
-    if setup.protection is not None:
-        # Who is absent counts as zero: nobody is waited for beyond the grace.
-        closing = Closing(0, federation.grace, secret=True)
+    closing = closing_of(experiment)
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
     roster, algorithms = (*found.offers, *found.joined), setup.program.algorithms
     return Flower(post, roster, algorithms, opener, closing, note=observer.note)

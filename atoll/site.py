@@ -15,11 +15,13 @@ from atoll.egress.record import Departure, Egress
 from atoll.errors import AtollError, PolicyError
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
+from atoll.experiment.parties import hides
 from atoll.experiment.setup import Setup
 from atoll.experiment.site_ledger import SiteLedger
 from atoll.experiment.terms import Opening
 from atoll.frames import Frame, Kind
 from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
+from atoll.protection.speaking import SPEAKING
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
@@ -120,6 +122,7 @@ class Site:
 
     def _guard(self, run: str, setup: Setup) -> Guard:
         policy, kind = self._place.policy, setup.experiment.model.task
+        secure = setup.experiment.privacy.secure_aggregation
         spent: list[float | None] = [None]
 
         def begin(tasks: Sequence[Task]) -> None:
@@ -128,8 +131,7 @@ class Site:
             with self._doing.refusing():
                 self._check_paused()
                 check_now(policy, datetime.now())
-                # Sums that hide single updates come with secure aggregation.
-                check_cohort(policy, len(tasks[0].context.cohort), secure=False)
+                check_cohort(policy, len(tasks[-1].context.cohort), secure=secure)
                 spent[0] = self._spends(run, setup, tasks)
             self._note(f"round {tasks[0].context.round}: {what}")
 
@@ -148,7 +150,7 @@ class Site:
                 with self._doing.refusing(self._note):
                     # Who pauses while it trains wants nothing of it to leave.
                     self._check_paused()
-                    check_reply(policy, payload, nbytes=len(data), task=kind)
+                    check_reply(policy, payload, nbytes=len(data), task=kind, sealed=secure)
             else:
                 text, what = record.message, "failure"
             if self._egress is not None:
@@ -165,13 +167,14 @@ class Site:
     def _spends(self, run: str, setup: Setup, tasks: Sequence[Task]) -> float | None:
         """What all runs here spend with this one, on the disk before anything trains."""
         protection = setup.protection
-        if protection is None:
+        if not hides(setup.experiment):
             return None
-        (task, *more) = tasks
-        if more or task.algorithm != "train":
-            raise PolicyError("privacy", "a private run asks for training alone")
-        at = task.context
-        return self._ledger.write(run, protection, (at.round, at.exchange))
+        if strange := [one.algorithm for one in tasks if one.algorithm not in ("train", SPEAKING)]:
+            raise PolicyError("privacy", f"a private run asks for training alone, not {strange[0]}")
+        trained = [one.context for one in tasks if one.algorithm == "train"]
+        if protection is None or not trained:
+            return None
+        return self._ledger.write(run, protection, (trained[0].round, trained[0].exchange))
 
     def _check_paused(self) -> None:
         if paused(self._place.state):

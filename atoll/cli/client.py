@@ -75,7 +75,7 @@ def take_part(
     from atoll.policy import load_policy
     from atoll.status import SITE, Board
 
-    place = Place(name, data, folder, load_policy(policy), tuple(overrides))
+    place = Place(name, data, folder, load_policy(policy), tuple(overrides), certs)
     make_folder(folder)
     with (
         stoppable(),

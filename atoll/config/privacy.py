@@ -83,6 +83,19 @@ class Privacy(BaseModel):
     min_survivors: int = Field(
         5, ge=2, description="secure_aggregation: no sum of fewer clients is opened."
     )
+    corrupt: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="secure_aggregation: share of a cohort that may help the "
+        "server to see more than the sum.",
+    )
+    dropping: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="secure_aggregation: share of a cohort that may stop in the middle.",
+    )
     max_examples: int = Field(
         1024,
         ge=1,
@@ -119,7 +132,7 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
 
 def _check_idle(privacy: Privacy) -> Iterator[Problem]:
     """Values of the section that nothing reads."""
-    secure = ("secure_aggregation", "clip", "min_survivors", "max_examples")
+    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples")
     read = secure if privacy.secure_aggregation else ()
     fields = Privacy.model_fields.items()
     for key in [name for name, field in fields if vars(privacy)[name] != field.default]:

@@ -13,10 +13,11 @@ from atoll.data.moments import Moments
 from atoll.disk.files import make_folder, write_text
 from atoll.errors import ConfigError, PayloadError, RunError
 from atoll.experiment.offers import offer_of, silent, versions
+from atoll.experiment.parties import Keys, own_claim, site_parties
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.models.locate import fingerprint
-from atoll.policy import Policy, check_experiment
+from atoll.policy import Policy, check_experiment, check_names
 from atoll.protection import Protection, protection_of
 
 __all__ = ["Place", "check_overrides", "joined", "offered", "taken_up"]
@@ -30,13 +31,17 @@ OURS = (
 
 @dataclass(frozen=True)
 class Place:
-    """What a site brings: its name, rows, folder of state, rules, and values of its own."""
+    """What a site brings: its name, rows, folder of state, rules, and values of its own.
+
+    certs: the folder with its key and certificate; None in trials without.
+    """
 
     name: str
     data: Path
     state: Path
     policy: Policy
     overrides: tuple[str, ...] = ()
+    certs: Path | None = None
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -82,7 +87,12 @@ def offered(loaded: Loaded, place: Place) -> Offer:
     balanced = loaded.experiment.train.class_weights == "balanced"
     counted = share if balanced and place.policy.label_histograms else None
     offer = offer_of(place.name, found, counted, names=place.policy.label_names)
-    return silent(offer) if loaded.experiment.privacy.on else offer
+    privacy = loaded.experiment.privacy
+    if privacy.secure_aggregation:
+        offer = offer.model_copy(
+            update={"identity": own_claim(Keys(place.name, place.state, place.certs))}
+        )
+    return silent(offer) if privacy.on else offer
 
 
 def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], None]) -> Setup:
@@ -95,7 +105,11 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
     moments = agreed.moments
     if moments is not None:
         data = replace(data, moments=Moments(moments.count, moments.mean, moments.square))
-    setup = prepare(loaded, note=note, data=replace(data, label_counts=agreed.label_counts))
+    data = replace(data, label_counts=agreed.label_counts)
+    parties = None
+    if loaded.experiment.privacy.secure_aggregation:
+        parties = site_parties(Keys(place.name, place.state, place.certs), agreed.roster or {})
+    setup = prepare(loaded, note=note, data=data, parties=parties)
     base = fingerprint(setup.base.backbone)
     if base != agreed.base:
         raise RunError(
@@ -104,6 +118,11 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
         )
     rows = data.counts[place.name].train
     check_experiment(place.policy, loaded.experiment, base=base, rows=rows)
+    if loaded.experiment.privacy.secure_aggregation:
+        # Under masks nobody sees later what leaves.
+        state = setup.start.server
+        parts = ("adapter", "head") if setup.bench.train_head else ("adapter",)
+        check_names(place.policy, "update", (name for p in parts for name in state.get(p, {})))
     return replace(setup, protection=_told(loaded, agreed.private))
 
 

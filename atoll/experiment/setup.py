@@ -31,7 +31,7 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import Protection, protection_of, secured, securing_of, simulated
+from atoll.protection import Parties, Protection, protection_of, secured, securing_of, simulated
 from atoll.protection.securing import Securing
 from atoll.tasks import task_of
 from atoll.words import counted, listed
@@ -82,11 +82,13 @@ def prepare(
     note: Callable[[str], None],
     data: FederatedData | None = None,
     machine: Machine | None = None,
+    parties: Parties | None = None,
 ) -> Setup:
     """Load and check everything; `note` hears what a user should know.
 
     data: stands in for what the file names.
     machine: what a run that goes on was started with; torch gets as many threads again.
+    parties: who takes part in secure sums; None: all of them, in this process.
 
     Raises:
         AtollError: for anything in the file, data or model that would not train.
@@ -107,11 +109,15 @@ def prepare(
             check_cohort(loaded, data)
         check_revision(loaded)
         check_trackers(loaded)
-        return _prepared(loaded, data, note, machine)
+        return _prepared(loaded, data, note, machine, parties)
 
 
 def _prepared(
-    loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None
+    loaded: Loaded,
+    data: FederatedData,
+    note: Callable[[str], None],
+    machine: Machine | None,
+    parties: Parties | None,
 ) -> Setup:
     experiment = loaded.experiment
     task = task_of(experiment)
@@ -131,34 +137,41 @@ def _prepared(
         note(f"clients train one after another: {built.alone}")
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
-    protection = protection_of(loaded, len(data.clients))
-    plain = build_program(loaded, bench, heads, protection, measured=_measured(data, protection))
-    check_program(loaded, plain, data, note=note)
+    parties = parties or simulated(data.clients)
+    protection = protection_of(loaded, parties.population)
+    program = build_program(loaded, bench, heads, protection, measured=_measured(loaded, data))
+    check_program(loaded, program, data, note=note)
     state = first_state(bench, experiment)
-    program = secured(plain, _securing(loaded, data, protection), state)
+    program = secured(program, _securing(loaded, protection, parties), state)
     state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
-    common = common_examples(objective, data)
+    common, start = common_examples(objective, data), Position(state)
     if machine is None and not data.made_up:  # else they were looked at when it began
-        told_lengths(experiment, data, bench, common, note=note)
-        if objective.drops_rows:
-            told_unmeasured(data, bench.examples, common, note=note)
-    start = Position(state)
+        _told(experiment, data, bench, common, note)
     return Setup(
         loaded, data, base, built, bench, labelled, program, start, common, None, protection
     )
 
 
-def _measured(data: FederatedData, protection: Protection | None) -> bool:
+def _told(
+    experiment: Experiment, data: FederatedData, bench: Bench,
+    common: Callable[[], Sequence[Example] | None], note: Callable[[str], None],
+) -> None:  # fmt: skip
+    told_lengths(experiment, data, bench, common, note=note)
+    if bench.objective.drops_rows:
+        told_unmeasured(data, bench.examples, common, note=note)
+
+
+def _measured(loaded: Loaded, data: FederatedData) -> bool:
     # Scores of clients' rows would leave them; a simulation has those rows before it.
-    return protection is None or (data.whole and not data.made_up)
+    privacy = loaded.experiment.privacy
+    hidden = privacy.on or privacy.secure_aggregation
+    return not hidden or (data.whole and not data.made_up)
 
 
-def _securing(
-    loaded: Loaded, data: FederatedData, protection: Protection | None
-) -> Securing | None:
-    clients = data.clients
-    most = loaded.experiment.federation.cohort(len(clients))
-    return securing_of(loaded, simulated(clients), most if protection is None else protection.most)
+def _securing(loaded: Loaded, protection: Protection | None, parties: Parties) -> Securing | None:
+    cohort = loaded.experiment.federation.cohort(parties.population)
+    most = min(cohort, parties.population) if protection is None else protection.most
+    return securing_of(loaded, parties, most)
 
 
 def _placed(

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from atoll.certs.identity import Claimed
 from atoll.core.facts import STRICT
 from atoll.data import RowKind
 
@@ -44,7 +45,7 @@ class Agreed(BaseModel):
     """What all clients train with.
 
     base: SHA-256 of the base's weights.   label_counts: over all clients, where they are needed.
-    private: None where nothing is promised.
+    private: None where nothing is promised.   roster: who signs in secure sums.
     """
 
     model_config = STRICT
@@ -55,6 +56,7 @@ class Agreed(BaseModel):
     label_counts: dict[Label, Rows] | None
     base: str
     private: Private | None = None
+    roster: dict[str, Claimed] | None = None
 
 
 class Opening(BaseModel):
@@ -72,7 +74,7 @@ class Offer(BaseModel):
     """What one client brings.
 
     labels: the names of its training labels, None where they stay.   decimal: some are decimals.
-    base: its base's fingerprint, once it was loaded.
+    base: its base's fingerprint, once it was loaded.   identity: with which it signs secure sums.
     """
 
     model_config = STRICT
@@ -86,3 +88,4 @@ class Offer(BaseModel):
     moments: Sums | None
     label_counts: dict[Label, Rows] | None
     base: str | None = None
+    identity: Claimed | None = None

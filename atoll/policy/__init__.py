@@ -11,7 +11,7 @@ failure = told(policy, failure)   # where there is no reply
 from atoll.policy.failure import told, told_error
 from atoll.policy.files import describe, fingerprint, load_policy, policy_schema
 from atoll.policy.pause import PAUSED, pause, paused, resume
-from atoll.policy.reply import check_reply, released, without_metrics
+from atoll.policy.reply import check_names, check_reply, released, without_metrics
 from atoll.policy.request import check_cohort, check_experiment, check_now, too_little_noise
 from atoll.policy.schema import Policy, Privacy
 
@@ -21,6 +21,7 @@ __all__ = [
     "Privacy",
     "check_cohort",
     "check_experiment",
+    "check_names",
     "check_now",
     "check_reply",
     "describe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from atoll.config.tasks import TASKS, TaskName
@@ -13,20 +14,29 @@ if TYPE_CHECKING:
     # Reading a policy does not wait for torch.
     from atoll.core import Channel, Payload
 
-__all__ = ["check_reply", "released", "without_metrics"]
+__all__ = ["check_names", "check_reply", "released", "without_metrics"]
 
 METRICS = "metrics"
+SEALED = ("masked", "message")
+"""Channels of secure sums: masked vectors, and what clients say to agree on their masks."""
 COUNTS = ("examples", "weight", "steps")
 """Channels of one number: rows, what a client weighs, its local steps."""
 
 
 def check_reply(
-    policy: Policy, payload: Payload, *, nbytes: int, task: TaskName | None = None
+    policy: Policy,
+    payload: Payload,
+    *,
+    nbytes: int,
+    task: TaskName | None = None,
+    sealed: bool = False,
 ) -> None:
     """Refuse a reply as it would leave: encoded by every stage, as `released` gives it.
 
     nbytes: of the message; never taken for less than its values have.
     task: None is treated as one whose metrics count labels.
+    sealed: whether the run's updates leave masked, in a channel that says nothing by itself; what
+        is under the masks was checked when the run was joined.
 
     Raises:
         PolicyError: with the first rule that is broken.
@@ -39,12 +49,14 @@ def check_reply(
             f"the reply has {whole:,} bytes; this site sends at most {policy.max_payload:,}",
         )
     for name, channel in payload.items():
+        if sealed and name in SEALED:
+            continue
         if name == METRICS:
             _check_metrics(policy, channel, task)
         elif name == STATISTICS and not policy.label_histograms:
             raise PolicyError("label_histograms", "head statistics hold counts or sums by label")
         elif name not in COUNTS or not _one_number(channel):
-            _check_names(policy, name, channel)
+            check_names(policy, name, channel.tree)
 
 
 def released(policy: Policy, payload: Payload, *, task: TaskName | None = None) -> Payload:
@@ -107,8 +119,13 @@ def _check_metrics(policy: Policy, metrics: Channel, task: TaskName | None) -> N
         raise PolicyError(rule, what)
 
 
-def _check_names(policy: Policy, name: str, channel: Channel) -> None:
-    for key in channel.tree:
+def check_names(policy: Policy, name: str, keys: Iterable[str]) -> None:
+    """Refuse tensors of channel `name` that may not leave this site.
+
+    Raises:
+        PolicyError: with the first of them.
+    """
+    for key in keys:
         if not may_leave(key, policy.tensors, channel=name):
             raise PolicyError(
                 "tensors",

@@ -31,10 +31,12 @@ class Parties:
     """Whose signatures count, and the clients of this process.
 
     verify: against a roster that the server does not run.   member: by name.
+    population: clients that there are in all.
     """
 
     verify: Verifier
     member: Callable[[str], Member]
+    population: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Securing:
         undivided = algorithm.aggregator.undivided
         weighing = [stage.weighs for stage in algorithm.stages if stage.weighs]
         summed = Summed(like, self._ranges(weighing == ["examples"]), undivided, self.most)
-        terms = Terms(floor=self.settings.min_survivors)
+        told = self.settings
+        terms = Terms(told.corrupt, told.dropping, told.min_survivors)
         secure = Secure(summed, terms, lenient=self.settings.on)
         party = Party(secure, self.parties.member)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
@@ -111,4 +114,4 @@ def simulated(clients: Sequence[str]) -> Parties:
         roster_verifier({name: one.public for name, one in identities.items()})
     )
     members = {name: Member(name, one.sign, verify, Held()) for name, one in identities.items()}
-    return Parties(verify, members.__getitem__)
+    return Parties(verify, members.__getitem__, len(members))

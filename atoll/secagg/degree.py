@@ -78,8 +78,8 @@ def degree(clients: int, terms: Terms) -> Degree:
         raise ConfigError(
             f"secure aggregation needs a cohort of {terms.floor}, and {max(threshold, signers)} "
             f"clients to the end; of {clients} {dropping} may stop before: ask more clients, or "
-            f"set `floor`, `corrupt` ({terms.corrupt}) or `dropping` ({terms.dropping}) lower, "
-            "where that is true"
+            f"set privacy.min_survivors, privacy.corrupt ({terms.corrupt}) or privacy.dropping "
+            f"({terms.dropping}) lower, where that is true"
         )
     return Degree(neighbours, threshold, signers)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from atoll.ledger import verified
 from tests.support.federation import LABELS, labelled_rows
@@ -85,6 +86,42 @@ def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
     waited(lambda: "this site allows 0.1" in server.said)
     assert "policy rule 'privacy'" in server.said
     assert any("all runs here spend epsilon" in one.said for one in sites)
+
+
+SECURE = "privacy: {{secure_aggregation: true, min_survivors: 3, corrupt: 0, dropping: 0{noise}}}"
+
+
+@pytest.mark.parametrize("noise", ["", ", noise_multiplier: 1.0, clip: 0.5"])
+def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
+    noise: str, people: People
+) -> None:
+    folder, path = people.folder, people.folder / "private.yaml"
+    secure = SECURE.format(noise=noise)
+    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", secure)
+    everyone = text.replace(", clients_per_round: 2", "")
+    path.write_text(everyone)
+    (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\nmin_cohort: 3\n")
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None)
+    assert server.process.returncode == 0, server.said
+    run = folder / "runs" / "private"
+    for client in CLIENTS:
+        tensors = [t for line in _departures(folder / "fed" / client / "state")
+                   for t in line["tensors"]]  # fmt: skip
+        assert {t["channel"] for t in tensors} == {"masked", "message"}
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [0, 1, 2, 3]
+    if noise:
+        return
+    words = [ATOLL, "run", "private.yaml", "output_dir=runs/here", "train.group_size=1"]
+    subprocess.run(words, check=True, capture_output=True, cwd=folder)
+    ours, theirs = (load_file(r / "adapter" / "adapter_model.safetensors")
+                    for r in (run, folder / "runs" / "here"))  # fmt: skip
+    # Clients round by secret coins, to a step of 2e-6, and AdamW makes more of small differences.
+    gap = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    assert gap < 1e-4
 
 
 def _departures(state: Path) -> list[dict[str, object]]:

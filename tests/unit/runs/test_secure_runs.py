@@ -1,0 +1,93 @@
+"""Runs with secure sums: the numbers of a plain run, in process and in processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atoll.errors import CompositionError, ConfigError, QuorumError
+from atoll.experiment.setup import Setup
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
+from tests.support.models import Zoo
+from tests.support.scenes import scene
+
+SECURE = {"secure_aggregation": True, "min_survivors": 2, "corrupt": 0.0, "dropping": 0.0}
+SECTIONS: dict[str, Mapping[str, Any]] = {
+    "model": {"pooling": "mean"},
+    "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+    "train": {"optimizer": "sgd", "learning_rate": 0.1},
+    "federation": {"num_rounds": 2},
+    "privacy": SECURE,
+    "evaluate": {"baselines": []},
+}
+
+
+def _setup(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> Setup:
+    both = {name: {**SECTIONS.get(name, {}), **sections.get(name, {})} for name in
+            {**SECTIONS, **sections}}  # fmt: skip
+    return scene(folder, zoo, **both)
+
+
+def _trained(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    run_experiment(_setup(folder, zoo, **sections), folder / "run", Observer())
+    return load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("stages", [[], [{"name": "uniform"}]], ids=["by rows", "uniform"])
+def test_a_secure_run_is_the_plain_one_to_a_rounding(
+    stages: list[Any], tmp_path: Path, zoo: Zoo
+) -> None:
+    federation = {"stages": stages}
+    plain = _trained(tmp_path / "a", zoo, federation=federation, privacy=_off())
+    secure = _trained(tmp_path / "b", zoo, federation=federation)
+    assert max(float((plain[n] - secure[n]).abs().max()) for n in plain) < 1e-5
+    assert any(bool((plain[n] != 0).any()) for n in plain)
+
+
+def _off() -> dict[str, Any]:
+    return {"secure_aggregation": False, "min_survivors": 5, "corrupt": 0.1, "dropping": 0.1}
+
+
+def test_in_processes_too(tmp_path: Path, zoo: Zoo) -> None:
+    here = _trained(tmp_path / "a", zoo)
+    runtime = {"runtime": {"name": "processes", "workers": 2}}
+    there = _trained(tmp_path / "b", zoo, federation=runtime)
+    assert max(float((here[n] - there[n]).abs().max()) for n in here) < 1e-5
+
+
+def test_beside_noise_the_sum_is_what_is_noised(tmp_path: Path, zoo: Zoo) -> None:
+    noise = {"noise_multiplier": 1e-4, "clip": 0.3}
+    plain = _trained(tmp_path / "a", zoo, privacy={**_off(), **noise})
+    secure = _trained(tmp_path / "b", zoo, privacy=noise)
+    # Both cut to 0.3, and noise of 3e-5 among five clients.
+    assert max(float((plain[n] - secure[n]).abs().max()) for n in plain) < 1e-4
+
+
+def test_a_cohort_that_is_too_small_ends_the_run(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"min_survivors": 50})
+    with pytest.raises(QuorumError, match=r"round 1: secure aggregation needs a cohort of 50"):
+        run_experiment(setup, tmp_path / "run", Observer())
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"federation": {"aggregator": "median"}}, "median"),
+        ({"federation": {"stages": [{"name": "top_k", "fraction": 0.1}]}}, "top_k"),
+        ({"federation": {"stages": [{"name": "quantise", "dtype": "int8"}]}}, "quantise"),
+        ({"federation": {"algorithm": "scaffold"}}, "channel 'control' has no range"),
+        ({"adapter": {"head": "ridge"}}, r"adapter\.head to train"),
+        ({"federation": {"late": "fold"}}, "late is fold"),
+    ],
+)
+def test_what_looks_at_single_updates_is_refused(
+    sections: dict[str, Any], words: str, tmp_path: Path, zoo: Zoo
+) -> None:
+    with pytest.raises((ConfigError, CompositionError), match=words):
+        _setup(tmp_path, zoo, **sections)
