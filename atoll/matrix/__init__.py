@@ -1,0 +1,20 @@
+"""The matrix mechanism: noise that one round takes back from the last ones."""
+
+from atoll.matrix.blt import Blt, error, sensitivity
+from atoll.matrix.mechanism import Mechanism, mechanism
+from atoll.matrix.participation import Participation, check_history, eligible, in_turns
+from atoll.matrix.tables import Strategy, strategy
+
+__all__ = [
+    "Blt",
+    "Mechanism",
+    "Participation",
+    "Strategy",
+    "check_history",
+    "eligible",
+    "error",
+    "in_turns",
+    "mechanism",
+    "sensitivity",
+    "strategy",
+]
