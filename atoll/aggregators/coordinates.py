@@ -62,16 +62,15 @@ def middle(ordered: Ordered) -> Ordered:
 
 def by_coordinate(updates: Sequence[Tree], combine: Callable[[Ordered], Ordered]) -> Tree:
     """What `combine` makes of each coordinate; only a block of them is in memory a second time."""
-    found: Tree = {}
-    for name, like in updates[0].items():
+    # All of the result before any block: else the heap grows between them.
+    found = {name: torch.empty(like.numel(), dtype=like.dtype) for name, like in updates[0].items()}
+    for name, values in found.items():
         rows = [update[name].reshape(-1) for update in updates]
-        values = torch.empty(like.numel(), dtype=like.dtype)
-        for start in range(0, like.numel(), BLOCK):
+        for start in range(0, values.numel(), BLOCK):
             # Each coordinate's values side by side: so they are ordered in half the time.
             block = np.ascontiguousarray(
                 torch.stack([row[start : start + BLOCK] for row in rows]).numpy().T
             )
             block.sort(axis=1)
             values[start : start + BLOCK] = torch.from_numpy(combine(block))
-        found[name] = values.view(like.shape)
-    return found
+    return {name: values.view(updates[0][name].shape) for name, values in found.items()}

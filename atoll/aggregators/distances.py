@@ -79,13 +79,15 @@ def to_blend(inner: Tensor, weights: Tensor) -> Tensor:
 def mixed(updates: Sequence[Tree], weights: Tensor) -> list[Tree]:
     """Σ_k w_jk x_k for each j, in float64; weights [m, n]. What weighs nothing is not read."""
     used = weights.any(dim=0).nonzero().flatten().tolist() or [0]
-    weights, trees = weights[:, used], [dict[str, Tensor]() for _ in weights]
-    for name, like in updates[0].items():
+    weights, first = weights[:, used], updates[0]
+    # All of the result before any block: else the heap grows between them.
+    found = {n: torch.empty(len(weights), x.numel(), dtype=x.dtype) for n, x in first.items()}
+    for name, values in found.items():
         rows = [updates[k][name].reshape(-1) for k in used]
-        values = torch.empty(len(weights), like.numel(), dtype=like.dtype)
-        for start in range(0, like.numel(), BLOCK):
+        for start in range(0, values.shape[1], BLOCK):
             block = torch.stack([row[start : start + BLOCK] for row in rows]).double()
             values[:, start : start + BLOCK] = weights @ block
-        for tree, row in zip(trees, values, strict=True):
-            tree[name] = row.view(like.shape)
-    return trees
+    return [
+        {name: values[j].view(first[name].shape) for name, values in found.items()}
+        for j in range(len(weights))
+    ]

@@ -192,6 +192,26 @@ def test_a_rule_loses_little(rule: str, attack: str) -> None:
     assert found >= accuracy(under("nobody", rule)) - LOST
 
 
+def _skewed() -> Data:
+    """Each client keeps its own class, and a tenth of its rows of the others."""
+    found = {}
+    for k, (name, (x, y)) in enumerate(HONEST.items()):
+        draw = np.random.default_rng([5, k]).random(len(y))
+        kept = (y.argmax(dim=1) == k % CLASSES) | torch.tensor(draw < 0.1)
+        found[name] = x[kept], y[kept]
+    return found
+
+
+@pytest.mark.parametrize("attack", [None, sign_flip(10.0)], ids=["nobody", "sign flip"])
+def test_mixing_helps_where_clients_differ(attack: Attack | None) -> None:
+    """An update of one client says little of other classes; the mean of a few says more."""
+    alone, mixed = (
+        accuracy(trained(with_rule(RULES[name]), _skewed(), attack)) for name in ("krum", "nnm")
+    )
+    assert alone < 0.7
+    assert mixed >= undisturbed() - LOST
+
+
 def test_a_backdoor_needs_no_lost_accuracy() -> None:
     """A mean opens it wholly; a bound on norms halfway, at full accuracy: no rule sees to it."""
     open_to_all = trained(with_rule(mean()), *ATTACKS["backdoor"])

@@ -182,6 +182,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/resume.md": _edited_file,
     "docs/report.md": _finished("bert", "quickstart"),
     "docs/fewer-bytes.md": _nothing,
+    "docs/robust.md": _texts,
     "docs/runtimes.md": _nothing,
     "docs/writing-an-algorithm.md": _nothing,
 }
