@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from atoll.words import counted
+
 __all__ = ["stated"]
 
 _UNITS = {"client": "whole clients", "example": "single rows"}
@@ -26,7 +28,8 @@ def stated(summary: Mapping[str, Any]) -> str | None:
     return (
         f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}, "
         f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
-        f"{privacy['releases']} releases. {_mechanism(privacy)} {_cohorts(privacy['sampling'])}"
+        f"{counted(privacy['releases'], 'release')}. {_mechanism(privacy)} "
+        f"{_cohorts(privacy['sampling'])}"
     )
 
 
@@ -35,9 +38,11 @@ def _mechanism(privacy: Mapping[str, Any]) -> str:
     bound = f"{clip:g}" if isinstance(clip, float | int) else (
         f"the {clip['quantile']:g} quantile of their norms"
     )  # fmt: skip
+    sees = "their sum alone" if privacy.get("secure_aggregation") else "each of them"
+    shared = ", which later rounds take back in part," if privacy["mechanism"] == "blt" else ""
     return (
-        f"Updates are cut to {bound}; the server, which sees each of them, adds Gaussian noise of "
-        f"{privacy['noise_multiplier']:g} times that to their sum."
+        f"Updates are cut to {bound}; the server, which sees {sees}, adds Gaussian noise{shared} "
+        f"of {privacy['noise_multiplier']:g} times that to their sum."
     )
 
 

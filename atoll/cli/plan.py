@@ -124,7 +124,7 @@ def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
     found = setup.protection
     if found is None:
         return None
-    spent = found.spent([found.release.model_copy(update={"steps": found.rounds})])
+    spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
     return {
         **found.statement(),
         "epsilon": spent.epsilon,

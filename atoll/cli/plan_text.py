@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -54,15 +53,15 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
 
 def _private(found: Protection, made: Plan) -> Iterator[str]:
     """What it would spend, and how much of an update is left beside the noise."""
-    spent = found.spent([found.release.model_copy(update={"steps": found.rounds})])
+    spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
     yield found.told()
     yield f"epsilon {spent.epsilon:.4g} after all rounds, {spent.adjacency}, {spent.accountant}"
     ratio = found.signal_to_noise(made.trainable_parameters)
     if ratio is None:
         return
-    whole = ratio * math.sqrt(found.rounds)
+    once, whole = ratio
     yield (
-        f"signal to noise: {ratio:.2g} in a round at most, {whole:.2g} in all of them, were all "
+        f"signal to noise: {once:.2g} in a round at most, {whole:.2g} in all of them, were all "
         "updates alike and as long as the clip"
     )
     if whole < 1:

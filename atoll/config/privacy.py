@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from atoll.config.checks import Problem
 from atoll.config.sections import SECTION
-
-if TYPE_CHECKING:
-    from atoll.config.federation import Evaluate, Federation
 
 REACH = 1024.0
 """How far an adaptive bound may move from its first value, either way."""
-__all__ = ["REACH", "AdaptiveClip", "Privacy", "check_chosen", "check_privacy"]
+__all__ = ["REACH", "AdaptiveClip", "Privacy"]
 
 
 class AdaptiveClip(BaseModel):
@@ -63,13 +58,15 @@ class Privacy(BaseModel):
     clip: Annotated[float, Field(gt=0)] | AdaptiveClip = Field(
         1.0, description="L2 norm to which a client's update is cut, or how it is found."
     )
-    mechanism: Literal["gaussian"] = Field(
-        "gaussian", description="Where the noise comes from: the server adds it to the sum."
+    mechanism: Literal["gaussian", "blt"] = Field(
+        "gaussian",
+        description="Noise that the server adds to a round's sum: of its own each round, or (blt) "
+        "taken back in part by later rounds.",
     )
-    sampling: Literal["poisson", "fixed", "everyone"] = Field(
+    sampling: Literal["poisson", "fixed", "everyone", "turns"] = Field(
         "poisson",
-        description="How cohorts are drawn, in secret: a coin for each client, a number of them, "
-        "or nobody is left out.",
+        description="How cohorts are drawn: in secret, by a coin for each client or a number of "
+        "them; or nobody is left out; or all in turns, which blt needs.",
     )
     cap: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Most clients of a Poisson cohort; null: mean + 5 deviations."
@@ -111,84 +108,3 @@ class Privacy(BaseModel):
     def on(self) -> bool:
         """Whether anything is promised."""
         return self.epsilon is not None or self.noise_multiplier is not None
-
-
-def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
-    """Values of the section, and of rounds beside which it would promise what does not hold."""
-    if federation is not None and (privacy.on or privacy.secure_aggregation):
-        yield from _check_late(federation)
-    if not privacy.on:
-        yield from _check_idle(privacy)
-        return
-    if privacy.cap is not None and privacy.sampling != "poisson":
-        yield Problem(
-            "privacy.cap",
-            f"privacy.cap is {privacy.cap}, but privacy.sampling is {privacy.sampling}, whose "
-            "cohorts have no chance to be larger; remove privacy.cap",
-        )
-    if federation is not None:
-        yield from _check_rounds(privacy, federation)
-
-
-def _check_idle(privacy: Privacy) -> Iterator[Problem]:
-    """Values of the section that nothing reads."""
-    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples")
-    read = secure if privacy.secure_aggregation else ()
-    fields = Privacy.model_fields.items()
-    for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
-        if key not in read:
-            yield Problem(
-                f"privacy.{key}",
-                f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "
-                "is, so that it promises nothing; set one of them",
-            )
-    if privacy.secure_aggregation and isinstance(privacy.clip, AdaptiveClip):
-        yield Problem(
-            "privacy.clip",
-            "privacy.clip is adaptive, which needs differential privacy; under secure_aggregation "
-            "alone give a number, the largest value that is added up",
-        )
-
-
-def _check_late(federation: Federation) -> Iterator[Problem]:
-    if federation.late != "drop":
-        yield Problem(
-            "federation.late",
-            "federation.late is fold, but under privacy an answer counts in the round whose noise "
-            "hides it, or never; set it to drop",
-        )
-
-
-def _check_rounds(privacy: Privacy, federation: Federation) -> Iterator[Problem]:
-    if federation.min_clients > 1:
-        yield Problem(
-            "federation.min_clients",
-            f"federation.min_clients is {federation.min_clients}, but under privacy who is absent "
-            "counts as zero, and a round that waits for answers tells who gave them; remove it",
-        )
-    sampled = federation.clients_per_round is not None or federation.fraction_train is not None
-    if sampled and privacy.sampling == "everyone":
-        yield Problem(
-            "privacy.sampling",
-            "privacy.sampling is everyone, but federation asks a part of the clients "
-            "(clients_per_round, fraction_train); remove that, or set sampling to poisson",
-        )
-    if federation.aggregator is not None:
-        yield Problem(
-            "federation.aggregator",
-            f"federation.aggregator is {federation.aggregator.name}, but under privacy replies are "
-            "summed on a grid to which noise is added; remove it",
-        )
-
-
-def check_chosen(evaluate: Evaluate, *, privacy: Privacy | None) -> Iterator[Problem]:
-    """Ways to choose a model that look at what no noise hides."""
-    if privacy is None or not privacy.on:
-        return
-    chosen = {"patience": evaluate.patience is not None, "load_best": evaluate.load_best}
-    for key in (key for key, on in chosen.items() if on):
-        yield Problem(
-            f"evaluate.{key}",
-            f"evaluate.{key} chooses a model by clients' held-out rows, which no noise hides; "
-            f"remove evaluate.{key}",
-        )

@@ -18,7 +18,8 @@ from atoll.config.checks import (
     check_train,
 )
 from atoll.config.federation import Evaluate, Federation
-from atoll.config.privacy import Privacy, check_chosen, check_privacy
+from atoll.config.privacy import Privacy
+from atoll.config.privacy_checks import check_chosen, check_privacy
 from atoll.config.sections import SECTION, Data, Model, Train
 
 __all__ = ["Experiment"]

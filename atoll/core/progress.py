@@ -19,7 +19,7 @@ class Federation:
         number of clients that were asked. An evaluation moves nothing, so that it needs no more
         answers than there are clients.
     staleness: what an answer weighs that is late, for each round that it is.
-    sample: (exchange, roster) -> the cohort of a round; None: a uniform draw from `seed`.
+    sample: (round, exchange, roster) -> its cohort; None: a uniform draw from `seed`.
     """
 
     seed: int
@@ -28,12 +28,12 @@ class Federation:
     clients_per_round: int
     min_clients: int = 1
     staleness: float = 1.0
-    sample: Callable[[int, tuple[str, ...]], tuple[str, ...]] | None = None
+    sample: Callable[[int, int, tuple[str, ...]], tuple[str, ...]] | None = None
 
     def cohort(self, number: int, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
         """Whom a round asks, in roster order."""
         if self.sample is not None:
-            return self.sample(exchange, roster)
+            return self.sample(number, exchange, roster)
         if self.clients_per_round >= len(roster):
             return roster
         generator = rng.numpy_generator(self.seed, "cohort", self.run, number)

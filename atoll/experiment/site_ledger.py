@@ -58,6 +58,10 @@ class SiteLedger:
             if exchange in before:
                 return _bounded(ledger.told.spent(protection.settings.delta))
             left = _left(ledger, run, protection)
+            if before and protection.correlated is not None:
+                raise PolicyError(
+                    RULE, f"round {number} is asked for twice, and its noise is taken back later"
+                )
             if before:
                 left = protection.released(protection.noise_multiplier, 1)
             self._check(ledger, run, protection, left)
@@ -102,7 +106,7 @@ def _left(ledger: Ledger, run: str, protection: Protection) -> Release | None:
         if entry.run == run and entry.noise.startswith(PLANNED) and entry.release is not None:
             same = entry.release.model_copy(update={"steps": 1}) == release
             known += entry.release.steps if same else 0
-    more = protection.rounds - known
+    more = protection.releases - known
     return protection.released(protection.noise_multiplier, more) if more > 0 else None
 
 

@@ -11,6 +11,7 @@ from atoll.config.privacy import REACH, AdaptiveClip
 from atoll.core import Algorithm, Stage, State
 from atoll.errors import PrivacyError
 from atoll.local.clipped import cut_as_told
+from atoll.matrix import Mechanism
 from atoll.servers.noised import Noise, noised
 from atoll.servers.quantile import CLIP, NORM, Following, following_quantile, split_noise
 from atoll.servers.values import ADAPTER, HEAD
@@ -29,6 +30,7 @@ class Central:
     multiplier: read by who adds noise alone, since solving for it takes seconds.
     key: exchange -> the secret of its noise.
     step: the grid that clients round to, each value up or down; None: they round nothing.
+    correlated: what rounds have in common of their noise; None: nothing.
     """
 
     multiplier: Callable[[], float]
@@ -36,6 +38,7 @@ class Central:
     expected: float
     key: Callable[[int], bytes]
     step: float | None = None
+    correlated: Mechanism | None = None
 
     @property
     def on_update(self) -> float:
@@ -105,4 +108,4 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
 
 def _noise(central: Central, *, least: float) -> Noise:
     step = central.step or 2.0 ** (math.floor(math.log2(least)) - FINE)
-    return Noise(central.deviation, central.expected, step, central.key)
+    return Noise(central.deviation, central.expected, step, central.key, central.correlated)

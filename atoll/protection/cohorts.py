@@ -11,7 +11,7 @@ from atoll.config import Federation
 from atoll.config.privacy import Privacy
 from atoll.noise import Stream
 
-__all__ = ["drawn", "sampling_of"]
+__all__ = ["drawn", "in_turn", "sampling_of"]
 
 
 def sampling_of(settings: Privacy, federation: Federation, population: int) -> Sampling:
@@ -27,6 +27,13 @@ def sampling_of(settings: Privacy, federation: Federation, population: int) -> S
     if settings.sampling == "fixed" and asked < population:
         return Fixed(size=asked, population=population)
     return Everyone()
+
+
+def in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+    """The cohort of a round, counted from 1, where all take part in order, again and again."""
+    first = (number - 1) * size
+    places = {place % len(roster) for place in range(first, first + size)}
+    return tuple(roster[place] for place in sorted(places))
 
 
 def drawn(key: bytes, sampling: Sampling, roster: tuple[str, ...]) -> tuple[str, ...]:

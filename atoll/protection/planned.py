@@ -30,6 +30,8 @@ def protection_of(loaded: Loaded, population: int) -> Protection | None:
         expected = sampling.rate * population
     elif isinstance(sampling, Fixed):
         expected = float(sampling.size)
+    elif experiment.privacy.sampling == "turns":
+        expected = float(min(experiment.federation.cohort(population), population))
     rounds = experiment.federation.num_rounds
     return Protection(experiment.privacy, population, expected, sampling, rounds)
 

@@ -11,9 +11,10 @@ from typing import Any
 from atoll.accounting import Poisson, Release, Sampling, Spent, noise_for, spent
 from atoll.config.privacy import Privacy
 from atoll.core import Algorithm, Stage, State, Tree
+from atoll.matrix import Mechanism, in_turns, mechanism
 from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
-from atoll.protection.cohorts import drawn
+from atoll.protection.cohorts import drawn, in_turn
 from atoll.protection.summed import grid_step
 
 __all__ = ["Protection"]
@@ -40,7 +41,7 @@ class Protection:
             return self.settings.noise_multiplier
         assert self.settings.epsilon is not None, "nothing is promised"
         return noise_for(
-            lambda noise: [self.released(noise, self.rounds)] if self.rounds else [],
+            lambda noise: [self.released(noise, self.releases)] if self.rounds else [],
             epsilon=self.settings.epsilon,
             delta=self.settings.delta,
         )
@@ -63,9 +64,23 @@ class Protection:
         """What releases come to, at the file's delta."""
         return spent(releases, self.settings.delta)
 
-    def cohort(self, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
-        """Whom a round asks, drawn in secret, in roster order."""
+    def cohort(self, number: int, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+        """Whom a round asks, in roster order: drawn in secret, or in turn."""
+        if self.settings.sampling == "turns":
+            return in_turn(number, round(self.expected), roster)
         return drawn(self.vault.key(exchange), self.sampling, roster)
+
+    @cached_property
+    def correlated(self) -> Mechanism | None:
+        """The noise that rounds have in common; None where each has its own."""
+        if self.settings.mechanism != "blt" or not self.rounds:
+            return None
+        return mechanism(in_turns(self.population, round(self.expected), self.rounds))
+
+    @property
+    def releases(self) -> int:
+        """How many releases the run is: one for each round, or one in all."""
+        return min(self.rounds, 1) if self.settings.mechanism == "blt" else self.rounds
 
     def applied(self, algorithm: Algorithm, stages: Sequence[Stage]) -> Algorithm:
         """The algorithm, of which nothing leaves clients in the open; see `hidden`."""
@@ -85,7 +100,10 @@ class Protection:
         if self.settings.secure_aggregation:
             bound = clip if isinstance(clip, float) else clip.largest
             step = grid_step(bound, self.most)
-        return Central(lambda: self.noise_multiplier, clip, self.expected, self.vault.key, step)
+        return Central(
+            lambda: self.noise_multiplier, clip, self.expected, self.vault.key, step,
+            self.correlated,
+        )  # fmt: skip
 
     @property
     def most(self) -> int:
@@ -95,26 +113,38 @@ class Protection:
         return capped or self.population
 
     def noise_in(self, change: Tree, state: State, rounds: int) -> float:
-        """The expected L2 norm of the noise that `rounds` updates put into `change`.
+        """The expected L2 norm of the noise that `rounds` updates put into `change`, independent.
 
         Of a server that adds updates as they are; an adaptive bound counts as it stands at the end.
         """
         values = sum(value.numel() for value in change.values())
         deviation = self._central.deviation(state) / self.expected
+        together = self.correlated
+        if together is not None:
+            # Of a sum of first rounds at most.
+            chosen = together.strategy
+            return deviation * chosen.sensitivity * chosen.error * math.sqrt(values)
         return deviation * math.sqrt(values * rounds)
 
-    def signal_to_noise(self, values: int) -> float | None:
-        """At most, of one round's update of so many values: were all updates alike, and as long as
-        `clip`; None without noise."""
+    def signal_to_noise(self, values: int) -> tuple[float, float] | None:
+        """At most, of one round's update of so many values and of all rounds together: were all
+        updates alike, and as long as `clip`; None without noise."""
         noise = self._central.on_update * math.sqrt(values)
-        return self.expected / noise if noise else None
+        if not noise:
+            return None
+        if self.correlated is None:
+            return self.expected / noise, self.expected * math.sqrt(self.rounds) / noise
+        chosen = self.correlated.strategy
+        once = noise * chosen.sensitivity
+        return self.expected / once, self.expected * self.rounds / (once * chosen.error)
 
     def told(self) -> str:
         """What a run begins with, in one line."""
         settings = self.settings
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
         solved = "" if settings.noise_multiplier else f", solved for {self.rounds} rounds"
-        secret = "a secret draw of " if not isinstance(self.sampling, Poisson) else "secret coins, "
+        drawn = {"poisson": "secret coins", "fixed": "secret draws", "turns": "turns"}
+        secret = f"{drawn.get(settings.sampling, 'no chance')}, "
         return (
             f"private: {promised}delta {settings.delta:g}, unit {settings.unit}; noise multiplier "
             f"{self.noise_multiplier:.4g}{solved}; cohorts by {secret}{self.expected:.4g} of "
@@ -127,6 +157,7 @@ class Protection:
         return {
             "unit": settings.unit,
             "mechanism": settings.mechanism,
+            "secure_aggregation": settings.secure_aggregation,
             "sampling": self.sampling.model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": clip if isinstance(clip, float) else clip.model_dump(mode="json"),

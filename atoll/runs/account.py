@@ -20,7 +20,7 @@ from atoll.runs.run_dir import RunDirectory
 __all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
 
 LEDGER, SECRET = "privacy", ".secret"
-TRAIN = "train"
+TRAIN, TOGETHER = "train", "all rounds"
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         Ledger.opened(folder, data=setup.data.fingerprint) as ledger,
         protection.vault.opened(path / SECRET) as secret,
     ):
+        if secret.next > position.exchanges and protection.correlated is not None:
+            raise PrivacyError(
+                f"the run in {path} fell back behind rounds that it released, and rounds whose "
+                "noise is taken back later (privacy.mechanism: blt) cannot be released twice; put "
+                "the last checkpoint back, or start a new run"
+            )
         if secret.next > position.exchanges:
             # It fell back behind what it released: what is released there now has other noise.
             secret.anew(position.exchanges)
@@ -87,24 +93,28 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
 def _account(run: str, protection: Protection, ledger: Ledger, secret: Secret) -> Account:
     delta, limit = protection.settings.delta, protection.settings.epsilon
 
+    together = protection.settings.mechanism == "blt"
+
     def exhausted() -> bool:
-        if limit is None:
+        begun = together and any(own == run for own, _ in ledger.told.releases)
+        if limit is None or begun:
             return False
         return ledger.after(protection.release, delta, run).epsilon > limit
 
     def asking(number: int, exchange: int) -> None:
         entry = Entry(
             run=run,
-            round=number,
-            exchange=exchange,
-            noise=secret.name(exchange),
+            round=0 if together else number,
+            exchange=0 if together else exchange,
+            noise=TOGETHER if together else secret.name(exchange),
             release=protection.release,
         )
         if not ledger.told.has(entry) and exhausted():
             raise PrivacyError(
                 f"round {number} would spend more than privacy.epsilon {limit:g}; nobody was asked"
             )
-        ledger.write(entry, delta)
+        if not (together and ledger.told.has(entry)):
+            ledger.write(entry, delta)
 
     def counted(position: Position) -> None:
         if position.exchanges:
@@ -117,7 +127,7 @@ def _account(run: str, protection: Protection, ledger: Ledger, secret: Secret) -
         own, life = ledger.told.spent(delta, run), ledger.told.spent(delta)
         return {
             **protection.statement(),
-            "adjacency": own.adjacency,
+            "adjacency": "zero-out" if together else own.adjacency,
             "accountant": own.accountant,
             "releases": sum(one.steps for own, one in ledger.told.releases if own == run),
             "lifetime_epsilon": _bounded(life.epsilon),

@@ -54,10 +54,16 @@ def reports(
 
 
 def _secret(
-    protection: Protection, members: tuple[str, ...], exchange: int, roster: tuple[str, ...]
+    protection: Protection,
+    members: tuple[str, ...],
+    number: int,
+    exchange: int,
+    roster: tuple[str, ...],
 ) -> tuple[str, ...]:
     """A cohort of those for whom the noise was solved, as far as they are still there."""
-    return tuple(client for client in protection.cohort(exchange, members) if client in roster)
+    return tuple(
+        client for client in protection.cohort(number, exchange, members) if client in roster
+    )
 
 
 def _cohort(setup: Setup) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from atoll.core import Channel, Context, Payload, Server, State, Tree
+from atoll.matrix import Mechanism
 from atoll.noise import Stream, standard_normal
 
 __all__ = ["Noise", "noised"]
 
 UPDATE = "update"
+BUFFERS = "buffers"
+"""The part of the state that correlated noise goes on from; as secret as the key of the noise."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Noise:
     deviation: state -> its standard deviation, on the sum.   denominator: what the sum is divided
     by, which no client moves: the expected size of a cohort.   step: the grid of sum and noise.
     key: exchange -> the secret of its release.
+    correlated: noise that later rounds take back in part; None: of its own each round.
     """
 
     deviation: Callable[[State], float]
     denominator: float
     step: float
     key: Callable[[int], bytes]
+    correlated: Mechanism | None = None
 
 
 def noised(inner: Server, noise: Noise) -> Server:
@@ -40,18 +43,24 @@ def noised(inner: Server, noise: Noise) -> Server:
     """
 
     def apply(context: Context, state: State, aggregate: Payload) -> State:
-        deviation = noise.deviation(state)
-        total = aggregate[UPDATE].tree
+        deviation, total = noise.deviation(state), aggregate[UPDATE].tree
+        drawn, kept = _drawn(context, total, state, noise)
         update: Tree = {}
         for name in sorted(total):
-            drawn = _drawn(context, name, total[name], deviation, noise)
-            update[name] = drawn.add_(total[name]).div_(noise.denominator).float()
-        return inner.apply(context, state, {**aggregate, UPDATE: Channel(update)})
+            whole = drawn[name].mul_(deviation / noise.step).round_().mul_(noise.step)
+            update[name] = whole.add_(total[name]).div_(noise.denominator).float()
+        return inner.apply(context, {**state, **kept}, {**aggregate, UPDATE: Channel(update)})
 
     return replace(inner, name=f"noised {inner.name}", apply=apply, noised=(UPDATE,))
 
 
-def _drawn(context: Context, name: str, like: Tensor, deviation: float, noise: Noise) -> Tensor:
-    stream = Stream(noise.key(context.exchange), "noise", name)
-    values = standard_normal(stream, like.shape).mul_(deviation / noise.step)
-    return values.round_().mul_(noise.step)
+def _drawn(context: Context, like: Tree, state: State, noise: Noise) -> tuple[Tree, State]:
+    """Noise of deviation 1 for each name, and the parts of the state that later rounds need."""
+    key = noise.key(context.exchange)
+    if noise.correlated is None:
+        names = {name: Stream(key, "noise", name) for name in like}
+        return {name: standard_normal(stream, like[name].shape)
+                for name, stream in names.items()}, {}  # fmt: skip
+    stream, before = Stream(key, "noise"), state.get(BUFFERS) or noise.correlated.init(like)
+    made, after = noise.correlated.noise(before, lambda shape: standard_normal(stream, shape))
+    return made, {BUFFERS: after}

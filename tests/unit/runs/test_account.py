@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atoll.accounting import Poisson, Release, spent
+from atoll.accounting import Everyone, Poisson, Release, spent
 from atoll.errors import CompositionError, ConfigError, PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
@@ -180,15 +181,15 @@ def test_cohorts_are_secret_coins(tmp_path: Path, zoo: Zoo) -> None:
     assert protection is not None
     roster = tuple(f"c{i:03}" for i in range(200))
     rate = protection.sampling.rate if isinstance(protection.sampling, Poisson) else 0
-    cohorts = [protection.cohort(exchange, roster) for exchange in range(100)]
+    cohorts = [protection.cohort(1, exchange, roster) for exchange in range(100)]
     share = sum(map(len, cohorts)) / (100 * 200)
     assert share == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 20_000) ** 0.5)
     assert len(set(cohorts)) == 100
     assert all(list(cohort) == sorted(cohort) for cohort in cohorts)
-    assert protection.cohort(3, roster) == cohorts[3]
+    assert protection.cohort(1, 3, roster) == cohorts[3]
     other = _setup(tmp_path, zoo).protection
     assert other is not None
-    assert other.cohort(3, roster) != cohorts[3]
+    assert other.cohort(1, 3, roster) != cohorts[3]
 
 
 def test_a_cap_and_a_fixed_size_hold(tmp_path: Path, zoo: Zoo) -> None:
@@ -197,9 +198,9 @@ def test_a_cap_and_a_fixed_size_hold(tmp_path: Path, zoo: Zoo) -> None:
     assert capped is not None
     assert fixed is not None
     roster = tuple("abcde")
-    sizes = {len(capped.cohort(exchange, roster)) for exchange in range(50)}
+    sizes = {len(capped.cohort(1, exchange, roster)) for exchange in range(50)}
     assert sizes == {0, 1}
-    drawn = [fixed.cohort(exchange, roster) for exchange in range(300)]
+    drawn = [fixed.cohort(1, exchange, roster) for exchange in range(300)]
     assert {len(cohort) for cohort in drawn} == {2}
     assert len(set(drawn)) == 10
 
@@ -219,3 +220,58 @@ def test_what_would_leave_clients_in_the_open_is_refused(
 ) -> None:
     with pytest.raises((ConfigError, CompositionError), match=words.replace(".", r"\.")):
         _setup(tmp_path, zoo, **sections)
+
+
+BLT = {"mechanism": "blt", "sampling": "turns"}
+
+
+def test_noise_that_rounds_have_in_common_is_one_release(tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo, privacy=BLT), tmp_path / "run"
+    summary = run_experiment(setup, run, Observer())
+    want = spent([Release(unit="client", noise_multiplier=1.0, sampling=Everyone())], 1e-5)
+    assert summary["epsilon"] == want.epsilon
+    assert summary["privacy"]["releases"] == 1
+    assert summary["privacy"]["adjacency"] == "zero-out"
+    assert [line["epsilon"] for line in _rounds(run)] == [0.0, *[want.epsilon] * 3]
+    assert setup.protection is not None
+    assert setup.protection.correlated is not None
+
+
+def test_all_take_part_in_turns(tmp_path: Path, zoo: Zoo) -> None:
+    protection = _setup(tmp_path, zoo, privacy=BLT).protection
+    assert protection is not None
+    roster = tuple("abcde")
+    cohorts = [protection.cohort(number, 0, roster) for number in range(1, 6)]
+    assert cohorts == [("a", "b"), ("c", "d"), ("a", "e"), ("b", "c"), ("d", "e")]
+    for client in roster:
+        rounds = [number for number, cohort in enumerate(cohorts) if client in cohort]
+        assert all(b - a >= 2 for a, b in pairwise(rounds))
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_run_with_common_noise_goes_on_as_it_was(rounds: int, tmp_path: Path, zoo: Zoo) -> None:
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    for line in federated(_setup(tmp_path, zoo, privacy=BLT), run, Observer()):
+        if line.round == rounds:
+            break
+    shutil.copytree(run, copy)
+    for place in (run, copy):
+        run_experiment(_setup(tmp_path, zoo, privacy=BLT), place, Observer())
+    assert _same(run, copy)
+
+
+def test_common_noise_cannot_be_released_twice(tmp_path: Path, zoo: Zoo) -> None:
+    run = tmp_path / "run"
+    for line in federated(_setup(tmp_path, zoo, privacy=BLT), run, Observer()):
+        if line.round == 2:
+            break
+    tensors = run / "checkpoints" / "round-2" / "server.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-7] + b"harmful")
+    with pytest.raises(PrivacyError, match="cannot be released twice"):
+        run_experiment(_setup(tmp_path, zoo, privacy=BLT), run, Observer())
+
+
+@pytest.mark.parametrize("privacy", [{"sampling": "poisson"}, {"sampling": "fixed"}])
+def test_common_noise_needs_turns(privacy: dict[str, str], tmp_path: Path, zoo: Zoo) -> None:
+    with pytest.raises(ConfigError, match=r"mechanism is blt, and privacy\.sampling is"):
+        _setup(tmp_path, zoo, privacy={"mechanism": "blt", **privacy})

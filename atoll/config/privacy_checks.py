@@ -1,0 +1,121 @@
+"""What the section about privacy would promise too much of, and what beside it would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from atoll.config.checks import Problem
+from atoll.config.privacy import AdaptiveClip, Privacy
+
+if TYPE_CHECKING:
+    from atoll.config.federation import Evaluate, Federation
+
+__all__ = ["check_chosen", "check_privacy"]
+
+
+def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
+    """Values of the section, and of rounds beside which it would promise what does not hold."""
+    if federation is not None and (privacy.on or privacy.secure_aggregation):
+        yield from _check_late(federation)
+    if not privacy.on:
+        yield from _check_idle(privacy)
+        return
+    if privacy.cap is not None and privacy.sampling != "poisson":
+        yield Problem(
+            "privacy.cap",
+            f"privacy.cap is {privacy.cap}, but privacy.sampling is {privacy.sampling}, whose "
+            "cohorts have no chance to be larger; remove privacy.cap",
+        )
+    yield from _check_mechanism(privacy)
+    if federation is not None:
+        yield from _check_rounds(privacy, federation)
+
+
+def _check_mechanism(privacy: Privacy) -> Iterator[Problem]:
+    how = privacy.sampling
+    if privacy.mechanism == "gaussian" and how == "turns":
+        yield Problem(
+            "privacy.sampling",
+            "privacy.sampling is turns, which hides nobody by chance and helps blt alone; use "
+            "poisson, or mechanism: blt",
+        )
+    if privacy.mechanism == "gaussian":
+        return
+    if how not in ("turns", "everyone"):
+        yield Problem(
+            "privacy.sampling",
+            f"privacy.mechanism is blt, and privacy.sampling is {how}: noise that rounds have in "
+            "common hides a client by how far apart its rounds are, which chance does not keep; "
+            "set sampling to turns",
+        )
+    if isinstance(privacy.clip, AdaptiveClip):
+        yield Problem(
+            "privacy.clip",
+            "privacy.clip is adaptive, but privacy.mechanism is blt, whose rounds share noise of "
+            "one size; give a number",
+        )
+
+
+def _check_idle(privacy: Privacy) -> Iterator[Problem]:
+    """Values of the section that nothing reads."""
+    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples")
+    read = secure if privacy.secure_aggregation else ()
+    fields = Privacy.model_fields.items()
+    for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
+        if key not in read:
+            yield Problem(
+                f"privacy.{key}",
+                f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "
+                "is, so that it promises nothing; set one of them",
+            )
+    if privacy.secure_aggregation and isinstance(privacy.clip, AdaptiveClip):
+        yield Problem(
+            "privacy.clip",
+            "privacy.clip is adaptive, which needs differential privacy; under secure_aggregation "
+            "alone give a number, the largest value that is added up",
+        )
+
+
+def _check_late(federation: Federation) -> Iterator[Problem]:
+    if federation.late != "drop":
+        yield Problem(
+            "federation.late",
+            "federation.late is fold, but under privacy an answer counts in the round whose noise "
+            "hides it, or never; set it to drop",
+        )
+
+
+def _check_rounds(privacy: Privacy, federation: Federation) -> Iterator[Problem]:
+    if federation.min_clients > 1:
+        yield Problem(
+            "federation.min_clients",
+            f"federation.min_clients is {federation.min_clients}, but under privacy who is absent "
+            "counts as zero, and a round that waits for answers tells who gave them; remove it",
+        )
+    sampled = federation.clients_per_round is not None or federation.fraction_train is not None
+    if sampled and privacy.sampling == "everyone":
+        yield Problem(
+            "privacy.sampling",
+            "privacy.sampling is everyone, but federation asks a part of the clients "
+            "(clients_per_round, fraction_train); remove that, or set sampling to poisson",
+        )
+    if federation.aggregator is not None:
+        yield Problem(
+            "federation.aggregator",
+            f"federation.aggregator is {federation.aggregator.name}, but under privacy replies are "
+            "summed on a grid to which noise is added; remove it",
+        )
+
+
+def check_chosen(evaluate: Evaluate, *, privacy: Privacy | None) -> Iterator[Problem]:
+    """Ways to choose a model that look at what no noise hides."""
+    if privacy is None or not privacy.on:
+        return
+    chosen = {"patience": evaluate.patience is not None, "load_best": evaluate.load_best}
+    for key in (key for key, on in chosen.items() if on):
+        yield Problem(
+            f"evaluate.{key}",
+            f"evaluate.{key} chooses a model by clients' held-out rows, which no noise hides; "
+            f"remove evaluate.{key}",
+        )
