@@ -41,18 +41,18 @@ def _check_closer_look(client: ClientWork, stages: Sequence[Stage], aggregator: 
     """An aggregator that compares replies has to see them, and all that they can change."""
     own = aggregator.group == 1
     for stage in stages:
-        if stage.sums_only and aggregator.group < HIDING:
-            seen = "single updates" if own else f"groups of {aggregator.group} updates"
+        if stage.sums_only and own:
             raise CompositionError(
-                f"aggregator '{aggregator.name}' looks at {seen}, which stage '{stage.name}' "
-                "hides: the server learns sums, and cannot tell whose update spoils one; use a "
-                f"mean, or aggregator 'grouped' with a size of {HIDING} or more, which compares "
-                "sums of groups and leaves out whole groups"
+                f"aggregator '{aggregator.name}' looks at single updates, which stage "
+                f"'{stage.name}' hides: the server learns one sum, and cannot tell whose update "
+                "spoils it; use a mean. What a rule could look at is sums of groups of "
+                f"{HIDING} clients or more, each group under masks of its own (aggregator "
+                "'grouped' in clear); this version masks a cohort as one"
             )
-        if stage.decode_at == "sum":
+        if stage.sums_only or stage.decode_at == "sum":
             needs = "each reply" if own else f"the sum of each group of {aggregator.group}"
             raise CompositionError(
-                f"stage '{stage.name}' is undone on the sum of all replies, but aggregator "
+                f"stage '{stage.name}' gives one sum of all replies, but aggregator "
                 f"'{aggregator.name}' needs {needs} by itself; use a mean"
             )
     if client.rescaled:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from atoll.aggregators import on_grid
 from atoll.config.privacy import REACH, AdaptiveClip
 from atoll.core import Algorithm, Stage, State
-from atoll.errors import PrivacyError
+from atoll.errors import CompositionError, PrivacyError
 from atoll.local.clipped import cut_as_told
 from atoll.matrix import Mechanism
 from atoll.servers.noised import Noise, noised
@@ -84,6 +84,12 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     Raises:
         CompositionError: when something would leave clients in the open.
     """
+    if not algorithm.aggregator.linear:
+        raise CompositionError(
+            f"aggregator '{algorithm.aggregator.name}' of algorithm '{algorithm.name}' looks at "
+            "single updates, but under privacy replies are summed on a grid to which noise is "
+            "added; use 'fedavg'"
+        )
     bound, first = central.clip, (uniform(), withhold(), *stages)
     if isinstance(bound, float):
         noise = _noise(central, least=bound)

@@ -115,6 +115,44 @@ def test_trust_needs_its_root_and_combines_by_itself(tmp_path: Path, zoo: Zoo) -
     )
 
 
+@pytest.mark.parametrize(
+    ("privacy", "said"),
+    [
+        (
+            {"noise_multiplier": 1.0},
+            "looks at single updates, but under privacy replies are summed",
+        ),
+        ({"secure_aggregation": True}, "looks at single updates, which stage 'masks' hides"),
+    ],
+    ids=["noise", "masks"],
+)
+def test_trust_sees_updates_and_privacy_hides_them(
+    privacy: Mapping[str, Any], said: str, tmp_path: Path, zoo: Zoo
+) -> None:
+    call = {"name": "fltrust", "root": str(_root(tmp_path))}
+    with pytest.raises(CompositionError, match=f"aggregator 'fltrust' .*{said}"):
+        scene(
+            tmp_path, zoo, adapter={"r": 2, "head": "train"}, federation={"algorithm": call},
+            privacy={"clip": 0.5, **privacy}, **MEAN,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [{"name": "krum", "byzantine": 1}, {"name": "grouped", "size": 5, "rule": "median"}],
+    ids=["krum", "grouped"],
+)
+def test_rules_under_masks_are_refused_when_they_are_built(
+    aggregator: Mapping[str, Any], tmp_path: Path, zoo: Zoo
+) -> None:
+    with pytest.raises(CompositionError, match=f"'{aggregator['name']}'.*use a mean"):
+        scene(
+            tmp_path, zoo, adapter={"r": 2, "head": "train"},
+            federation={"aggregator": aggregator, "min_clients": 5},
+            privacy={"clip": 0.5, "secure_aggregation": True}, **MEAN,
+        )  # fmt: skip
+
+
 def test_a_site_needs_no_root(tmp_path: Path, zoo: Zoo) -> None:
     """Its rows are clean as far as it knows; the server's stay with the server."""
     root = _root(tmp_path)
