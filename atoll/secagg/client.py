@@ -29,37 +29,34 @@ from atoll.secagg.configuration import Configuration
 from atoll.secagg.keys import KEY, Signer, Verifier, common, derive, private_key
 from atoll.secagg.masks import add_streams
 from atoll.secagg.messages import Advert, Survivors
-from atoll.secagg.sealed import own_share, seal, unseal
+from atoll.secagg.sealed import agreements, own_share, seal, unseal
 from atoll.secagg.session import Session, begun, check_advert, commitment
 from atoll.secagg.shamir import SHARE
 from atoll.secagg.state import ClientState, Step
 
-__all__ = ["advertise", "confirm", "mask", "open_sum", "own_advert", "rounding_seed", "share"]
+__all__ = ["advertise", "confirm", "mask", "open_sum", "rounding_seed", "share"]
 
 
 def advertise(
-    configuration: Configuration, name: str, *, entropy: Callable[[int], bytes] = os.urandom
-) -> ClientState:
-    """Take part in an exchange, with keys that are used in no other; see `own_advert`.
+    configuration: Configuration,
+    name: str,
+    sign: Signer,
+    *,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> tuple[ClientState, Advert]:
+    """Take part in an exchange, with keys that are used in no other.
 
     Raises:
         ProtocolError: for a client that is not of the cohort.
     """
-    return ClientState(configuration, configuration.place(name), entropy(KEY))
-
-
-def own_advert(state: ClientState, sign: Signer) -> Advert:
-    """The public halves of the client's keys, signed."""
-    advert = _unsigned(state)
-    return advert.signed(sign(advert.statement(state.configuration, state.name)))
-
-
-def _unsigned(state: ClientState) -> Advert:
-    return Advert(
-        private_key(derive(state.secret, "sealing key"))[1],
-        private_key(derive(state.secret, "masking key"))[1],
-        commitment(derive(state.secret, "own mask"), state.configuration, state.place),
+    place, secret = configuration.place(name), entropy(KEY)
+    advert = Advert(
+        private_key(derive(secret, "sealing key"))[1],
+        private_key(derive(secret, "masking key"))[1],
+        commitment(derive(secret, "own mask"), configuration, place),
     )
+    advert = replace(advert, signature=sign(advert.statement(configuration, name)))
+    return ClientState(configuration, place, secret, adverts={place: advert}), advert
 
 
 def share(
@@ -70,15 +67,17 @@ def share(
     Raises:
         ProtocolError: for an advert that is not its client's, or other adverts than before.
     """
+    own = state.place
     if state.step == Step.SHARED and adverts == state.adverts:
         return state, seal(state, begun(state.configuration, adverts))
     _in_turn(state, Step.ADVERTISED, "share")
-    for place, advert in adverts.items():
-        check_advert(state.configuration, place, advert, verify)
-    session = begun(state.configuration, adverts)
-    if state.place not in adverts or adverts[state.place].signed(b"") != _unsigned(state):
+    if adverts.get(own) != state.adverts[own]:
         raise ProtocolError(f"the adverts do not hold the one that {state.name} sent")
-    after = replace(state, step=Step.SHARED, adverts=adverts)
+    for place in adverts.keys() - {own}:
+        check_advert(state.configuration, place, adverts[place], verify)
+    session = begun(state.configuration, adverts)
+    agreed = agreements(state.secret, session, own)
+    after = replace(state, step=Step.SHARED, adverts=adverts, agreed=agreed)
     return after, seal(after, session)
 
 
@@ -112,7 +111,7 @@ def mask(
         (plus if state.place < each else minus).append(seed)
     masked = words.view(np.uint32).copy()
     add_streams(masked, plus, minus)
-    return replace(state, step=Step.MASKED, received=received, root=root), masked
+    return replace(state, step=Step.MASKED, agreed={}, received=received, root=root), masked
 
 
 def confirm(state: ClientState, survivors: Survivors, sign: Signer) -> tuple[ClientState, bytes]:
@@ -168,8 +167,8 @@ def open_sum(
     survivors, configuration = state.survivors, state.configuration
     assert survivors is not None, "it was signed"
     statement = begun(configuration, state.adverts).statement(survivors, state.root)
-    for place, signature in signatures.items():
-        name = configuration.cohort[place]
+    for place in signatures.keys() - {state.place}:
+        name, signature = configuration.cohort[place], signatures[place]
         if place not in survivors.alive or not verify(name, statement, signature):
             raise ProtocolError(
                 f"{name} has not signed what {state.name} has: it was told of other survivors or "

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atoll.errors import ProtocolError
 from atoll.secagg.channels import Quantised, quantise
-from atoll.secagg.client import advertise, confirm, mask, open_sum, own_advert, rounding_seed, share
+from atoll.secagg.client import advertise, confirm, mask, open_sum, rounding_seed, share
 from atoll.secagg.configuration import Configuration
 from atoll.secagg.keys import Signer, Verifier
 from atoll.secagg.messages import Advert, Kind, Survivors, read_each, write_each, write_one
@@ -46,10 +46,10 @@ class Member:
             )
         state = self._store.load(moment)
         if state is None:
-            state = advertise(configuration, self.name)
+            state, _ = advertise(configuration, self.name, self._sign)
             self._store.save(state)
         self._same(state, configuration)
-        advert = own_advert(state, self._sign)
+        advert = state.adverts[configuration.place(self.name)]
         return write_one(Kind.ADVERT, configuration, advert.to_bytes())
 
     def shares(self, configuration: Configuration, message: bytes) -> bytes:

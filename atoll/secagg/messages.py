@@ -14,7 +14,7 @@ the cohort; who sent a message up is the transport's to say.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 from atoll.secagg.configuration import Configuration
@@ -78,10 +78,6 @@ class Advert:
     def statement(self, configuration: Configuration, name: str) -> bytes:
         """What its signature is over."""
         return b"atoll secagg advert\0" + configuration.digest + self._keys + name.encode()
-
-    def signed(self, signature: bytes) -> Advert:
-        """The same with its signature."""
-        return replace(self, signature=signature)
 
     def to_bytes(self) -> bytes:
         """160 bytes."""

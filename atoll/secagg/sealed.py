@@ -16,23 +16,27 @@ from atoll.secagg.session import Session
 from atoll.secagg.shamir import split
 from atoll.secagg.state import ClientState
 
-__all__ = ["own_share", "seal", "unseal"]
+__all__ = ["agreements", "own_share", "seal", "unseal"]
 
 # A key encrypts one message.
 _NONCE = bytes(12)
 
 
+def agreements(secret: bytes, session: Session, place: int) -> dict[int, bytes]:
+    """What a client and each of its neighbours alone can compute, for shares either way."""
+    sealing = private_key(derive(secret, "sealing key"))[0]
+    near = session.ring.near(place)
+    return {each: common(sealing, session.adverts[each].sealing) for each in near}
+
+
 def seal(state: ClientState, session: Session) -> dict[int, bytes]:
     """Both shares for each neighbour, encrypted to it; the same each time."""
-    neighbours, own = session.ring.near(state.place), state.place
-    seeds, keys = _shares(state, [each + 1 for each in neighbours])
-    sealing = private_key(derive(state.secret, "sealing key"))[0]
+    seeds, keys = _shares(state, [each + 1 for each in state.agreed])
     sealed = {}
-    for each in neighbours:
-        agreed = common(sealing, session.adverts[each].sealing)
-        cipher = ChaCha20Poly1305(session.sealing_key(agreed, own, each))
+    for each, agreed in state.agreed.items():
+        cipher = ChaCha20Poly1305(session.sealing_key(agreed, state.place, each))
         both = seeds[each + 1] + keys[each + 1]
-        sealed[each] = cipher.encrypt(_NONCE, both, session.about(own, each))
+        sealed[each] = cipher.encrypt(_NONCE, both, session.about(state.place, each))
     return sealed
 
 
@@ -42,8 +46,7 @@ def unseal(state: ClientState, session: Session, inbox: Mapping[int, bytes]) -> 
     Raises:
         ProtocolError: for shares from others, too few, or not as their senders wrote them.
     """
-    own, sealing = state.place, private_key(derive(state.secret, "sealing key"))[0]
-    if strangers := inbox.keys() - set(session.ring.near(own)):
+    if strangers := inbox.keys() - state.agreed.keys():
         raise ProtocolError(
             f"shares from client {min(strangers)}, who is no neighbour of {state.name}"
         )
@@ -54,10 +57,9 @@ def unseal(state: ClientState, session: Session, inbox: Mapping[int, bytes]) -> 
         )
     received = {}
     for each in sorted(inbox):
-        agreed = common(sealing, session.adverts[each].sealing)
-        cipher = ChaCha20Poly1305(session.sealing_key(agreed, each, own))
+        cipher = ChaCha20Poly1305(session.sealing_key(state.agreed[each], each, state.place))
         try:
-            received[each] = cipher.decrypt(_NONCE, inbox[each], session.about(each, own))
+            received[each] = cipher.decrypt(_NONCE, inbox[each], session.about(each, state.place))
         except InvalidTag:
             raise ProtocolError(
                 f"the shares from {state.configuration.cohort[each]} were not written by it for "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from atoll.secagg.configuration import Configuration
@@ -33,8 +33,9 @@ class ClientState:
     """One client in one exchange.
 
     secret: all of the client's keys and coins follow from these 32 bytes.
-    received: the two shares of each neighbour that sent them.   root: of the broadcast that it
-    was sent.   survivors: what it has signed.
+    adverts: its own; everyone's once it has shared.   agreed: with each neighbour, for the shares
+    between them, until these are here.   received: the two shares of each neighbour.
+    root: of the broadcast that it was sent.   survivors: what it has signed.
     After the last step there is no secret and no share left.
     """
 
@@ -43,6 +44,7 @@ class ClientState:
     secret: bytes = field(repr=False)
     step: Step = Step.ADVERTISED
     adverts: Mapping[int, Advert] = field(default_factory=dict)
+    agreed: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     received: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     root: bytes = b""
     survivors: Survivors | None = None
@@ -54,9 +56,7 @@ class ClientState:
 
     def erased(self) -> ClientState:
         """What is left when all is done: that it is."""
-        return replace(
-            self, secret=bytes(KEY), step=Step.OPENED, adverts={}, received={}, survivors=None
-        )
+        return ClientState(self.configuration, self.place, bytes(KEY), Step.OPENED)
 
     def to_bytes(self) -> bytes:
         """For a file that its owner alone may read."""
@@ -66,7 +66,7 @@ class ClientState:
             _MAGIC, blob(self.configuration.to_bytes()), number(self.place), number(self.step, 1),
             self.secret, blob(self.root),
             blob(write_each(Kind.ADVERTS, self.configuration, adverts)),
-            blob(write_items(self.received)),
+            blob(write_items(self.agreed)), blob(write_items(self.received)),
             number(self.survivors is not None, 1),
             write_list(survivors.alive), write_list(survivors.dropped),
         ))  # fmt: skip
@@ -93,6 +93,7 @@ class ClientState:
             reader.blob(),
         )
         adverts = read_each(Kind.ADVERTS, configuration, reader.blob())
+        agreed = read_items(Reader(reader.blob(), "agreements"), KEY, clients)
         received = read_items(Reader(reader.blob(), "shares"), 2 * SHARE, clients)
         has, alive = reader.number(1), read_list(reader, clients)
         survivors = Survivors(alive, read_list(reader, clients))
@@ -100,5 +101,5 @@ class ClientState:
         return cls(
             configuration, place, secret, Step(step),
             {each: Advert.from_bytes(packed) for each, packed in adverts.items()},
-            received, root, survivors if has else None,
+            agreed, received, root, survivors if has else None,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.secagg import Channel, Configuration, Identity, Kind, Moment, Terms, Total, agree
-from atoll.secagg.client import advertise, confirm, mask, own_advert, share
+from atoll.secagg.client import advertise, confirm, mask, share
 from atoll.secagg.gathered import ServerState
 from atoll.secagg.keys import Verifier, roster_verifier
 from atoll.secagg.messages import Advert, Survivors, read_each, write_each, write_one
@@ -54,12 +54,14 @@ class Cohort:
     ) -> tuple[dict[int, ClientState], dict[int, Advert]]:
         """seed: repeats an exchange bit for bit."""
         drawn = None if seed is None else np.random.default_rng(seed)
-        states = {
-            place: advertise(self.configuration, name, entropy=drawn.bytes if drawn else os.urandom)
+        entropy = drawn.bytes if drawn else os.urandom
+        both = {
+            place: advertise(self.configuration, name, self.identities[place].sign, entropy=entropy)
             for place, name in enumerate(self.configuration.cohort)
         }
-        signers = self.identities
-        return states, {at: own_advert(state, signers[at].sign) for at, state in states.items()}
+        return {at: state for at, (state, _) in both.items()}, {
+            at: a for at, (_, a) in both.items()
+        }
 
     def shared(
         self, states: Mapping[int, ClientState], adverts: Mapping[int, Advert]

@@ -9,9 +9,9 @@ import pytest
 
 from atoll.errors import ProtocolError
 from atoll.secagg import Identity, Kind, Moment
-from atoll.secagg.client import advertise, confirm, mask, open_sum, own_advert, share
+from atoll.secagg.client import advertise, confirm, mask, open_sum, share
 from atoll.secagg.keys import private_key
-from atoll.secagg.messages import Survivors, read_each, write_each
+from atoll.secagg.messages import Advert, Survivors, read_each, write_each
 from atoll.secagg.state import ClientState
 from tests.support.sums import ROOT, cohort, configured, inbox_of, vector
 
@@ -75,7 +75,7 @@ def test_strangers_are_not_summed_do_not_share_and_do_not_sign() -> None:
     with pytest.raises(ProtocolError, match="client-005 has not signed"):
         open_sum(states[0], {**signatures, 5: signatures[1]}, PEOPLE.verify)
     with pytest.raises(ProtocolError, match="mallory is not of this cohort"):
-        advertise(CONFIGURATION, "mallory")
+        advertise(CONFIGURATION, "mallory", Identity.new().sign)
 
 
 def test_a_client_that_shared_cannot_be_left_out_of_both_lists() -> None:
@@ -142,12 +142,13 @@ def test_keys_that_were_changed_on_the_way_are_refused() -> None:
         replace(adverts[3], masking=mine),
         replace(adverts[3], commitment=mine),
         replace(adverts[2]),
-        adverts[3].signed(mallory.sign(adverts[3].statement(CONFIGURATION, "client-003"))),
+        replace(
+            adverts[3], signature=mallory.sign(adverts[3].statement(CONFIGURATION, "client-003"))
+        ),
     ):
         with pytest.raises(ProtocolError, match="client-003 is not signed by client-003"):
             share(states[0], {**adverts, 3: forged}, PEOPLE.verify)
-    others = advertise(CONFIGURATION, "client-000")
-    swapped = own_advert(others, PEOPLE.identities[0].sign)
+    _, swapped = advertise(CONFIGURATION, "client-000", PEOPLE.identities[0].sign)
     with pytest.raises(ProtocolError, match="do not hold the one that client-000 sent"):
         share(states[0], {**adverts, 0: swapped}, PEOPLE.verify)
     del adverts[0]
@@ -155,14 +156,20 @@ def test_keys_that_were_changed_on_the_way_are_refused() -> None:
         share(states[0], adverts, PEOPLE.verify)
 
 
+def _signed(advert: Advert) -> Advert:
+    """By client 3, who made it up."""
+    statement = advert.statement(CONFIGURATION, "client-003")
+    return replace(advert, signature=PEOPLE.identities[3].sign(statement))
+
+
 def test_keys_with_which_anyone_computes_the_same_are_refused() -> None:
     states, adverts = PEOPLE.advertised()
     weak = replace(adverts[3], sealing=bytes(32))
-    signed = weak.signed(PEOPLE.identities[3].sign(weak.statement(CONFIGURATION, "client-003")))
+    signed = _signed(weak)
     with pytest.raises(ProtocolError, match="is no public key of X25519"):
         share(states[0], {**adverts, 3: signed}, PEOPLE.verify)
     copied = replace(adverts[3], masking=adverts[2].masking)
-    signed = copied.signed(PEOPLE.identities[3].sign(copied.statement(CONFIGURATION, "client-003")))
+    signed = _signed(copied)
     with pytest.raises(ProtocolError, match="two adverts have a key in common"):
         share(states[0], {**adverts, 3: signed}, PEOPLE.verify)
 

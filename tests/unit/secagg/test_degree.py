@@ -42,11 +42,16 @@ def test_degrees_hold_their_bounds_and_smaller_ones_do_not(
 
 
 def test_the_ring_of_a_cohort_does_not_fall_apart() -> None:
-    for clients, share in ((50, 0.1), (100, 0.2), (1000, 0.1)):
-        found = degree(clients, Terms(share, share))
-        bad = sum(Terms(share, share).of(clients))
-        cut = math.comb(bad, found.neighbours) / math.comb(clients, found.neighbours)
-        assert clients**2 / 2 * cut <= 2**-40
+    def cut(clients: int, bad: int, neighbours: int) -> float:
+        return clients**2 / 2 * math.comb(bad, neighbours) / math.comb(clients, neighbours)
+
+    for clients, corrupt, dropping in ((50, 0.1, 0.1), (100, 0.2, 0.2), (1000, 0.1, 0.1)):
+        terms = Terms(corrupt, dropping)
+        assert cut(clients, sum(terms.of(clients)), degree(clients, terms).neighbours) <= 2**-40
+    # Where nobody drops out, this is what decides.
+    assert (degree(100, Terms(0.2, 0.0)).neighbours, cut(100, 20, 18) <= 2**-40) == (18, True)
+    assert cut(100, 20, 16) > 2**-40
+    assert 100 * hypergeom.sf(16, 99, 20, 16) <= 2**-40
 
 
 def test_small_cohorts_mask_with_everyone() -> None:

@@ -247,6 +247,22 @@ def test_an_advert_is_repeated_and_an_exchange_is_not(tmp_path: Path, kind: str)
     assert member.advert(other)
 
 
+def test_a_state_that_outlived_its_exchange_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Killed after it is written that the exchange was opened, before its state is taken away."""
+    member, store = _member(NAMES[0], Folder(tmp_path)), Folder(tmp_path)
+    member.advert(_at(7))
+    path = _states(tmp_path)[0]
+    raw, state = path.read_bytes(), store.load(_at(7).moment)
+    assert state is not None
+    store.save(state.erased())
+    path.write_bytes(raw)
+    assert store.load(_at(7).moment) is None
+    with pytest.raises(ProtocolError, match="has no keys for exchange 7"):
+        member.shares(_at(7), b"")
+    member.advert(_at(8))
+    assert not path.exists()
+
+
 def test_keys_of_exchanges_that_were_never_opened_do_not_pile_up(tmp_path: Path) -> None:
     member = _member(NAMES[0], Folder(tmp_path))
     for exchange in range(9, 30):

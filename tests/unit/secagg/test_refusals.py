@@ -15,7 +15,7 @@ from atoll.secagg.gathered import ServerState
 from atoll.secagg.keys import common, private_key
 from atoll.secagg.masks import add_streams
 from atoll.secagg.messages import Survivors, read_each, write_each, write_one
-from atoll.secagg.server import absorb, close, gather, route, witness
+from atoll.secagg.server import absorb, close, finish, gather, route, witness
 from atoll.secagg.session import begun
 from atoll.secagg.shamir import SHARE, combine
 from atoll.secagg.state import ClientState
@@ -63,6 +63,10 @@ def test_too_few_survivors_are_not_confirmed() -> None:
     alive = tuple(at for at in range(20) if at not in gone)
     with pytest.raises(ProtocolError, match="17 survivors, 4 of them near client-000: 11 and 5"):
         confirm(states[0], Survivors(alive, gone), many.identities[0].sign)
+    few = tuple(sorted({0, *near, *[at for at in range(1, 20) if at not in near][:3]}))
+    gone = tuple(at for at in range(20) if at not in few)
+    with pytest.raises(ProtocolError, match="10 survivors, 7 of them near client-000: 11 and 5"):
+        confirm(states[0], Survivors(few, gone), many.identities[0].sign)
 
 
 def test_shares_are_for_one_client_from_one_client_in_one_exchange() -> None:
@@ -200,3 +204,39 @@ def test_a_configuration_of_the_servers_own_is_not_the_clients() -> None:
     with pytest.raises(ProtocolError, match="bound to the configuration"):
         Survivors.from_bytes(Survivors((0, 1), ()).to_bytes(easy), CONFIGURATION)
     assert states[0].configuration != CONFIGURATION
+
+
+def test_integers_that_could_overflow_and_roots_that_are_none_are_not_masked() -> None:
+    _, states, inboxes = PEOPLE.routed()
+    top = CONFIGURATION.channels[0].top
+    with pytest.raises(ProtocolError, match="could overflow, so nothing was masked"):
+        mask(states[0], inboxes[0], ROOT, np.array([0, top + 1, 0], np.int32))
+    with pytest.raises(ProtocolError, match="root of a broadcast has 32 bytes, not 31"):
+        mask(states[0], inboxes[0], ROOT[1:], WORDS[0])
+
+
+def test_one_that_dropped_out_is_no_witness() -> None:
+    states, survivors = _closed((0, 1, 2, 3, 4))
+    signed, signatures = PEOPLE.signed(states, survivors)
+    statement = begun(CONFIGURATION, states[0].adverts).statement(survivors, ROOT)
+    signatures[5] = PEOPLE.identities[5].sign(statement)
+    assert PEOPLE.verify(CONFIGURATION.cohort[5], statement, signatures[5])
+    with pytest.raises(ProtocolError, match="client-005 has not signed what client-000 has"):
+        open_sum(signed[0], signatures, PEOPLE.verify)
+
+
+def test_only_survivors_open_and_only_those_that_shared_are_added() -> None:
+    server, states, masked = _five_masked()
+    server = PEOPLE.absorbed(server, masked)
+    signed, signatures = PEOPLE.signed(states, server.survivors)
+    opened = open_sum(signed[0], signatures, PEOPLE.verify)[1]
+    raw = write_each(Kind.OPENING, CONFIGURATION, opened)
+    said = dict.fromkeys(CONFIGURATION.cohort, raw)
+    with pytest.raises(ProtocolError, match=r"promised|belong to no secret"):
+        finish(server, said)
+    with pytest.raises(QuorumError, match="0 clients opened their share"):
+        finish(server, {CONFIGURATION.cohort[5]: raw})
+    few = replace(server, sharing=frozenset({0, 1, 2, 3}), alive=frozenset())
+    late = write_one(Kind.MASKED, CONFIGURATION, masked[4].data.cast("B"))
+    with pytest.raises(ProtocolError, match="client-004 has shared no secrets"):
+        absorb(few, CONFIGURATION.cohort[4], late)

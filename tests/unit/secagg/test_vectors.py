@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from Crypto.Protocol.KDF import HKDF
 from Crypto.Signature import eddsa
 
 from atoll.secagg import Channel, Configuration, Identity, Kind, Moment
-from atoll.secagg.client import advertise, confirm, mask, open_sum, own_advert, share
+from atoll.secagg.client import advertise, confirm, mask, open_sum, share
 from atoll.secagg.graph import ring
 from atoll.secagg.keys import roster_verifier
 from atoll.secagg.messages import Advert, Survivors, most_bytes
@@ -41,16 +42,19 @@ def _secret(place: int, what: str) -> bytes:
     return hashlib.sha256(f"{what} of client {place}".encode()).digest()
 
 
+def _drawn(place: int, size: int) -> bytes:
+    return _secret(place, "exchange")[:size]
+
+
 def exchange() -> dict[str, Any]:
     """All that is said, in hexadecimal digits."""
     made = _configuration()
     identities = {at: Identity(_secret(at, "identity")) for at in range(3)}
     verify = roster_verifier({made.cohort[at]: each.public for at, each in identities.items()})
-    states = {
-        at: advertise(made, made.cohort[at], entropy=lambda _, at=at: _secret(at, "exchange"))
-        for at in range(3)
-    }
-    adverts = {at: own_advert(states[at], identities[at].sign) for at in range(3)}
+    states, adverts = {}, {}
+    for at, name in enumerate(made.cohort):
+        entropy = partial(_drawn, at)
+        states[at], adverts[at] = advertise(made, name, identities[at].sign, entropy=entropy)
     sealed, masked, signatures, openings = {}, {}, {}, {}
     for at in range(3):
         states[at], sealed[at] = share(states[at], adverts, verify)
