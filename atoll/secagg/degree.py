@@ -1,7 +1,9 @@
 """How many neighbours, and how many of them open a secret: bounds on who may be corrupt or gone.
 
-Source: Bell et al. (CCS 2020), section 3: with neighbours drawn at random, how many of a client's
-are corrupt, or drop out, is hypergeometric. Computed in whole numbers.
+Source: Bell et al. (CCS 2020): with neighbours drawn at random, how many of a client's are corrupt,
+or drop out, is hypergeometric. Computed in whole numbers. The bounds are on an order that nobody
+chose: a server that tries many subsets of the adverts, and works with clients, can do better. Where
+it is to be feared, every client masks with every other (`sparse_from` above the cohort).
 """
 
 from __future__ import annotations

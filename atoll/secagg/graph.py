@@ -1,7 +1,7 @@
 """Who masks with whom: a ring over a random order, each with the nearest on both sides.
 
 Source: Bell, Bonawitz, Gascón, Lepoint, Raykova, Secure Single-Server Aggregation with
-(Poly)Logarithmic Overhead (CCS 2020), Algorithm 1: a Harary graph over a random permutation.
+(Poly)Logarithmic Overhead (CCS 2020): a Harary graph over a random permutation.
 """
 
 from __future__ import annotations

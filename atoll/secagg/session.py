@@ -33,7 +33,7 @@ class Session:
 
         root: of the broadcast; two clients that were sent different models have different masks,
         which do not cancel (Pasquini, Francati, Ateniese, Eluding Secure Aggregation in Federated
-        Learning via Model Inconsistency, CCS 2022, section 6).
+        Learning via Model Inconsistency, CCS 2022).
         """
         return derive(agreed, "pair", self.digest + root + _places(*sorted((one, other))))
 
