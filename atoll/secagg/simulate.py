@@ -34,6 +34,7 @@ def secure_sum(
 
     Raises:
         QuorumError: when too many stop; then nothing is released.
+        ProtocolError: when too many of one client's neighbours do, and it will not go on.
     """
     identities = {name: Identity.new() for name in configuration.cohort}
     # Everyone checks everyone's signatures; in one process each is checked once.

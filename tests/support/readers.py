@@ -180,6 +180,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
         "bert", "quickstart", adapter={"head": "train"}, privacy={"noise_multiplier": 1.0}
     ),
     "docs/resume.md": _edited_file,
+    "docs/secure-aggregation.md": _nothing,
     "docs/report.md": _finished("bert", "quickstart"),
     "docs/fewer-bytes.md": _nothing,
     "docs/robust.md": _texts,
