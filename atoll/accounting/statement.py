@@ -25,11 +25,24 @@ def stated(summary: Mapping[str, Any]) -> str | None:
             f"No differential privacy of {whom}: privacy.noise_multiplier is "
             f"{privacy['noise_multiplier']:g}, so that nothing bounds what the model remembers."
         )
+    said = f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}"
+    if privacy["unit"] == "example":
+        return f"{said}, {_rows(privacy)}"
     return (
-        f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}, "
+        f"{said}, "
         f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
         f"{counted(privacy['releases'], 'release')}. {_mechanism(privacy)} "
         f"{_cohorts(privacy['sampling'])}"
+    )
+
+
+def _rows(privacy: Mapping[str, Any]) -> str:
+    rate = privacy["sampling"]["rate"]
+    return (
+        f"of each client's by itself ({privacy['accountant']} accountant), were it asked in every "
+        f"round. Each row's gradient is cut to {privacy['clip']:g}; the client adds Gaussian noise "
+        f"of {privacy['noise_multiplier']:g} times that to their sum, in each of its steps, whose "
+        f"batch has a row by a secret coin of {rate:.3g} at most."
     )
 
 

@@ -74,8 +74,8 @@ class Display:
             f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
             f"{counted(self._num_rounds, 'round')} of {counted(setup.clients_per_round, 'client')}"
         )
-        if setup.protection is not None:
-            self.note(setup.protection.told())
+        if hiding := setup.protection or setup.rows:
+            self.note(hiding.told())
 
     def resumed(self, lines: Sequence[RoundLine]) -> None:
         """Rounds that an earlier process did."""

@@ -40,8 +40,9 @@ class Privacy(BaseModel):
 
     model_config = SECTION
 
-    unit: Literal["client"] = Field(
-        "client", description="Whose presence is hidden: a whole client with all its rows."
+    unit: Literal["client", "example"] = Field(
+        "client",
+        description="Whose presence is hidden: a whole client with all its rows, or each row.",
     )
     epsilon: float | None = Field(
         None,

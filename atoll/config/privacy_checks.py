@@ -16,7 +16,8 @@ __all__ = ["check_chosen", "check_privacy"]
 
 def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
     """Values of the section, and of rounds beside which it would promise what does not hold."""
-    if federation is not None and (privacy.on or privacy.secure_aggregation):
+    hides = privacy.secure_aggregation or (privacy.on and privacy.unit == "client")
+    if federation is not None and hides:
         yield from _check_late(federation)
     if not privacy.on:
         yield from _check_idle(privacy)
@@ -27,9 +28,30 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
             f"privacy.cap is {privacy.cap}, but privacy.sampling is {privacy.sampling}, whose "
             "cohorts have no chance to be larger; remove privacy.cap",
         )
+    if privacy.unit == "example":
+        yield from _check_rows(privacy)
+        return
     yield from _check_mechanism(privacy)
     if federation is not None:
         yield from _check_rounds(privacy, federation)
+
+
+def _check_rows(privacy: Privacy) -> Iterator[Problem]:
+    """Values about cohorts and sums, where clients hide their own rows."""
+    fields = Privacy.model_fields
+    for key in ("mechanism", "sampling", "cap"):
+        if vars(privacy)[key] != fields[key].default:
+            yield Problem(
+                f"privacy.{key}",
+                f"privacy.{key} is set, but privacy.unit is example: each client hides its rows in "
+                f"its own training, whoever is asked; remove privacy.{key}",
+            )
+    if isinstance(privacy.clip, AdaptiveClip):
+        yield Problem(
+            "privacy.clip",
+            "privacy.clip is adaptive, but privacy.unit is example, whose gradients are cut to a "
+            "number; give one",
+        )
 
 
 def _check_mechanism(privacy: Privacy) -> Iterator[Problem]:

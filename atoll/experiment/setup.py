@@ -31,7 +31,16 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import Parties, Protection, protection_of, secured, securing_of, simulated
+from atoll.protection import (
+    Parties,
+    Protection,
+    RowProtection,
+    protection_of,
+    rows_of,
+    secured,
+    securing_of,
+    simulated,
+)
 from atoll.protection.securing import Securing
 from atoll.tasks import task_of
 from atoll.words import counted, listed
@@ -46,7 +55,7 @@ class Setup:
     labelled: a client's head features, kept as long as memory allows; None without a head.
     common_test: the common test set, encoded; None where every client has only its own.
     forked_from: the run, and its round, whose checkpoint this one starts from.
-    protection: what hides clients; None: nothing does.
+    protection: what hides clients; None: nothing does.   rows: what hides single rows.
     """
 
     loaded: Loaded
@@ -60,6 +69,7 @@ class Setup:
     common_test: Callable[[], Sequence[Example] | None]
     forked_from: Mapping[str, Any] | None = None
     protection: Protection | None = None
+    rows: RowProtection | None = None
 
     @property
     def experiment(self) -> Experiment:
@@ -135,6 +145,8 @@ def _prepared(
             check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
+    rows = rows_of(loaded, data)
+    bench = replace(bench, private=rows.private()) if rows else bench
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     parties = parties or simulated(data.clients)
@@ -148,7 +160,18 @@ def _prepared(
     if machine is None and not data.made_up:  # else they were looked at when it began
         _told(experiment, data, bench, common, note)
     return Setup(
-        loaded, data, base, built, bench, labelled, program, start, common, None, protection
+        loaded,
+        data,
+        base,
+        built,
+        bench,
+        labelled,
+        program,
+        start,
+        common,
+        None,
+        protection,
+        rows,
     )
 
 

@@ -1,13 +1,16 @@
 """What the experiment file's `privacy` section comes to, for the clients that there are."""
 
-from atoll.protection.planned import protection_of
+from atoll.protection.planned import protection_of, rows_of
 from atoll.protection.protection import Protection
+from atoll.protection.rows import RowProtection
 from atoll.protection.securing import Parties, secured, securing_of, simulated
 
 __all__ = [
     "Parties",
     "Protection",
+    "RowProtection",
     "protection_of",
+    "rows_of",
     "secured",
     "securing_of",
     "simulated",

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from atoll.accounting import Fixed, Poisson
 from atoll.config import Experiment, Loaded
+from atoll.data import FederatedData
 from atoll.errors import ConfigError
 from atoll.protection.cohorts import sampling_of
 from atoll.protection.protection import Protection
+from atoll.protection.rows import RowProtection
 
-__all__ = ["protection_of"]
+__all__ = ["protection_of", "rows_of"]
 
 
 def protection_of(loaded: Loaded, population: int) -> Protection | None:
@@ -20,7 +22,7 @@ def protection_of(loaded: Loaded, population: int) -> Protection | None:
         ConfigError: with what else in the file would leave clients in the open.
     """
     experiment = loaded.experiment
-    if not experiment.privacy.on:
+    if not experiment.privacy.on or experiment.privacy.unit != "client":
         return None
     for key, why in _open(experiment):
         raise ConfigError(f"{loaded.where(key)}: {why}")
@@ -34,6 +36,27 @@ def protection_of(loaded: Loaded, population: int) -> Protection | None:
         expected = float(min(experiment.federation.cohort(population), population))
     rounds = experiment.federation.num_rounds
     return Protection(experiment.privacy, population, expected, sampling, rounds)
+
+
+def rows_of(loaded: Loaded, data: FederatedData) -> RowProtection | None:
+    """The protection of single rows that the file asks for; None where it asks for none.
+
+    Raises:
+        ConfigError: with what else in the file would leave rows in the open.
+    """
+    experiment = loaded.experiment
+    if not experiment.privacy.on or experiment.privacy.unit != "example":
+        return None
+    if data.made_up or not data.whole:
+        raise ConfigError(
+            f"{loaded.where('privacy.unit')}: privacy.unit example is not available between "
+            "machines in this version; run it as a simulation, or use unit client"
+        )
+    for key, why in _open(experiment):
+        raise ConfigError(f"{loaded.where(key)}: {why}")
+    counts = {name: count.train for name, count in data.counts.items()}
+    rounds = experiment.federation.num_rounds
+    return RowProtection(experiment.privacy, experiment.train, counts, rounds)
 
 
 def _open(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -14,11 +14,12 @@ from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import Entry, Ledger
 from atoll.noise import Secret
-from atoll.protection import Protection
+from atoll.protection import Protection, RowProtection
 from atoll.runs.run_dir import RunDirectory
 
 __all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
 
+Hiding = Protection | RowProtection
 LEDGER, SECRET = "privacy", ".secret"
 TRAIN, TOGETHER = "train", "all rounds"
 
@@ -57,7 +58,7 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
     Raises:
         PrivacyError: when the ledger or the secret is not as it was written.
     """
-    protection = setup.protection
+    protection = setup.protection or setup.rows
     if protection is None:
         yield FREE
         return
@@ -66,8 +67,10 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
     path, record = directory.path, directory.record()
     assert record is not None, "a run that has begun has its run.json"
     folder = path / LEDGER if named is None else Path(named).expanduser()
+    # Rows and clients are counted apart.
+    data = setup.data.fingerprint if setup.rows is None else f"rows of {setup.data.fingerprint}"
     with (
-        Ledger.opened(folder, data=setup.data.fingerprint) as ledger,
+        Ledger.opened(folder, data=data) as ledger,
         protection.vault.opened(path / SECRET) as secret,
     ):
         if secret.next > position.exchanges and protection.correlated is not None:
@@ -90,7 +93,9 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         yield account
 
 
-def _account(run: str, protection: Protection, ledger: Ledger, secret: Secret) -> Account:
+def _account(
+    run: str, protection: Protection | RowProtection, ledger: Ledger, secret: Secret
+) -> Account:
     delta, limit = protection.settings.delta, protection.settings.epsilon
 
     together = protection.settings.mechanism == "blt"

@@ -54,7 +54,7 @@ def round_line(
     failed = [f for x in report.exchanges for f in x.failures]
     return RoundLine(
         round=report.round,
-        loss=trained[0].metrics["loss"] if trained and setup.protection is None else None,
+        loss=trained[0].metrics["loss"] if trained and not setup.experiment.privacy.on else None,
         metric=own if common is None else common,
         own=own,
         bytes_up=up,

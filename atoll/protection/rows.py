@@ -1,0 +1,116 @@
+"""Single rows hidden in what clients send: DP-SGD inside their training, and what it spends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from atoll.accounting import Poisson, Release, Spent, noise_for, spent
+from atoll.config.privacy import Privacy
+from atoll.config.sections import Train
+from atoll.core import Context
+from atoll.errors import ConfigError
+from atoll.local.per_example import PerExample
+from atoll.noise import Vault, derive
+
+__all__ = ["RowProtection"]
+
+
+@dataclass(frozen=True)
+class RowProtection:
+    """Differential privacy of each row, in `rounds` rounds that may all ask its client.
+
+    counts: training rows of the clients of this process, which an ε depends on.
+    """
+
+    settings: Privacy
+    train: Train
+    counts: Mapping[str, int]
+    rounds: int
+    vault: Vault = field(default_factory=Vault, compare=False)
+
+    correlated = None
+    together = False
+
+    @cached_property
+    def noise_multiplier(self) -> float:
+        """As the file says, or the least with which no client's rows spend more than epsilon."""
+        settings = self.settings
+        if settings.noise_multiplier is not None:
+            return settings.noise_multiplier
+        assert settings.epsilon is not None, "nothing is promised"
+        return noise_for(
+            lambda noise: [self._released(noise)] * self.rounds,
+            epsilon=settings.epsilon,
+            delta=settings.delta,
+        )
+
+    @property
+    def release(self) -> Release:
+        """What one round spends at most, of any client's rows."""
+        return self._released(self.noise_multiplier)
+
+    @property
+    def releases(self) -> int:
+        """How many releases the run is, for a row whose client is asked each round."""
+        return self.rounds
+
+    def _released(self, noise_multiplier: float) -> Release:
+        """The largest rate with the most steps: more than any client's rows pay."""
+        private = PerExample(self._clip, noise_multiplier, self._key)
+        found = [private.spends(self.train, count) for count in self.counts.values() if count]
+        rates = [one.sampling.rate for one in found if isinstance(one.sampling, Poisson)]
+        return Release(
+            unit="example",
+            noise_multiplier=noise_multiplier,
+            sampling=Poisson(rate=max(rates, default=1.0)),
+            steps=max((one.steps for one in found), default=1),
+        )
+
+    def private(self) -> PerExample:
+        """How local training hides rows."""
+        return PerExample(self._clip, self.noise_multiplier, self._key)
+
+    def spent(self, releases: Sequence[Release]) -> Spent:
+        """What releases come to, at the file's delta."""
+        return spent(releases, self.settings.delta)
+
+    def check(self) -> None:
+        """Refuse noise that could not be had."""
+        assert self.noise_multiplier >= 0, "noise has a size"
+
+    def told(self) -> str:
+        """What a run begins with, in one line."""
+        settings, one = self.settings, self.release
+        promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
+        rate = one.sampling.rate if isinstance(one.sampling, Poisson) else 1.0
+        return (
+            f"private: {promised}delta {settings.delta:g}, unit example; noise multiplier "
+            f"{self.noise_multiplier:.4g} in each of {one.steps} steps a round, whose batches have "
+            f"a row by a coin of {rate:.3g} at most"
+        )
+
+    def statement(self) -> dict[str, Any]:
+        """What is promised to whom, beside the ε."""
+        return {
+            "unit": "example",
+            "mechanism": "gaussian",
+            "secure_aggregation": self.settings.secure_aggregation,
+            "sampling": self.release.sampling.model_dump(mode="json"),
+            "noise_multiplier": self.noise_multiplier,
+            "clip": self.settings.clip,
+        }
+
+    @property
+    def _clip(self) -> float:
+        if not isinstance(self.settings.clip, float):
+            raise ConfigError(
+                "privacy.clip is adaptive, and privacy.unit is example, whose gradients are cut to "
+                "a number; give one"
+            )
+        return self.settings.clip
+
+    def _key(self, context: Context) -> bytes:
+        return derive(self.vault.key(context.exchange), "rows", context.client)
