@@ -91,6 +91,9 @@ def build_adapter(base: Base, settings: Adapter, probe: Batch) -> Built:
         )
     if not found.shared:
         alone = "a module of the model does not see one row for each row of the batch"
+    elif found.mixes:
+        alone = "what the model makes of a row depends on the rows beside it"
+    model.alone = alone
     strip = len(base.prefix)
     return Built(
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,17 +13,23 @@ from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.models.base import Base
 from atoll.models.objective import Batch
+from atoll.tree import Tree
 
 __all__ = ["Found", "batch_norm", "head_layers", "try_out"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Values that a gradient reaches and others, and whether sites see whole rows of the batch."""
+    """Values that a gradient reaches, and others.
+
+    shared: sites see one row for each row of the batch.
+    mixes: what the model makes of a row depends on the rows beside it.
+    """
 
     reached: frozenset[str]
     idle: tuple[str, ...]
     shared: bool
+    mixes: bool = False
 
 
 def head_layers(base: Base) -> list[str]:
@@ -69,4 +76,18 @@ def try_out(model: StackedModel, batch: Batch, *, clients: int) -> Found:
         for hook in hooks:
             hook.remove()
     reached = frozenset(name for name, value in values.items() if value.grad is not None)
-    return Found(reached, tuple(name for name in values if name not in reached), all(seen))
+    idle = tuple(name for name in values if name not in reached)
+    return Found(reached, idle, all(seen), clients > 1 and _mixes(model, values, batch, logits))
+
+
+def _mixes(model: StackedModel, values: Tree, batch: Batch, logits: Tensor) -> bool:
+    """Whether the first half of a batch gives other logits without the second."""
+    inputs = {name: value[: len(value) // 2] for name, value in batch.inputs.items()}
+    rows = batch.target.shape[0] * batch.views // 2
+    first = {name: value[:1].detach() for name, value in values.items()}
+    with torch.no_grad():
+        found = model.forward(first, inputs, Frame(1, ((rows, batch.target.shape[1]),)))
+    beside = logits.detach()[: len(found)]
+    # Whoever mixes rows moves them by more than rounding does.
+    allowed = 16 * math.sqrt(torch.finfo(found.dtype).eps) * float(beside.abs().max())
+    return not torch.allclose(found, beside, rtol=0.0, atol=allowed, equal_nan=True)

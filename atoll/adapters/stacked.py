@@ -29,6 +29,7 @@ class StackedModel:
     own: what of the model itself trains beside the sites.
     drops: whether training draws dropout; then a Frame must bring generators.
     blocks: those that backward runs again, see `recompute`.
+    alone: why clients cannot share a forward pass, once that was tried; None: they can.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class StackedModel:
         self.own = own
         self.drops = drops or (own is not None and bool(own.noisy))
         self.blocks: tuple[nn.Module, ...] = ()
+        self.alone: str | None = None
         self._values: Tree = {}
         self._frame: Frame | None = None
         self._hooks = [

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from atoll.config.sections import Train
+from atoll.tree import Tree
 
-__all__ = ["Optimizer", "adamw", "optimizer", "schedule", "sgd"]
+__all__ = ["Optimizer", "adamw", "base_rates", "optimizer", "schedule", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,16 @@ def adamw(
         params.addcmul_(torch.div(first, grads, out=grads), rate, value=-1 / (1 - beta1**number))
 
     return Optimizer(init, step)
+
+
+def base_rates(settings: Train, like: Tree, head: str | None) -> Tensor:
+    """[1, P] where the head has a rate of its own, else [1, 1]; float64."""
+    own = settings.head_learning_rate
+    if own is None or head is None:
+        return torch.tensor([[settings.learning_rate]], dtype=torch.float64)
+    rates = [own if name.startswith(f"{head}.") else settings.learning_rate for name in like]
+    sizes = torch.tensor([value.numel() for value in like.values()])
+    return torch.tensor(rates, dtype=torch.float64).repeat_interleave(sizes).unsqueeze(0)
 
 
 def schedule(settings: Train, *, position: Tensor, horizon: Tensor) -> Tensor:

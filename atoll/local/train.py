@@ -12,7 +12,9 @@ from torch import Tensor
 from atoll.core import Failure, Request
 from atoll.local.batches import plan_steps
 from atoll.local.bench import Bench
+from atoll.local.check import check_rows, check_rule
 from atoll.local.job import Job, LocalRule
+from atoll.local.per_example import Spending, exchange_key, poisson_steps
 from atoll.local.stack import Stack
 from atoll.models.objective import Example
 from atoll.tree import Tree, finite
@@ -25,6 +27,8 @@ class Trained:
     """One client's result: values before and after; the mean gradient where the rule asked.
 
     factors: for each step, its learning rate over the rate that the settings name.
+    spends: what its rows paid for `end` and `mean_gradient`, where they are hidden. The loss then
+        stays with the client: no noise hides rows in it.
     """
 
     request: Request
@@ -34,6 +38,7 @@ class Trained:
     factors: tuple[float, ...]
     examples: int
     loss: float
+    spends: Spending | None = None
 
     @property
     def steps(self) -> int:
@@ -46,20 +51,34 @@ def train(
 ) -> Iterator[Trained | Failure]:
     """Train each request's client from what was broadcast: in order, or in stacks of like length.
 
-    A client whose loss is not finite becomes a Failure and touches no other.
+    A client whose loss is not finite becomes a Failure and touches no other; where rows are hidden,
+    one whose values are not: a loss would tell of rows.
+
+    Raises:
+        PrivacyError: when rows are to be hidden and cannot be.
     """
     rule = rule or LocalRule()
+    check_rule(bench, rule)
     jobs: list[Job] = []
     for request in requests:
         examples = bench.examples(request.context.client, "train")
         if examples:
-            jobs.append(Job(request, examples, _plan(bench, request, examples, rule)))
+            jobs.append(_job(bench, request, examples, rule))
         else:
             yield Failure(request.context.client, "data", "it has no rows to train on")
     if bench.group_size > 1:
         jobs.sort(key=lambda job: -len(job.steps))
     for start in range(0, len(jobs), bench.group_size):
         yield from _train_stack(bench, jobs[start : start + bench.group_size], rule)
+
+
+def _job(bench: Bench, request: Request, examples: Sequence[Example], rule: LocalRule) -> Job:
+    if rule.private is None:
+        return Job(request, examples, _plan(bench, request, examples, rule))
+    check_rows(bench, request.context.client, examples)
+    spends = rule.private.spends(bench.settings, len(examples), rule.epochs)
+    key = exchange_key(rule.private, request)
+    return Job(request, examples, poisson_steps(key, spends, len(examples)), spends, key)
 
 
 def _plan(
@@ -81,10 +100,11 @@ def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator
     ends = run.params.cpu()
     gradients = None if run.gradient_sum is None else run.gradient_sum.cpu()
     for k, job in enumerate(jobs):
-        loss = float(run.loss_sum[k]) / len(job.steps)
-        if not math.isfinite(loss) or not finite(run.params[k]):
+        loss = float(run.loss_sum[k]) / _summed(job)
+        told = job.spends is None
+        if (told and not math.isfinite(loss)) or not finite(run.params[k]):
             what = "trained values are not finite"
-            if not math.isfinite(loss):
+            if told and not math.isfinite(loss):
                 what = f"training loss became {loss}"
             yield Failure(
                 job.request.context.client,
@@ -100,7 +120,13 @@ def _train_stack(bench: Bench, jobs: Sequence[Job], rule: LocalRule) -> Iterator
             tuple(run.factors[k, : len(job.steps)].tolist()),
             len(job.examples),
             loss,
+            job.spends,
         )
+
+
+def _summed(job: Job) -> int:
+    """How many losses were added up: one a step; one a row, where rows are hidden."""
+    return len(job.steps) if job.spends is None else max(1, sum(map(len, job.steps)))
 
 
 def _row(values: Tensor, run: Stack, k: int) -> Tree:

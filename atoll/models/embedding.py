@@ -145,6 +145,7 @@ def embedding(
         collate=functools.partial(_collate, pad_token_id=tokenizer.pad_token_id),
         terms=no_terms,
         losses=lambda outputs, batch, terms: contrast.losses(outputs, batch),
+        across=True,
     )
 
 

@@ -73,6 +73,7 @@ def image_text(
         collate=collate,
         terms=no_terms,
         losses=lambda outputs, batch, terms: contrast.losses(outputs, batch),
+        across=True,
     )
 
 

@@ -132,6 +132,7 @@ class Objective:
     losses: (outputs, batch, terms [N, …]) -> the sum of losses of each row [N].
     redraw: makes an example anew for one step of training (masked tokens); None: as it is.
     drops_rows: whether `encode` leaves rows out.
+    across: whether the loss of a row reads the other rows of its client's batch.
     real: targets are numbers [N, C], and a linear regression r of them gives the outputs
         scale·(r − middle): (scale, middle). None: targets are of another kind.
     """
@@ -144,6 +145,7 @@ class Objective:
     losses: Callable[[Tensor, Batch, Tree], Tensor]
     redraw: Callable[[Example, np.random.Generator], Example] | None = None
     drops_rows: bool = False
+    across: bool = False
     real: tuple[float, float] | None = None
 
 
