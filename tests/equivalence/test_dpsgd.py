@@ -110,14 +110,14 @@ def vit(gallery: Gallery, dtype: str) -> tuple[Site, Named, Loss]:
     weights = [0.5, 2.0, 1.5]
     terms = class_terms(3, weights=weights)
     task = image_classification(pixels, opened=open_image, labels=sorted(COLOURS), terms=terms)
-    adapter = {"r": 3, "lora_alpha": 6.0, "target_modules": ["query", "value"]}
+    adapter = {"r": 3, "lora_alpha": 6.0, "target_modules": ("q_proj", "v_proj")}
     there = site_of(base, task, image_rows(), adapter=adapter, train=STEP)
     there = replace(there, values=stir(there.values, 1))
     exact = getattr(torch, dtype)
     plain: Any = AutoModelForImageClassification.from_pretrained(
         gallery("vit"), num_labels=3, ignore_mismatched_sizes=True, dtype=exact
     )
-    config = LoraConfig(r=3, lora_alpha=6, target_modules=["query", "value"])
+    config = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "v_proj"])
     model = get_peft_model(plain, config).eval()
     names = load_into(model, there.values)
     named = dict(zip(names, (p for p in model.parameters() if p.requires_grad), strict=True))

@@ -148,6 +148,31 @@ def test_batch_statistics_cannot_be_shared() -> None:
     assert built.targets == ("dense",)
 
 
+class _Centred(_WithBatchNorm):
+    """Reads how a row differs from its batch, in a few of its features or in none."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.norm, self.share = nn.Identity(), share
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.dense(self.embed(input_ids)).mean(1)
+        return self.classifier(hidden - self.share * hidden.mean(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_model_that_looks_across_the_batch_trains_one_client_at_a_time(
+    dtype: torch.dtype,
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        models = [_Centred(share).to(dtype) for share in (0.0, 1.0)]
+    apart, mixing = (build_adapter(_base(model), Adapter(r=2), _probe()) for model in models)
+    assert apart.alone is apart.model.alone is None
+    assert mixing.alone == mixing.model.alone
+    assert mixing.alone == "what the model makes of a row depends on the rows beside it"
+
+
 def test_a_full_model_trains_alone(zoo: Zoo) -> None:
     there = site(zoo, adapter={"method": "full"})
     assert there.built.alone == "a full model trains one client at a time"
