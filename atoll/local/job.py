@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atoll import rng
+from atoll.accounting import Release
 from atoll.core import Request
-from atoll.local.per_example import PerExample, Spending
+from atoll.local.per_example import PerExample
 from atoll.models.objective import Example
 from atoll.noise import derive
 from atoll.tree import Tree
@@ -42,20 +43,16 @@ class LocalRule:
 class Job:
     """One client's work in a stack: its request, its rows, and the rows of each step.
 
-    spends: what its rows pay, where they are hidden.   key: the secret that hides them.
+    spends: what its rows pay, where they are hidden.   expected: how many of them a step then has
+        on average.   key: the secret that hides them.
     """
 
     request: Request
     examples: Sequence[Example]
     steps: list[list[int]]
-    spends: Spending | None = None
+    spends: Release | None = None
+    expected: float = 0.0
     key: bytes = field(default=b"", repr=False)
-
-    @property
-    def expected(self) -> float:
-        """How many rows a step has on average, where they are drawn."""
-        assert self.spends is not None, "only hidden rows are drawn one by one"
-        return self.spends.sampling_rate * len(self.examples)
 
     @property
     def seed(self) -> int:

@@ -16,33 +16,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from atoll.accounting import Poisson, Release
 from atoll.config.sections import Train
 from atoll.core import Context, Request
 from atoll.errors import ConfigError
 from atoll.noise import Stream, derive, standard_normal
 from atoll.tree import digest
 
-__all__ = ["PerExample", "Spending", "exchange_key", "hidden", "poisson_steps"]
+__all__ = ["PerExample", "exchange_key", "hidden", "poisson_steps"]
 
 GRID = 20
 """Released sums lie on a grid of at most σ·2⁻²⁰: fine beside the noise, coarse beside a float."""
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What an exchange costs each row of a client: so many subsampled Gaussian releases.
-
-    sampling_rate: q of Poisson sampling.   noise_multiplier: standard deviation over sensitivity.
-    """
-
-    sampling_rate: float
-    noise_multiplier: float
-    steps: int
-    unit: Literal["example"] = "example"
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class PerExample:
         if rate is not None and not (0 < rate <= 1):
             raise ConfigError(f"the sampling rate of rows is {rate}; it must be in (0, 1]")
 
-    def spends(self, settings: Train, rows: int, epochs: float | None = None) -> Spending:
+    def spends(self, settings: Train, rows: int, epochs: float | None = None) -> Release:
         """What one exchange costs a client of so many rows, known before any of them is read.
 
         epochs: passes over the rows, instead of the settings'.
@@ -89,7 +76,12 @@ class PerExample:
             passes = settings.num_train_epochs if epochs is None else epochs
             # Rates such as 1/7 make 6.9999 or 7.0001 steps of 7.
             steps = max(1, math.ceil(passes / rate - 1e-6))
-        return Spending(rate, self.noise_multiplier, steps)
+        return Release(
+            unit="example",
+            noise_multiplier=self.noise_multiplier,
+            sampling=Poisson(rate=rate),
+            steps=steps,
+        )
 
 
 def exchange_key(private: PerExample, request: Request) -> bytes:
@@ -105,13 +97,10 @@ def exchange_key(private: PerExample, request: Request) -> bytes:
     return asked
 
 
-def poisson_steps(key: bytes, spending: Spending, rows: int) -> list[list[int]]:
+def poisson_steps(key: bytes, rate: float, *, steps: int, rows: int) -> list[list[int]]:
     """The rows of each step, each by its own coin; a step may have none."""
     stream = Stream(key, "rows")
-    return [
-        stream.coins(spending.sampling_rate, rows).nonzero()[0].tolist()
-        for _ in range(spending.steps)
-    ]
+    return [stream.coins(rate, rows).nonzero()[0].tolist() for _ in range(steps)]
 
 
 def hidden(total: Tensor, private: PerExample, key: bytes, step: int) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from atoll.adapters.lora import pad_ranks
 from atoll.local.bench import Bench, trained_values
-from atoll.local.row_gradients import add_clipped
 from atoll.local.forward import Forward, Rows
 from atoll.local.job import Job, LocalRule
 from atoll.local.optimizer import base_rates, optimizer, schedule
 from atoll.local.per_example import PerExample, hidden
+from atoll.local.row_gradients import add_clipped
 from atoll.tree import Tree, flatten, stack, unflatten
 
 __all__ = ["Stack"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atoll.accounting import Poisson, Release
 from atoll.core import Failure, Request
 from atoll.local.batches import plan_steps
 from atoll.local.bench import Bench
 from atoll.local.check import check_rows, check_rule
 from atoll.local.job import Job, LocalRule
-from atoll.local.per_example import Spending, exchange_key, poisson_steps
+from atoll.local.per_example import exchange_key, poisson_steps
 from atoll.local.stack import Stack
 from atoll.models.objective import Example
 from atoll.tree import Tree, finite
@@ -38,7 +39,7 @@ class Trained:
     factors: tuple[float, ...]
     examples: int
     loss: float
-    spends: Spending | None = None
+    spends: Release | None = None
 
     @property
     def steps(self) -> int:
@@ -77,8 +78,10 @@ def _job(bench: Bench, request: Request, examples: Sequence[Example], rule: Loca
         return Job(request, examples, _plan(bench, request, examples, rule))
     check_rows(bench, request.context.client, examples)
     spends = rule.private.spends(bench.settings, len(examples), rule.epochs)
-    key = exchange_key(rule.private, request)
-    return Job(request, examples, poisson_steps(key, spends, len(examples)), spends, key)
+    assert isinstance(spends.sampling, Poisson), "rows are drawn by coins"
+    rate, key = spends.sampling.rate, exchange_key(rule.private, request)
+    steps = poisson_steps(key, rate, steps=spends.steps, rows=len(examples))
+    return Job(request, examples, steps, spends, rate * len(examples), key)
 
 
 def _plan(

@@ -127,9 +127,9 @@ def _steps(case: Case, key: bytes, client: int) -> list[list[int]]:
     """The rows of each of a client's steps under a secret."""
     private = _rule(case, key, 0.0).private
     assert private is not None, "the rule hides rows"
-    settings, rows = case.bench.settings, case.rows * case.steps
     secret = exchange_key(private, _requests(case)[client])
-    return poisson_steps(secret, private.spends(settings, rows), rows)
+    rows = case.rows * case.steps
+    return poisson_steps(secret, 1 / case.steps, steps=case.steps, rows=rows)
 
 
 def _stack(case: Case, rule: LocalRule | None, *, room: int = 1) -> list[Trained]:

@@ -223,8 +223,7 @@ def test_the_whole_of_algorithm_1(zoo: Zoo, train: dict[str, Any]) -> None:
     rows = there.bench.examples(client, "train")
     (request,) = there.requests(clients=[client])
     request = replace(request, context=replace(request.context, cohort=there.clients))
-    spends = private.spends(there.bench.settings, len(rows))
-    steps = poisson_steps(exchange_key(private, request), spends, len(rows))
+    steps = poisson_steps(exchange_key(private, request), rate, steps=6, rows=len(rows))
     assert {len(step) for step in steps} > {0}
     made = _optimizer(parameters, train)
     course = get_scheduler(

@@ -12,12 +12,12 @@ import pytest
 import torch
 from scipy import stats
 
+from atoll.accounting import Poisson
 from atoll.config.sections import Train
 from atoll.core import Channel, Context, Request
 from atoll.errors import ConfigError
 from atoll.local.per_example import (
     PerExample,
-    Spending,
     exchange_key,
     hidden,
     poisson_steps,
@@ -50,7 +50,10 @@ def test_what_an_exchange_costs(
     want: tuple[float, int],
 ) -> None:  # fmt: skip
     found = replace(RULE, **changes).spends(Train(**train), rows, epochs)
-    assert found == Spending(pytest.approx(want[0]), 1.2, want[1], "example")
+    assert (found.unit, found.noise_multiplier, found.steps) == ("example", 1.2, want[1])
+    assert isinstance(found.sampling, Poisson)
+    assert found.sampling.rate == pytest.approx(want[0])
+    assert found.sampling.cap is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_numbers_out_of_their_range(changes: dict[str, Any], said: str) -> None:
 
 
 def test_each_row_has_a_coin_of_its_own() -> None:
-    steps = poisson_steps(KEY, Spending(0.15, 1.0, 2000), 40)
+    steps = poisson_steps(KEY, 0.15, steps=2000, rows=40)
     drawn = np.zeros((2000, 40), dtype=bool)
     for number, rows in enumerate(steps):
         assert rows == sorted(set(rows))
@@ -92,13 +95,13 @@ def test_each_row_has_a_coin_of_its_own() -> None:
 
 
 def test_coins_at_both_ends() -> None:
-    assert poisson_steps(KEY, Spending(1.0, 1.0, 2), 3) == [[0, 1, 2]] * 2
-    assert poisson_steps(KEY, Spending(1e-9, 1.0, 3), 5) == [[], [], []]
+    assert poisson_steps(KEY, 1.0, steps=2, rows=3) == [[0, 1, 2]] * 2
+    assert poisson_steps(KEY, 1e-9, steps=3, rows=5) == [[], [], []]
 
 
 def test_other_secrets_have_other_coins() -> None:
-    one, other = (poisson_steps(key, Spending(0.5, 1.0, 20), 30) for key in (KEY, OTHER))
-    assert one == poisson_steps(KEY, Spending(0.5, 1.0, 20), 30)
+    one, other = (poisson_steps(key, 0.5, steps=20, rows=30) for key in (KEY, OTHER))
+    assert one == poisson_steps(KEY, 0.5, steps=20, rows=30)
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 

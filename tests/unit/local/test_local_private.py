@@ -12,10 +12,11 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from atoll.accounting import Poisson, Release
 from atoll.core import Failure, Reply, validate
 from atoll.local.boundary import find_boundary
 from atoll.local.job import Job
-from atoll.local.per_example import PerExample, Spending
+from atoll.local.per_example import PerExample
 from atoll.local.prefix import Prefix, memory_shelf, with_kin
 from atoll.local.train import LocalRule, Trained
 from atoll.local.work import local_training
@@ -358,15 +359,19 @@ def test_the_loss_that_stays_is_the_mean_of_the_rows_that_were_drawn(zoo: Zoo) -
     assert there.train(group_size=5, rule=rule(rate=1e-12))[0]["ada"].loss == 0.0
 
 
+def _price(rate: float, steps: int) -> Release:
+    return Release(unit="example", noise_multiplier=0.8, sampling=Poisson(rate=rate), steps=steps)
+
+
 def test_the_number_of_steps_and_the_price_follow_from_settings_and_rows(zoo: Zoo) -> None:
     there = site(zoo, adapter=LORA, train={"per_device_train_batch_size": 2})
     trained, _ = there.train(group_size=5, rule=rule())
     assert {client: one.spends for client, one in trained.items()} == {
-        "ada": Spending(2 / 7, 0.8, 4),
-        "bob": Spending(1.0, 0.8, 1),
-        "cy": Spending(2 / 11, 0.8, 6),
-        "dee": Spending(2 / 5, 0.8, 3),
-        "eve": Spending(1.0, 0.8, 1),
+        "ada": _price(2 / 7, 4),
+        "bob": _price(1.0, 1),
+        "cy": _price(2 / 11, 6),
+        "dee": _price(2 / 5, 3),
+        "eve": _price(1.0, 1),
     }
     assert there.train(group_size=5)[0]["ada"].spends is None
 
@@ -389,7 +394,7 @@ def test_a_client_without_rows_is_a_failure(zoo: Zoo) -> None:
 def test_a_secret_is_not_printed(zoo: Zoo) -> None:
     there = site(zoo, adapter={"method": "none"})
     (request,) = there.requests(clients=["ada"])
-    job = Job(request, [], [], Spending(0.1, 1.0, 1), KEY)
+    job = Job(request, [], [], key=KEY)
     assert str(KEY)[2:20] not in repr(job)
     assert str(list(KEY))[:12] not in json.dumps(repr(job))
 
