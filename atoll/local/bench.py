@@ -12,6 +12,7 @@ from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.config.sections import Train
 from atoll.core import Payload, State
+from atoll.local.per_example import PerExample
 from atoll.local.prefix import Prefix
 from atoll.models.objective import Batch, Example, Objective
 from atoll.tree import Tree
@@ -28,6 +29,7 @@ class Bench:
     train_head: whether local training moves the head; else it is held as it was sent.
     num_rounds: the horizon of learning-rate schedules.
     prefix: what the frozen blocks below the trained ones make of rows; None: they are run.
+    private: how clients' work hides single rows, whatever the algorithm; None: it does not.
     """
 
     model: StackedModel
@@ -40,6 +42,7 @@ class Bench:
     num_rounds: int
     device: torch.device
     prefix: Prefix | None = None
+    private: PerExample | None = None
 
     def outputs(
         self, values: Tree, rows: Sequence[Example | None], batch: Batch, frame: Frame

@@ -24,6 +24,8 @@ SAMPLE = 8
 PROBED = 16
 """Tokens of a text that are run to see what one costs."""
 SHARE = 0.5
+BUFFERS = 5
+"""Copies of what trains that a client has: values, gradients, moments."""
 
 
 def group_size(bench: Bench, *, clients: Sequence[str]) -> int:
@@ -33,11 +35,14 @@ def group_size(bench: Bench, *, clients: Sequence[str]) -> int:
     ]
     if not rows:
         return 1
-    saved, tokens, buffers = _one_row(bench, rows[0].cut(PROBED))
+    saved, tokens, values = _one_row(bench, rows[0].cut(PROBED))
     # Text grows with its length; images and the like are all of one size.
     longer = sum(map(len, rows)) / len(rows) / max(len(rows[0].cut(PROBED)), 1) or 1.0
-    batch = bench.settings.per_device_train_batch_size * longer
-    fits = int(SHARE * _free_bytes(bench.device) / max(saved * batch + buffers, 1))
+    size = bench.settings.per_device_train_batch_size
+    batch = size * longer
+    # A row that is hidden has values and a gradient of its own.
+    copies = BUFFERS + (0 if bench.private is None else 2 * size)
+    fits = int(SHARE * _free_bytes(bench.device) / max(saved * batch + copies * values, 1))
     most = min(CPU_VALUES // _width(bench), CPU_TOKENS)
     pays = int(most // (batch * tokens)) if bench.device.type == "cpu" else fits
     return max(1, min(pays, fits, len(clients)))
@@ -50,7 +55,7 @@ def _width(bench: Bench) -> int:
 
 
 def _one_row(bench: Bench, example: Example) -> tuple[int, int, int]:
-    """Of one row: bytes kept for its backward, and its tokens; and a client's buffers in bytes."""
+    """Of one row: bytes kept for its backward, and its tokens; and a client's values in bytes."""
     read: list[int] = []
     tokens = 1
 
@@ -80,8 +85,7 @@ def _one_row(bench: Bench, example: Example) -> tuple[int, int, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    buffers = 5 * sum(value.numel() * value.element_size() for value in values.values())
-    return saved, tokens, buffers
+    return saved, tokens, sum(value.numel() * value.element_size() for value in values.values())
 
 
 def _saved(bench: Bench, values: Tree, batch: Batch) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -25,7 +26,8 @@ def local_training(
 ) -> ClientWork:
     """Client work that trains, and answers with `update`, `weight`, `examples` and `metrics`.
 
-    Where the rule hides rows there are no `metrics`: a loss tells of rows, and nothing hides it.
+    Where the rule or the bench hides rows there are no `metrics`: a loss tells of rows, and nothing
+    hides it.
 
     reply: makes another reply of what was trained (its payload starts from `training_payload`).
     channels: names the channels that such a reply adds, from the trained values' shapes.
@@ -33,8 +35,10 @@ def local_training(
     Raises:
         PrivacyError: when the rule hides rows that cannot be hidden.
     """
-    told = rule is None or rule.private is None
-    check_rule(bench, rule or LocalRule())
+    rule = rule or LocalRule()
+    rule = replace(rule, private=rule.private or bench.private)
+    check_rule(bench, rule)
+    told = rule.private is None
 
     def template(broadcast: Payload) -> Payload:
         values = trained_values(bench, broadcast)

@@ -10,6 +10,7 @@ import torch
 from atoll.adapters.site import Frame
 from atoll.local import group
 from atoll.local.group import group_size
+from atoll.local.per_example import PerExample
 from tests.support.federation import Site, labelled_rows, site
 from tests.support.models import Zoo
 
@@ -67,6 +68,17 @@ def test_little_memory_makes_small_groups(zoo: Zoo, monkeypatch: pytest.MonkeyPa
     assert group_size(there.bench, clients=there.clients) == 1
 
 
+def test_rows_that_are_hidden_have_values_of_their_own(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = _site(zoo, batch=4)
+    monkeypatch.setattr(group, "_free_bytes", lambda device: 40_000_000)
+    private = PerExample(1.0, 1.0, lambda context: bytes(32))
+    hidden = group_size(replace(there.bench, private=private), clients=there.clients)
+    plain = group_size(there.bench, clients=there.clients)
+    assert 1 <= hidden < plain
+
+
 def test_the_estimate_is_near_what_training_holds(zoo: Zoo) -> None:
     """Tensors that autograd keeps for one client, counted once each by their storage."""
     there = _site(zoo, batch=4, longest=14)
@@ -84,7 +96,7 @@ def test_the_estimate_is_near_what_training_holds(zoo: Zoo) -> None:
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(keep(x)) or x, lambda x: x):
         there.bench.model.forward(values, batch.inputs, Frame(1))
-    saved, tokens, buffers = group._one_row(there.bench, max(examples, key=len))
+    saved, tokens, own = group._one_row(there.bench, max(examples, key=len))
     assert tokens == length
-    estimate = saved * 4 + buffers
+    estimate = saved * 4 + group.BUFFERS * own
     assert 0.7 < estimate / (sum(held.values()) + 5 * sum(v.nbytes for v in values.values())) < 4

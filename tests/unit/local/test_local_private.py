@@ -13,7 +13,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from atoll.accounting import Poisson, Release
-from atoll.core import Failure, Reply, validate
+from atoll.algorithms.fedavg import fedavg
+from atoll.algorithms.fednova import fednova
+from atoll.algorithms.fedopt import fedopt
+from atoll.algorithms.fedprox import fedprox
+from atoll.algorithms.scaffold import scaffold
+from atoll.core import Algorithm, Failure, Reply, validate
 from atoll.local.boundary import find_boundary
 from atoll.local.job import Job
 from atoll.local.per_example import PerExample
@@ -25,6 +30,7 @@ from atoll.models.classification import class_terms
 from atoll.models.locate import locate
 from atoll.models.masked import masked
 from atoll.models.objective import Batch
+from atoll.round import answer
 from atoll.tree import Tree, flatten
 from tests.support.federation import Site, distance, labelled_rows, moved, probe, site, stir
 from tests.support.models import Zoo
@@ -345,6 +351,32 @@ def test_a_reply_holds_no_loss(zoo: Zoo) -> None:
         validate(reply.payload, work.template(requests[0].payload))
     told = [reply for reply in plain.work(requests) if isinstance(reply, Reply)]
     assert all("loss" in reply.payload["metrics"].tree for reply in told)
+
+
+@pytest.mark.parametrize("made", [fedavg, fedprox, fednova, scaffold, fedopt])
+def test_a_bench_hides_rows_whatever_the_algorithm(
+    made: Callable[..., Algorithm], zoo: Zoo
+) -> None:
+    there = site(zoo, adapter={"r": 2}, train={"optimizer": "sgd", "learning_rate": 0.1})
+    private = PerExample(0.3, 0.8, lambda context: KEY)
+    algorithm = made(replace(there.bench, private=private, group_size=5))
+    assert "metrics" not in algorithm.client.channels
+    head = f"{there.bench.head}."
+    state = algorithm.server.init({
+        "adapter": {n: v for n, v in there.values.items() if not n.startswith(head)},
+        "head": {n: v for n, v in there.values.items() if n.startswith(head)},
+    })  # fmt: skip
+    requests = [
+        replace(request, payload=algorithm.server.broadcast(state, request.context.client))
+        for request in there.requests()
+    ]
+    replies = list(answer(algorithm, requests))
+    assert {reply.client for reply in replies} == set(there.clients)
+    like = algorithm.client.template(requests[0].payload)
+    for reply in replies:
+        assert isinstance(reply, Reply)
+        validate(reply.payload, like)
+        assert all(bool(value.any()) for value in reply.payload["update"].tree.values())
 
 
 def test_the_loss_that_stays_is_the_mean_of_the_rows_that_were_drawn(zoo: Zoo) -> None:
