@@ -10,7 +10,7 @@ from atoll.algorithms.heads.fed3r import fed3r
 from atoll.algorithms.heads.fedlda import fedlda
 from atoll.algorithms.heads.fedlogistic import fedlogistic
 from atoll.algorithms.heads.fedncm import fedncm
-from atoll.config import Adapter, Call, Experiment, Loaded, resolve
+from atoll.config import Adapter, Call, Loaded, resolve
 from atoll.core import (
     Aggregator,
     Algorithm,
@@ -25,7 +25,7 @@ from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
 from atoll.protection import Protection
 from atoll.servers.steps import following
-from atoll.stages import uniform, withhold
+from atoll.stages import uniform
 
 __all__ = ["Heads", "build_program", "head_methods"]
 
@@ -141,7 +141,7 @@ def _adapter_algorithm(
         weighing = []
     elif not aggregator.weighted:
         weighing = [uniform()]
-    hidden = (*own, *stages, *_withheld(loaded.experiment))
+    hidden = (*own, *stages)
     algorithm = replace(
         algorithm, stages=(*weighing, *hidden), aggregator=aggregator, server=server
     )
@@ -150,12 +150,6 @@ def _adapter_algorithm(
             loaded, federation.algorithm, lambda: protection.applied(algorithm, hidden)
         )
     return replace(algorithm, server=wrapped(loaded, bench, algorithm.server, packing))
-
-
-def _withheld(experiment: Experiment) -> tuple[Stage, ...]:
-    """Where rows are hidden, a loss would tell of them; noise hides the update alone."""
-    rows = experiment.privacy.on and experiment.privacy.unit == "example"
-    return (withhold(channels=("metrics",)),) if rows else ()
 
 
 def _part(loaded: Loaded, call: Call, package: str) -> Any:

@@ -16,6 +16,7 @@ from atoll.data import FederatedData
 from atoll.experiment.bench import begun, bench_of, device_of, first_state, placed_on
 from atoll.experiment.checks import check_cohort, check_program, check_revision
 from atoll.experiment.examples import cached_examples, common_examples
+from atoll.experiment.hiding import hiding_of
 from atoll.experiment.lengths import told_lengths
 from atoll.experiment.placed import placed_errors
 from atoll.experiment.predicting import predicting, probe_batch, told_unmeasured
@@ -31,17 +32,7 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import (
-    Parties,
-    Protection,
-    RowProtection,
-    protection_of,
-    rows_of,
-    secured,
-    securing_of,
-    simulated,
-)
-from atoll.protection.securing import Securing
+from atoll.protection import Parties, Protection, RowProtection
 from atoll.tasks import task_of
 from atoll.words import counted, listed
 
@@ -123,12 +114,9 @@ def prepare(
 
 
 def _prepared(
-    loaded: Loaded,
-    data: FederatedData,
-    note: Callable[[str], None],
-    machine: Machine | None,
+    loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None,
     parties: Parties | None,
-) -> Setup:
+) -> Setup:  # fmt: skip
     experiment = loaded.experiment
     task = task_of(experiment)
     base = task.base(experiment, data)
@@ -145,34 +133,22 @@ def _prepared(
             check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
-    rows = rows_of(loaded, data)
-    bench = replace(bench, private=rows.private()) if rows else bench
+    hiding = hiding_of(loaded, data, parties)
+    bench = hiding.trained(bench)
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
-    parties = parties or simulated(data.clients)
-    protection = protection_of(loaded, parties.population)
-    program = build_program(loaded, bench, heads, protection, measured=_measured(loaded, data))
+    program = build_program(loaded, bench, heads, hiding.clients, measured=hiding.measured)
     check_program(loaded, program, data, note=note)
     state = first_state(bench, experiment)
-    program = secured(program, _securing(loaded, protection, parties), state)
+    program = hiding.sealed(loaded, program, state)
     state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
     common, start = common_examples(objective, data), Position(state)
     if machine is None and not data.made_up:  # else they were looked at when it began
         _told(experiment, data, bench, common, note)
     return Setup(
-        loaded,
-        data,
-        base,
-        built,
-        bench,
-        labelled,
-        program,
-        start,
-        common,
-        None,
-        protection,
-        rows,
-    )
+        loaded, data, base, built, bench, labelled, program, start, common,
+        protection=hiding.clients, rows=hiding.rows,
+    )  # fmt: skip
 
 
 def _told(
@@ -182,19 +158,6 @@ def _told(
     told_lengths(experiment, data, bench, common, note=note)
     if bench.objective.drops_rows:
         told_unmeasured(data, bench.examples, common, note=note)
-
-
-def _measured(loaded: Loaded, data: FederatedData) -> bool:
-    # Scores of clients' rows would leave them; a simulation has those rows before it.
-    privacy = loaded.experiment.privacy
-    hidden = privacy.on or privacy.secure_aggregation
-    return not hidden or (data.whole and not data.made_up)
-
-
-def _securing(loaded: Loaded, protection: Protection | None, parties: Parties) -> Securing | None:
-    cohort = loaded.experiment.federation.cohort(parties.population)
-    most = min(cohort, parties.population) if protection is None else protection.most
-    return securing_of(loaded, parties, most)
 
 
 def _placed(

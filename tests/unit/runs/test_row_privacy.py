@@ -1,0 +1,103 @@
+"""Runs that hide single rows: what they spend, at most, and what leaves no client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atoll.accounting import Poisson, Release, spent
+from atoll.errors import ConfigError
+from atoll.experiment.setup import Setup
+from atoll.ledger import verified
+from atoll.runs.account import LEDGER
+from atoll.runs.run import run_experiment
+from atoll.runs.where import Observer
+from tests.support.federation import SIZES
+from tests.support.models import Zoo
+from tests.support.scenes import scene
+
+SECTIONS: dict[str, Mapping[str, Any]] = {
+    "model": {"pooling": "mean"},
+    "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+    "train": {"per_device_train_batch_size": 2},
+    "federation": {"num_rounds": 2},
+    "privacy": {"unit": "example", "noise_multiplier": 1.0, "clip": 0.5},
+    "evaluate": {"baselines": []},
+}
+
+
+def _setup(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> Setup:
+    both = {name: {**SECTIONS.get(name, {}), **sections.get(name, {})} for name in
+            {**SECTIONS, **sections}}  # fmt: skip
+    return scene(folder, zoo, **both)
+
+
+def _run(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> dict[str, Any]:
+    return run_experiment(_setup(folder, zoo, **sections), folder / "run", Observer())
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def test_a_run_spends_what_the_rows_of_no_client_exceed(tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo), tmp_path / "run"
+    summary = run_experiment(setup, run, Observer())
+    counts = [count.train for count in setup.data.counts.values()]
+    assert sorted(SIZES) == sorted(setup.data.counts)
+    # Batches of 2 rows are expected, over one pass.
+    rate = min(1.0, 2 / min(counts))
+    steps = -(-max(counts) // 2)
+    release = Release(
+        unit="example", noise_multiplier=1.0, sampling=Poisson(rate=rate), steps=2 * steps
+    )
+    assert summary["epsilon"] == pytest.approx(spent([release], 1e-5).epsilon)
+    assert summary["privacy"]["unit"] == "example"
+    assert len(verified(run / LEDGER).releases) == 2
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert {line["loss"] for line in lines} == {None}
+    assert [line["clients"] for line in lines[1:]] == [len(counts)] * 2
+
+
+def test_two_runs_share_no_noise_and_none_is_none(tmp_path: Path, zoo: Zoo) -> None:
+    for name in ("a", "b"):
+        _run(tmp_path / name, zoo)
+    a, b = (_weights(tmp_path / name / "run") for name in ("a", "b"))
+    assert any(not torch.equal(a[n], b[n]) for n in a)
+
+
+def test_noise_is_solved_for_the_worst_client(tmp_path: Path, zoo: Zoo) -> None:
+    privacy = {"epsilon": 10.0, "noise_multiplier": None}
+    summary = _run(tmp_path, zoo, privacy=privacy)
+    assert 9.9 < summary["epsilon"] <= 10.0
+
+
+def test_a_secure_sum_of_hidden_rows(tmp_path: Path, zoo: Zoo) -> None:
+    privacy = {"secure_aggregation": True, "min_survivors": 2, "corrupt": 0.0, "dropping": 0.0}
+    assert _run(tmp_path, zoo, privacy=privacy)["epsilon"] > 0
+
+
+@pytest.mark.parametrize(
+    ("privacy", "words"),
+    [
+        ({"clip": {"adaptive": True}}, "adaptive, but privacy.unit is example"),
+        ({"mechanism": "blt"}, "mechanism is set, but privacy.unit is example"),
+        ({"sampling": "fixed"}, "sampling is set, but privacy.unit is example"),
+    ],
+)
+def test_what_is_about_cohorts_is_refused(
+    privacy: dict[str, Any], words: str, tmp_path: Path, zoo: Zoo
+) -> None:
+    with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
+        _setup(tmp_path, zoo, privacy=privacy)
+
+
+def test_a_solved_head_is_refused(tmp_path: Path, zoo: Zoo) -> None:
+    with pytest.raises(ConfigError, match=r"under privacy set adapter\.head to train"):
+        _setup(tmp_path, zoo, adapter={"head": "ridge"})
