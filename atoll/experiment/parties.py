@@ -82,7 +82,13 @@ def roster_of(offers: Mapping[str, Offer]) -> dict[str, Claimed] | None:
 
 def parties_of(loaded: Loaded, offers: Mapping[str, Offer], ca: Path | None) -> Parties | None:
     """Those of a server; None where its sums are open. See `_server_parties`."""
-    if not loaded.experiment.privacy.secure_aggregation:
+    privacy = loaded.experiment.privacy
+    if privacy.on and privacy.unit == "example":
+        raise ConfigError(
+            f"{loaded.where('privacy.unit')}: privacy.unit example is not available between "
+            "machines in this version; run it as a simulation, or use unit client"
+        )
+    if not privacy.secure_aggregation:
         return None
     return _server_parties(roster_of(offers) or {}, ca)
 
