@@ -87,8 +87,8 @@ def quantise(
     if values.keys() != {channel.name for channel in channels}:
         odd = sorted(values.keys() ^ {channel.name for channel in channels})
         raise PayloadError(f"channels of a secure sum do not match: {', '.join(odd[:3])}")
-    words = np.empty(sum(channel.size for channel in channels), np.int32)
-    random, at, clamped = stream(seed), 0, dict[str, int]()
+    words, at = np.empty(sum(channel.size for channel in channels), np.int32), 0
+    random, clamped = stream(seed), dict[str, int]()
     for channel in channels:
         given = values[channel.name]
         if given.shape != (channel.size,):
@@ -99,20 +99,24 @@ def quantise(
         for start in range(0, channel.size, _CHUNK):
             part = given[start : start + _CHUNK]
             bits = np.frombuffer(random.update(bytes(4 * len(part))), np.uint32)
-            whole, outside = _rounded(channel, part, bits)
-            words[at : at + len(part)] = whole
-            clamped[channel.name] += outside
+            clamped[channel.name] += _round(channel, part, bits, words[at : at + len(part)])
             at += len(part)
     return Quantised(words, clamped)
 
 
-def _rounded(
-    channel: Channel, values: NDArray[np.floating], bits: NDArray[np.uint32]
-) -> tuple[NDArray[np.int64], int]:
-    """floor(value / step + u) with u = bits · 2⁻³², in whole numbers of 2⁻³² steps."""
-    limit = channel.top * 2.0**32
+def _round(
+    channel: Channel,
+    values: NDArray[np.floating],
+    bits: NDArray[np.uint32],
+    out: NDArray[np.int32],
+) -> int:
+    """floor(value / step + u) with u = bits · 2⁻³², in whole numbers of 2⁻³² steps.
+
+    Returns how many values were outside of the range.
+    """
+    limit, outside = channel.top * 2.0**32, 0
     scaled = np.multiply(values, limit / channel.bound, dtype=np.float64)
-    low, high, outside = scaled.min(), scaled.max(), 0
+    low, high = scaled.min(), scaled.max()
     # Also false where a value is not a number.
     if not (-limit <= low and high <= limit):
         if np.isnan(low):
@@ -121,10 +125,13 @@ def _rounded(
             )
         outside = int(np.count_nonzero(np.abs(scaled) > limit))
         np.clip(scaled, -limit, limit, out=scaled)
-    whole = scaled.astype(np.int64)
+    # Where the values were: nothing larger than the cache is written.
+    whole = scaled.view(np.int64)
+    np.copyto(whole, scaled, casting="unsafe")
     whole += bits
     whole >>= 32
-    return whole, outside
+    out[:] = whole
+    return outside
 
 
 def restored(channels: Sequence[Channel], words: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:

@@ -89,9 +89,9 @@ def rounding_seed(state: ClientState) -> bytes:
 def mask(
     state: ClientState, inbox: Mapping[int, bytes], root: bytes, words: NDArray[np.int32]
 ) -> tuple[ClientState, NDArray[np.uint32]]:
-    """Put the client's masks over its integers; once, whatever comes of it.
+    """Put the client's masks over its integers, where these lie; once, whatever comes of it.
 
-    root: of the broadcast that the client was sent.
+    root: of the broadcast that the client was sent.   words: used up.
 
     Raises:
         ProtocolError: for shares that are not as their senders wrote them, too few of them,
@@ -109,7 +109,7 @@ def mask(
         agreed = common(masking, session.adverts[each].masking)
         seed = session.pair_seed(agreed, root, state.place, each)
         (plus if state.place < each else minus).append(seed)
-    masked = words.view(np.uint32).copy()
+    masked = words.view(np.uint32)
     add_streams(masked, plus, minus)
     return replace(state, step=Step.MASKED, agreed={}, received=received, root=root), masked
 

@@ -70,7 +70,7 @@ class Member:
     ) -> bytes:
         """INBOX -> MASKED.
 
-        root: of the broadcast that this client was sent.   words: see `quantised`.
+        root: of the broadcast that this client was sent.   words: see `quantised`; used up.
         """
         before = self._state(configuration)
         inbox = read_each(Kind.INBOX, configuration, message)

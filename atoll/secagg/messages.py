@@ -1,11 +1,11 @@
 """The messages of one exchange, in bytes: their lengths are known before anything is read.
 
     up to the server      down to the clients      bytes (k neighbours, n clients, d values)
-    ADVERT                ADVERTS                  197            37 + 164 n
-    SHARES                INBOX                    37 + 86 k      37 + 86 k
-    MASKED                SURVIVORS                37 + 4 d       45 + 4 n
-    SIGNATURE             SIGNATURES               101            37 + 68 signers
-    OPENING                                        37 + 37 (k + 1)
+    ADVERT                ADVERTS                  200            40 + 164 n
+    SHARES                INBOX                    40 + 86 k      40 + 86 k
+    MASKED                SURVIVORS                40 + 4 d       48 + 4 n
+    SIGNATURE             SIGNATURES               104            40 + 68 signers
+    OPENING                                        40 + 37 (k + 1)
 
 Each begins with a mark, its kind and the hash of the configuration. Clients go by their places in
 the cohort; who sent a message up is the transport's to say.
@@ -36,7 +36,8 @@ __all__ = [
 
 TAG = 16
 """Bytes that encryption adds."""
-_MARK = b"asa1"
+# With the kind 8 bytes, so that a masked vector lies as the processor likes it.
+_MARK = b"asecag1"
 
 
 class Kind(IntEnum):
@@ -181,11 +182,11 @@ def _opened(raw: bytes | memoryview, kind: Kind, configuration: Configuration) -
     reader = Reader(raw, f"a message {kind.name}")
     head = _head(kind, configuration)
     got = reader.take(len(head))
-    if got[:5] != head[:5]:
+    if got[:8] != head[:8]:
         raise reader.wrong("does not begin as one")
     if got != head:
         raise reader.wrong(
-            f"is bound to the configuration {got[5:13].hex()}…, and this one is "
-            f"{head[5:13].hex()}…: cohort, threshold, neighbours, channels or the exchange differ"
+            f"is bound to the configuration {got[8:16].hex()}…, and this one is "
+            f"{head[8:16].hex()}…: cohort, threshold, neighbours, channels or the exchange differ"
         )
     return reader

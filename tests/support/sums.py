@@ -81,7 +81,7 @@ class Cohort:
     ) -> tuple[dict[int, ClientState], dict[int, NDArray[np.uint32]]]:
         """Of the clients in `sealed`, who are those that shared."""
         both = {
-            place: mask(states[place], inbox_of(place, sealed), root, words[place])
+            place: mask(states[place], inbox_of(place, sealed), root, words[place].copy())
             for place in sealed
         }
         return {at: state for at, (state, _) in both.items()}, {

@@ -57,7 +57,7 @@ def test_signatures_count_by_who_made_them() -> None:
         open_sum(states[1], {0: signatures[0]}, PEOPLE.verify)
     raw = write_each(Kind.SIGNATURES, CONFIGURATION, {0: signatures[0]})
     with pytest.raises(ProtocolError, match="names client 0 twice"):
-        read_each(Kind.SIGNATURES, CONFIGURATION, raw + raw[37:] * 3)
+        read_each(Kind.SIGNATURES, CONFIGURATION, raw + raw[40:] * 3)
 
 
 # 3. Somebody who is not of the exchange.
@@ -66,7 +66,7 @@ def test_strangers_are_not_summed_do_not_share_and_do_not_sign() -> None:
     del adverts[5]
     states, sealed = PEOPLE.shared(states, adverts)
     with pytest.raises(ProtocolError, match="shares from client 5, who is no neighbour"):
-        mask(states[0], {**inbox_of(0, sealed), 5: bytes(82)}, ROOT, WORDS[0])
+        mask(states[0], {**inbox_of(0, sealed), 5: bytes(82)}, ROOT, WORDS[0].copy())
     states, _ = PEOPLE.masked(states, sealed, WORDS)
     for wrong in (Survivors((0, 1, 2, 3, 4, 5), ()), Survivors((0, 1, 2, 3, 4), (5,))):
         with pytest.raises(ProtocolError, match="client 5 sent no advert"):
@@ -94,7 +94,7 @@ def test_an_exchange_is_opened_once() -> None:
     for again in (
         lambda: open_sum(after, signatures, PEOPLE.verify),
         lambda: confirm(after, survivors, PEOPLE.identities[0].sign),
-        lambda: mask(after, {}, ROOT, WORDS[0]),
+        lambda: mask(after, {}, ROOT, WORDS[0].copy()),
         lambda: share(after, {}, PEOPLE.verify),
     ):
         with pytest.raises(ProtocolError, match="has opened last: each step is taken once"):
@@ -117,10 +117,10 @@ def test_a_vector_is_masked_once_and_shares_are_for_one_set_of_adverts() -> None
     fewer = {place: adverts[place] for place in (0, 1, 2, 3)}
     with pytest.raises(ProtocolError, match="asked to share in exchange 7, where it has shared"):
         share(shared[0], fewer, PEOPLE.verify)
-    masked, _ = mask(shared[0], inbox_of(0, sealed), ROOT, WORDS[0])
+    masked, _ = mask(shared[0], inbox_of(0, sealed), ROOT, WORDS[0].copy())
     for words in (WORDS[0], WORDS[1]):
         with pytest.raises(ProtocolError, match="asked to mask in exchange 7"):
-            mask(masked, inbox_of(0, sealed), ROOT, words)
+            mask(masked, inbox_of(0, sealed), ROOT, words.copy())
 
 
 # 5. An advert of another exchange.
@@ -202,7 +202,7 @@ def test_one_neighbour_and_a_threshold_of_one_are_nobodys_choice() -> None:
     states, sealed = PEOPLE.shared(states, adverts)
     alone = {1: sealed[1][0]}
     with pytest.raises(ProtocolError, match="1 neighbours of client-000 shared their secrets"):
-        mask(states[0], alone, ROOT, WORDS[0])
+        mask(states[0], alone, ROOT, WORDS[0].copy())
 
 
 # 8. Another model for one client.
@@ -212,7 +212,7 @@ def test_clients_with_different_models_open_nothing() -> None:
     signed, signatures = {}, {}
     for place, state in states.items():
         root = bytes(32) if place == 2 else ROOT
-        masked, _ = mask(state, inbox_of(place, sealed), root, WORDS[place])
+        masked, _ = mask(state, inbox_of(place, sealed), root, WORDS[place].copy())
         signed[place], signatures[place] = confirm(masked, survivors, PEOPLE.identities[place].sign)
     with pytest.raises(ProtocolError, match="client-002 has not signed what client-000 has"):
         open_sum(signed[0], signatures, PEOPLE.verify)
@@ -226,7 +226,7 @@ def test_the_one_with_another_model_stays_masked_where_its_signature_is_left_out
     masked = {}
     for place, inbox in inboxes.items():
         root = bytes(32) if place == 2 else ROOT
-        states[place], masked[place] = mask(states[place], inbox, root, WORDS[place])
+        states[place], masked[place] = mask(states[place], inbox, root, WORDS[place].copy())
     server = PEOPLE.absorbed(server, masked)
     signed, signatures = PEOPLE.signed(states, server.survivors)
     agreeing = {place: signatures[place] for place in (0, 1, 3, 4)}

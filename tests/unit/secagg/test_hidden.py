@@ -54,7 +54,7 @@ def test_a_vector_is_under_one_mask_for_each_neighbour_and_its_own() -> None:
     people = cohort(configuration)
     states, sealed = people.shared(*people.advertised())
     words = vector(configuration, 1)
-    _, masked = mask(states[1], inbox_of(1, sealed), ROOT, words)
+    _, masked = mask(states[1], inbox_of(1, sealed), ROOT, words.copy())
     session = begun(configuration, states[1].adverts)
     key = private_key(derive(states[1].secret, "masking key"))[0]
     pairs = {

@@ -99,7 +99,7 @@ class Exchange:
         state, everyone, _ = gather(made, ROOT, VERIFY, self.said["advert"])
         self.ask("shares", self.said["advert"], lambda m, _: m.shares(made, everyone))
         state, inboxes, _ = route(state, self.said["shares"])
-        self.ask("masked", inboxes, lambda m, n: m.masked(made, inboxes[n], ROOT, WORDS[n]))
+        self.ask("masked", inboxes, lambda m, n: m.masked(made, inboxes[n], ROOT, WORDS[n].copy()))
         return self.close(inboxes)
 
     def again(self) -> tuple[ServerState, bytes]:
@@ -232,9 +232,9 @@ def test_an_advert_is_repeated_and_an_exchange_is_not(tmp_path: Path, kind: str)
         member.advert(replace(_at(7), floor=3))
     with pytest.raises(ProtocolError, match="has no keys for exchange 8"):
         member.shares(_at(8), first)
-    assert member.advert(_at(7, attempt=1))[37:] != first[37:]
+    assert member.advert(_at(7, attempt=1))[40:] != first[40:]
     member.give_up(_at(7))
-    assert member.advert(_at(7))[37:] != first[37:]
+    assert member.advert(_at(7))[40:] != first[40:]
     state = store.load(Moment("run", 3, 7))
     assert state is not None
     store.save(state.erased())
@@ -277,7 +277,7 @@ def test_no_key_is_used_in_two_exchanges() -> None:
     member = _member(NAMES[0], Held())
     keys = set()
     for exchange in range(1000):
-        advert = member.advert(_at(exchange))[37:]
+        advert = member.advert(_at(exchange))[40:]
         keys |= {advert[:32], advert[32:64], advert[64:96]}
     assert len(keys) == 3000
 

@@ -57,13 +57,13 @@ def test_every_kind_is_read_as_it_was_written() -> None:
 def test_lengths_are_as_the_module_says() -> None:
     clients, values = 6, 7
     assert {kind: len(SAMPLES[kind]) for kind in ONE} == {
-        Kind.ADVERT: 197, Kind.MASKED: 37 + 4 * values, Kind.SIGNATURE: 101,
+        Kind.ADVERT: 200, Kind.MASKED: 40 + 4 * values, Kind.SIGNATURE: 104,
     }  # fmt: skip
     assert {kind: most_bytes(kind, CONFIGURATION) for kind in Kind} == {
-        Kind.ADVERT: 197, Kind.ADVERTS: 37 + 164 * clients, Kind.SHARES: 37 + 86 * clients,
-        Kind.INBOX: 37 + 86 * clients, Kind.MASKED: 37 + 4 * values,
-        Kind.SURVIVORS: 45 + 4 * clients, Kind.SIGNATURE: 101,
-        Kind.SIGNATURES: 37 + 68 * clients, Kind.OPENING: 37 + 37 * clients,
+        Kind.ADVERT: 200, Kind.ADVERTS: 40 + 164 * clients, Kind.SHARES: 40 + 86 * clients,
+        Kind.INBOX: 40 + 86 * clients, Kind.MASKED: 40 + 4 * values,
+        Kind.SURVIVORS: 48 + 4 * clients, Kind.SIGNATURE: 104,
+        Kind.SIGNATURES: 40 + 68 * clients, Kind.OPENING: 40 + 37 * clients,
     }  # fmt: skip
     assert all(len(raw) <= most_bytes(kind, CONFIGURATION) for kind, raw in SAMPLES.items())
 
@@ -73,7 +73,7 @@ def test_a_message_is_of_one_kind_and_one_configuration(kind: Kind) -> None:
     for other in set(Kind) - {kind}:
         with pytest.raises(ProtocolError):
             _read(other, SAMPLES[kind])
-    patched = SAMPLES[kind][:5] + OTHER.digest + SAMPLES[kind][37:]
+    patched = SAMPLES[kind][:8] + OTHER.digest + SAMPLES[kind][40:]
     with pytest.raises(ProtocolError, match="bound to the configuration"):
         _read(kind, patched)
 
@@ -81,7 +81,7 @@ def test_a_message_is_of_one_kind_and_one_configuration(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_every_cut_and_every_byte_more_is_refused_or_another_message(kind: Kind) -> None:
     raw = SAMPLES[kind]
-    whole = {37 + EACH[kind] * n + 4 * n for n in range(7)} if kind in EACH else set()
+    whole = {40 + EACH[kind] * n + 4 * n for n in range(7)} if kind in EACH else set()
     for size in range(len(raw)):
         if size in whole:
             assert len(_read(kind, raw[:size])) < 3  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_every_cut_and_every_byte_more_is_refused_or_another_message(kind: Kind)
 @pytest.mark.parametrize("kind", EACH)
 def test_no_client_twice_none_out_of_order_no_stranger(kind: Kind) -> None:
     size = EACH[kind]
-    head = SAMPLES[kind][:37]
+    head = SAMPLES[kind][:40]
     for places in ([1, 1], [2, 1], [0, 0, 0], [6], [0, 2**32 - 1], [0, 1, 2, 3, 4, 5, 5]):
         raw = head + b"".join(at.to_bytes(4, "big") + bytes(size) for at in places)
         with pytest.raises(ProtocolError, match=r"names client|no list of"):
@@ -110,7 +110,7 @@ def test_lists_of_survivors_name_each_client_once() -> None:
             _read(Kind.SURVIVORS, Survivors((0,), tuple(alive)).to_bytes(CONFIGURATION))
     with pytest.raises(ProtocolError, match="lists 7 clients of a cohort of 6"):
         _read(Kind.SURVIVORS, Survivors(tuple(range(7)), ()).to_bytes(CONFIGURATION))
-    huge = SAMPLES[Kind.SURVIVORS][:37] + b"\xff" * 4
+    huge = SAMPLES[Kind.SURVIVORS][:40] + b"\xff" * 4
     with pytest.raises(ProtocolError, match="lists 4294967295 clients"):
         _read(Kind.SURVIVORS, huge)
 
@@ -118,8 +118,8 @@ def test_lists_of_survivors_name_each_client_once() -> None:
 @given(st.sampled_from(sorted(Kind)), st.binary(max_size=400))
 @settings(deadline=None, max_examples=400)
 def test_random_bytes_are_refused(kind: Kind, raw: bytes) -> None:
-    for content in (raw, SAMPLES[kind][:5] + raw, SAMPLES[kind][:36] + raw):
-        if content[:37] != SAMPLES[kind][:37]:
+    for content in (raw, SAMPLES[kind][:8] + raw, SAMPLES[kind][:39] + raw):
+        if content[:40] != SAMPLES[kind][:40]:
             with pytest.raises(ProtocolError):
                 _read(kind, content)
 
@@ -127,7 +127,7 @@ def test_random_bytes_are_refused(kind: Kind, raw: bytes) -> None:
 @given(st.sampled_from(sorted(Kind)), st.binary(max_size=700))
 @settings(deadline=None, max_examples=600)
 def test_what_is_read_is_written_the_same_way(kind: Kind, body: bytes) -> None:
-    raw = SAMPLES[kind][:37] + body
+    raw = SAMPLES[kind][:40] + body
     try:
         found = _read(kind, raw)
     except ProtocolError:
@@ -148,7 +148,7 @@ def test_a_thousand_malformed_messages_take_no_memory() -> None:
         for number in range(1000):
             kind = list(Kind)[number % len(Kind)]
             raw = bytearray(SAMPLES[kind])
-            raw[37:41] = b"\xff" * 4
+            raw[40:44] = b"\xff" * 4
             raw += generator.bytes(int(generator.integers(1, 50)))
             with pytest.raises(ProtocolError):
                 _read(kind, bytes(raw))

@@ -79,7 +79,7 @@ def test_shares_are_for_one_client_from_one_client_in_one_exchange() -> None:
         {**inbox, 1: other[1][0]}, {**inbox, 1: flipped}, {**inbox, 1: bytes(82)},
     ):  # fmt: skip
         with pytest.raises(ProtocolError, match="from client-001 were not written by it for"):
-            mask(states[0], wrong, ROOT, WORDS[0])
+            mask(states[0], wrong, ROOT, WORDS[0].copy())
 
 
 def test_a_vector_that_comes_too_late_stays_under_its_own_mask() -> None:
@@ -112,7 +112,7 @@ def _own_shares(states: dict[int, ClientState], signed: dict[int, ClientState]) 
 
 def _five_masked() -> tuple[ServerState, dict[int, ClientState], dict[int, NDArray[np.uint32]]]:
     server, states, inboxes = PEOPLE.routed()
-    both = {at: mask(states[at], inboxes[at], ROOT, WORDS[at]) for at in range(5)}
+    both = {at: mask(states[at], inboxes[at], ROOT, WORDS[at].copy()) for at in range(5)}
     return server, {at: s for at, (s, _) in both.items()}, {at: v for at, (_, v) in both.items()}
 
 
@@ -212,7 +212,7 @@ def test_integers_that_could_overflow_and_roots_that_are_none_are_not_masked() -
     with pytest.raises(ProtocolError, match="could overflow, so nothing was masked"):
         mask(states[0], inboxes[0], ROOT, np.array([0, top + 1, 0], np.int32))
     with pytest.raises(ProtocolError, match="root of a broadcast has 32 bytes, not 31"):
-        mask(states[0], inboxes[0], ROOT[1:], WORDS[0])
+        mask(states[0], inboxes[0], ROOT[1:], WORDS[0].copy())
 
 
 def test_one_that_dropped_out_is_no_witness() -> None:

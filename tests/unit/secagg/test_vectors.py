@@ -59,7 +59,7 @@ def exchange() -> dict[str, Any]:
     for at in range(3):
         states[at], sealed[at] = share(states[at], adverts, verify)
     for at in range(3):
-        states[at], masked[at] = mask(states[at], inbox_of(at, sealed), ROOT, WORDS[at])
+        states[at], masked[at] = mask(states[at], inbox_of(at, sealed), ROOT, WORDS[at].copy())
     for at in ALIVE:
         survivors = Survivors(ALIVE, DROPPED)
         states[at], signatures[at] = confirm(states[at], survivors, identities[at].sign)
