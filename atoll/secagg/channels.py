@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from atoll.errors import PayloadError, ProtocolError
 from atoll.secagg.masks import stream
+from atoll.secagg.wire import Reader, blob, number
 
 __all__ = ["Channel", "Quantised", "check_words", "most_bits", "quantise", "restored"]
 
@@ -46,6 +48,18 @@ class Channel:
     def step(self) -> float:
         """The value of one: a sum over n clients is within n steps of the exact one."""
         return self.bound / self.top
+
+    def to_bytes(self) -> bytes:
+        """The one way to write it."""
+        name, bound = blob(self.name.encode()), struct.pack(">d", self.bound)
+        return name + number(self.size, 8) + bound + number(self.bits, 1)
+
+    @classmethod
+    def read(cls, reader: Reader) -> Channel:
+        """The other way."""
+        name, size = reader.text(), reader.number(8)
+        bound = float(struct.unpack(">d", reader.take(8))[0])
+        return cls(name, size, bound, reader.number(1))
 
     def check(self, clients: int) -> None:
         """Refuse what could overflow, or has no range.

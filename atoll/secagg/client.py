@@ -147,11 +147,11 @@ def _check_survivors(state: ClientState, session: Session, survivors: Survivors)
             f"the survivors and those who dropped out are not the neighbours whose shares "
             f"{state.name} has"
         )
-    if len(alive) < state.configuration.least or len(alive & near) < state.configuration.threshold:
+    least, least_near = state.configuration.least, state.configuration.least_near
+    if len(alive) < least or len(alive & near) < least_near:
         raise ProtocolError(
-            f"{len(alive)} survivors, {len(alive & near)} of them near {state.name}: "
-            f"{state.configuration.least} and {state.configuration.threshold} are needed; nothing "
-            "is opened"
+            f"{len(alive)} survivors, {len(alive & near)} of them near {state.name}: {least} and "
+            f"{least_near} are needed; nothing is opened"
         )
 
 

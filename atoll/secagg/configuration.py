@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +70,12 @@ class Configuration:
                 f"a cohort of {clients} is smaller than the {max(self.least, 2)} that must be "
                 "there at the end; ask more clients"
             )
+        if self.neighbours < clients - 1 and self.least_near < self.floor:
+            raise ProtocolError(
+                f"{self.neighbours} neighbours and a threshold of {self.threshold}: a server that "
+                f"says who dropped out could split off groups of {self.least_near}, below the "
+                f"floor of {self.floor}; give more neighbours, or all"
+            )
         names = [channel.name for channel in self.channels]
         if not names or len(set(names)) != len(names):
             raise ProtocolError(f"channels {names}: there must be one, and none twice")
@@ -82,6 +86,16 @@ class Configuration:
     def least(self) -> int:
         """The fewest survivors whose sum is opened."""
         return max(self.threshold, self.signers, self.floor)
+
+    @property
+    def least_near(self) -> int:
+        """Of a client and its neighbours, how many must be there from the shares to the end.
+
+        Fewer than `threshold` neighbours are corrupt. Where a client does not mask with everyone,
+        so many stay that one of them is honest, whoever says which ones dropped out: what the
+        client masked is then in no smaller sum than of so many.
+        """
+        return self.threshold + (self.neighbours < len(self.cohort) - 1)
 
     @property
     def size(self) -> int:
@@ -115,7 +129,7 @@ class Configuration:
             number(moment.exchange, 8), number(moment.attempt),
             number(len(self.cohort)), *(blob(name.encode()) for name in self.cohort),
             *(number(each) for each in numbers),
-            number(len(self.channels)), *(_channel(channel) for channel in self.channels),
+            number(len(self.channels)), *(channel.to_bytes() for channel in self.channels),
         ))  # fmt: skip
 
     @classmethod
@@ -128,10 +142,10 @@ class Configuration:
         reader = Reader(raw, "a configuration")
         if reader.take(min(len(raw), len(_MAGIC))) != _MAGIC:
             raise reader.wrong("does not begin as one")
-        moment = Moment(_text(reader), reader.number(8), reader.number(8), reader.number())
-        cohort = tuple(_text(reader) for _ in range(_count(reader)))
+        moment = Moment(reader.text(), reader.number(8), reader.number(8), reader.number())
+        cohort = tuple(reader.text() for _ in range(_count(reader)))
         neighbours, threshold, signers, floor = (reader.number() for _ in range(4))
-        channels = tuple(_read_channel(reader) for _ in range(_count(reader)))
+        channels = tuple(Channel.read(reader) for _ in range(_count(reader)))
         reader.end()
         return cls(moment, cohort, neighbours, threshold, signers, floor, channels)
 
@@ -163,26 +177,6 @@ def _check_graph(neighbours: int, threshold: int, clients: int) -> None:
             f"a threshold of {threshold} among {neighbours + 1}: it must be more than half of "
             "them, or two halves could open both secrets of one client"
         )
-
-
-def _channel(channel: Channel) -> bytes:
-    bound = struct.pack(">d", channel.bound)
-    return blob(channel.name.encode()) + number(channel.size, 8) + bound + number(channel.bits, 1)
-
-
-def _read_channel(reader: Reader) -> Channel:
-    name, size = _text(reader), reader.number(8)
-    bound = float(struct.unpack(">d", reader.take(8))[0])
-    if math.isnan(bound):
-        raise reader.wrong("has a channel without a range")
-    return Channel(name, size, bound, reader.number(1))
-
-
-def _text(reader: Reader) -> str:
-    try:
-        return reader.blob().decode()
-    except UnicodeDecodeError:
-        raise reader.wrong("has a name that is no text") from None
 
 
 def _count(reader: Reader) -> int:

@@ -74,7 +74,8 @@ def degree(clients: int, terms: Terms) -> Degree:
     corrupt, dropping = terms.of(clients)
     # Two sets of survivors cannot both be signed by so many, even where the corrupt sign both.
     signers = (clients + corrupt) // 2 + 1
-    found = _sparse(clients, corrupt, dropping) if clients >= terms.sparse_from else None
+    sparse = clients >= terms.sparse_from
+    found = _sparse(clients, corrupt, dropping, terms.floor) if sparse else None
     neighbours, threshold = found or (clients - 1, max(clients // 2, corrupt) + 1)
     if clients < terms.floor or clients - dropping < max(threshold, signers):
         raise ConfigError(
@@ -86,12 +87,14 @@ def degree(clients: int, terms: Terms) -> Degree:
     return Degree(neighbours, threshold, signers)
 
 
-def _sparse(clients: int, corrupt: int, dropping: int) -> tuple[int, int] | None:
+def _sparse(clients: int, corrupt: int, dropping: int, floor: int) -> tuple[int, int] | None:
     for neighbours in range(2, clients - 1, 2):
         if clients**2 * _all_bad(clients, corrupt + dropping, neighbours) > 2 * PRIVACY:
             continue
         threshold = _private(clients, corrupt, neighbours)
         gone = neighbours - threshold + 1
+        if threshold + 1 < floor:
+            continue
         if clients * _at_least(gone, clients - 1, dropping, neighbours) <= LIVENESS:
             return neighbours, threshold
     return None

@@ -50,10 +50,10 @@ def unseal(state: ClientState, session: Session, inbox: Mapping[int, bytes]) -> 
         raise ProtocolError(
             f"shares from client {min(strangers)}, who is no neighbour of {state.name}"
         )
-    if len(inbox) + 1 < state.configuration.threshold:
+    if len(inbox) + 1 < state.configuration.least_near:
         raise ProtocolError(
             f"{len(inbox)} neighbours of {state.name} shared their secrets, and with itself "
-            f"{state.configuration.threshold} are needed; the exchange ends here"
+            f"{state.configuration.least_near} are needed; the exchange ends here"
         )
     received = {}
     for each in sorted(inbox):

@@ -68,6 +68,13 @@ class Reader:
         """The next bytes behind their length."""
         return self.take(self.number())
 
+    def text(self) -> str:
+        """The next bytes behind their length, as UTF-8."""
+        try:
+            return self.blob().decode()
+        except UnicodeDecodeError:
+            raise self.wrong("has a name that is no text") from None
+
     def left(self) -> int:
         """How many bytes are not taken yet."""
         return len(self._rest)

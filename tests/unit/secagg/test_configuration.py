@@ -111,6 +111,7 @@ def test_counts_that_are_not_there_take_no_room() -> None:
     ({"signers": 7}, "7 signers of 6 clients"),
     ({"floor": 7}, "smaller than the 7 that must be there"),
     ({"floor": 1}, "must be there at the end"),
+    ({"neighbours": 2, "threshold": 2}, "could split off groups of 3, below the floor of 5"),
     ({"channels": ()}, "there must be one"),
     ({"channels": (BASE.channels[0], BASE.channels[0])}, "none twice"),
     ({"channels": (Channel("u", 1, 1.0, 30),)}, "6 clients x 2\\^29 could overflow 32 bits"),

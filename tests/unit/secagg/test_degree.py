@@ -54,6 +54,13 @@ def test_the_ring_of_a_cohort_does_not_fall_apart() -> None:
     assert 100 * hypergeom.sf(16, 99, 20, 16) <= 2**-40
 
 
+def test_groups_around_a_client_are_not_below_the_floor() -> None:
+    assert degree(100, Terms(0.1, 0.1)).threshold == 12
+    higher = degree(100, Terms(0.1, 0.1, floor=20))
+    assert higher.threshold + 1 >= 20
+    assert (higher.threshold, higher.neighbours) == (19, 36)
+
+
 def test_small_cohorts_mask_with_everyone() -> None:
     for clients in range(5, 50):
         found = degree(clients, Terms(0.1, 0.1))

@@ -59,13 +59,13 @@ def test_too_few_survivors_are_not_confirmed() -> None:
     near = begun(many.configuration, adverts).ring.near(0)
     states, sealed = many.shared(states, adverts)
     states, _ = many.masked(states, sealed, words)
-    gone = tuple(sorted(near[:3]))
+    gone = tuple(sorted(near[:2]))
     alive = tuple(at for at in range(20) if at not in gone)
-    with pytest.raises(ProtocolError, match="17 survivors, 4 of them near client-000: 11 and 5"):
+    with pytest.raises(ProtocolError, match="18 survivors, 5 of them near client-000: 11 and 6"):
         confirm(states[0], Survivors(alive, gone), many.identities[0].sign)
     few = tuple(sorted({0, *near, *[at for at in range(1, 20) if at not in near][:3]}))
     gone = tuple(at for at in range(20) if at not in few)
-    with pytest.raises(ProtocolError, match="10 survivors, 7 of them near client-000: 11 and 5"):
+    with pytest.raises(ProtocolError, match="10 survivors, 7 of them near client-000: 11 and 6"):
         confirm(states[0], Survivors(few, gone), many.identities[0].sign)
 
 
@@ -240,3 +240,20 @@ def test_only_survivors_open_and_only_those_that_shared_are_added() -> None:
     late = write_one(Kind.MASKED, CONFIGURATION, masked[4].data.cast("B"))
     with pytest.raises(ProtocolError, match="client-004 has shared no secrets"):
         absorb(few, CONFIGURATION.cohort[4], late)
+
+
+def test_a_client_is_never_left_with_corrupt_neighbours_alone() -> None:
+    """The server says that all honest neighbours dropped out, and has their keys opened."""
+    many = _sparse()
+    words = {at: vector(many.configuration, at) for at in range(20)}
+    states, adverts = many.advertised()
+    near = begun(many.configuration, adverts).ring.near(7)
+    states, sealed = many.shared(states, adverts)
+    states, _ = many.masked(states, sealed, words)
+    corrupt, honest = near[:4], near[4:]
+    assert len({*corrupt, 7}) == many.configuration.threshold
+    alive = tuple(at for at in range(20) if at not in honest)
+    with pytest.raises(ProtocolError, match="18 survivors, 5 of them near client-007: 11 and 6"):
+        confirm(states[7], Survivors(alive, tuple(honest)), many.identities[7].sign)
+    some = tuple(sorted({*alive, honest[0]}))
+    confirm(states[7], Survivors(some, (honest[1],)), many.identities[7].sign)
