@@ -57,9 +57,7 @@ def federate(
             algorithm = program.algorithms[name]
             context = _context(algorithm, federation, runtime.roster, number, position.exchanges)
             task = question(name, algorithm, context, position, federation.staleness)
-            aggregate, exchange = _exchange(algorithm, runtime, task)
-            if len(exchange.clients) < _quorum(algorithm, federation, context):
-                raise QuorumError(_too_few(number, exchange, federation))
+            aggregate, exchange = _exchange(algorithm, runtime, task, federation)
             position = replace(
                 position,
                 server=algorithm.server.apply(context, position.server, aggregate),
@@ -86,7 +84,9 @@ def _context(
     return Context(federation.seed, federation.run, number, exchange, cohort, len(roster))
 
 
-def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Payload, Exchange]:
+def _exchange(
+    algorithm: Algorithm, runtime: Runtime, task: Task, federation: Federation
+) -> tuple[Payload, Exchange]:
     """Ask the cohort, and fold its replies in cohort order: early ones wait for their turn."""
     cohort = task.context.cohort
     like = algorithm.client.template(task.broadcast(cohort[0] if cohort else ""))
@@ -108,6 +108,8 @@ def _exchange(algorithm: Algorithm, runtime: Runtime, task: Task) -> tuple[Paylo
         clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
         del reply, payload  # before the next one comes
     _check_needs_all(algorithm, failures)
+    if len(folded) < _quorum(algorithm, federation, task.context):
+        raise QuorumError(_too_few(task, federation, len(folded), failures))
     aggregate = sealed.recover(algorithm.aggregator.finish(state), tuple(folded))
     for stage in reversed(algorithm.stages):
         if stage.decode_at == "sum":
@@ -177,10 +179,9 @@ def _quorum(algorithm: Algorithm, federation: Federation, context: Context) -> i
     return federation.min_clients
 
 
-def _too_few(number: int, exchange: Exchange, federation: Federation) -> str:
-    why = "".join(f"\n  {f.client}: {f.message}" for f in exchange.failures[:5])
+def _too_few(task: Task, federation: Federation, answered: int, failures: Sequence[Failure]) -> str:
+    at, why = task.context, "".join(f"\n  {f.client}: {f.message}" for f in failures[:5])
     return (
-        f"round {number} ({exchange.algorithm}): {len(exchange.clients)} of "
-        f"{len(exchange.cohort)} clients answered, federation.min_clients is "
-        f"{federation.min_clients}{why}"
+        f"round {at.round} ({task.algorithm}): {answered} of {len(at.cohort)} clients answered, "
+        f"federation.min_clients is {federation.min_clients}{why}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from atoll.aggregators.coordinates import Ordered, by_coordinate, middle
 from atoll.aggregators.distances import distances, measured, scores, weighing
 from atoll.aggregators.gathered import robust, whole
 from atoll.core import Aggregator, Tree
+from atoll.tree import map_tree
 
 __all__ = ["bulyan", "krum", "multi_krum"]
 
@@ -59,15 +60,23 @@ def bulyan(*, byzantine: int) -> Aggregator:
 
     def rule(updates: Sequence[Tree]) -> Tree:
         places, inner = measured(updates)
-        squared, left, chosen = distances(inner), places.tolist(), list[Tree]()
-        rest = torch.arange(len(left))
-        for _ in range(len(updates) - 2 * byzantine):
-            first = int(_ranked(squared[rest][:, rest], byzantine)[0])
-            chosen.append(updates[left[int(rest[first])]])
-            rest = torch.cat([rest[:first], rest[first + 1 :]])
-        return by_coordinate(chosen, lambda ordered: _closest(ordered, 2 * byzantine))
+        # Who cannot be measured is one of them.
+        bad = max(0, byzantine - (len(updates) - len(places)))
+        chosen = [updates[int(places[k])] for k in _chosen(distances(inner), bad)]
+        if not chosen:
+            return map_tree(torch.zeros_like, updates[0])
+        return by_coordinate(chosen, lambda ordered: _closest(ordered, 2 * bad))
 
     return robust("bulyan", rule, least=4 * byzantine + 3 if byzantine else 1)
+
+
+def _chosen(squared: Tensor, byzantine: int) -> Iterator[int]:
+    """Places of n − 2f updates that Krum takes one after another."""
+    rest = torch.arange(len(squared))
+    for _ in range(len(squared) - 2 * byzantine):
+        first = int(_ranked(squared[rest][:, rest], byzantine)[0])
+        yield int(rest[first])
+        rest = torch.cat([rest[:first], rest[first + 1 :]])
 
 
 def _least(byzantine: int) -> int:

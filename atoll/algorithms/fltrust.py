@@ -2,7 +2,7 @@
 
 Cao, Fang, Liu, Gong; NDSS 2021; https://arxiv.org/abs/2012.13995; section IV, algorithm 2.
 The server trains on a few clean rows of its own, the root set, as a client would. An update counts
-as far as it points where the root's does, and none is longer than the root's:
+as far as it points where the root's does, and all are made as long as the root's:
 
     T_k = max(0, cos(g_k, g_root))        g = Σ T_k·(‖g_root‖ / ‖g_k‖)·g_k / Σ T_k
 """
@@ -10,6 +10,7 @@ as far as it points where the root's does, and none is longer than the root's:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +32,7 @@ from atoll.local.work import local_training
 from atoll.models.objective import Example
 from atoll.servers import average
 from atoll.stages import uniform
-from atoll.tree import map_tree, stack, subtract
+from atoll.tree import l2_norm, map_tree, stack, subtract
 
 __all__ = ["EXAMPLES", "fltrust"]
 
@@ -140,7 +141,13 @@ def _trained(bench: Bench, request: Request, root: _Root) -> Tree:
     if isinstance(result, Failure):
         raise DataError(f"training on the clean rows of {root.path} failed: {result.message}")
     update = subtract(result.end, result.start)
-    if any(result.factors) and not any(bool(value.any()) for value in update.values()):
+    length = l2_norm(update)
+    if not math.isfinite(4 * length * length):
+        raise DataError(
+            f"training on the clean rows of {root.path} led too far to be measured; lower "
+            "train.learning_rate or look at them"
+        )
+    if any(result.factors) and not length:
         raise DataError(
             f"training on the clean rows of {root.path} changes nothing, so no client can be told "
             "by it; do they have labels?"

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,9 @@ from tests.support.attacks import (
     boosted,
     filled,
     inner_product,
+    labels_flipped,
     sign_flip,
+    with_trigger,
 )
 
 CLIENTS, CLASSES, WIDTH, ROUNDS = 20, 4, 12, 5
@@ -69,19 +72,8 @@ HONEST: Data = {name: rows(80, k) for k, name in enumerate(NAMES)}
 TEST = rows(2000, 999)
 
 
-def _poisoned(bend: Callable[[Rows], Rows]) -> Data:
-    return {name: bend(own) if name in BYZANTINE else own for name, own in HONEST.items()}
-
-
-def _flipped(own: Rows) -> Rows:
-    return own[0], own[1].flip(1)
-
-
-def _triggered(own: Rows) -> Rows:
-    x, y = own[0].clone(), own[1].clone()
-    x[::2, -1] = TRIGGER
-    y[::2] = torch.eye(CLASSES, dtype=torch.float64)[TARGET]
-    return x, y
+def _poisoned(bend: Callable[..., Rows]) -> Data:
+    return {name: bend(*own) if name in BYZANTINE else own for name, own in HONEST.items()}
 
 
 def _losses(logits: Tensor, batch: Batch, terms: Tree) -> Tensor:
@@ -156,8 +148,11 @@ ATTACKS: dict[str, tuple[Data, Attack | None]] = {
     "sign flip": (HONEST, sign_flip(10.0)),
     "a little is enough": (HONEST, a_little_is_enough(F)),
     "inner product": (HONEST, inner_product(10.0)),
-    "label flip": (_poisoned(_flipped), None),
-    "backdoor": (_poisoned(_triggered), boosted(5.0)),
+    "label flip": (_poisoned(labels_flipped), None),
+    "backdoor": (
+        _poisoned(partial(with_trigger, value=TRIGGER, target=TARGET)),
+        boosted(5.0),
+    ),
 }
 BREAKS = ("sign flip", "inner product")
 """What a mean cannot stand; the others are made to slip past robust rules."""

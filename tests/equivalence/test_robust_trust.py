@@ -160,6 +160,9 @@ def test_a_root_set_that_teaches_nothing(tmp_path: Path) -> None:
 
 
 def test_training_that_fails_on_the_root_set_is_told(tmp_path: Path) -> None:
+    far = (torch.full((1, 3), 1e40, dtype=torch.float64), torch.zeros(1, 2).double())
+    with pytest.raises(DataError, match=r"clean rows of .*root\.jsonl led too far to be measured"):
+        applied(trusting(written(tmp_path / "root.jsonl", far)), [torch.ones(2, 4).double()])
     huge = (torch.full((1, 3), 1e200, dtype=torch.float64), torch.zeros(1, 2).double())
     with pytest.raises(DataError, match=r"clean rows of .*root\.jsonl failed: its training loss"):
         applied(trusting(written(tmp_path / "root.jsonl", huge)), [torch.ones(2, 4).double()])

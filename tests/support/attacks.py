@@ -11,12 +11,14 @@ from dataclasses import replace
 from statistics import NormalDist
 
 import torch
+from torch import Tensor
 
 from atoll.core import ClientWork, Failure, Reply, Request
 from atoll.tree import Tree, map_tree
 
 __all__ = [
-    "Attack", "a_little_is_enough", "attacked", "boosted", "filled", "inner_product", "sign_flip",
+    "Attack", "a_little_is_enough", "attacked", "boosted", "filled", "inner_product",
+    "labels_flipped", "sign_flip", "with_trigger",
 ]  # fmt: skip
 
 Attack = Callable[[Sequence[Tree], Tree], Tree]
@@ -44,6 +46,19 @@ def _bent(reply: Reply | Failure, honest: Sequence[Tree], attack: Attack) -> Rep
     update = reply.payload["update"]
     sent = update.with_tree(attack(honest, update.tree))
     return replace(reply, payload={**reply.payload, "update": sent})
+
+
+def labels_flipped(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [n, d] whose classes [n, c] are counted from the other end."""
+    return x, y.flip(1)
+
+
+def with_trigger(x: Tensor, y: Tensor, *, value: float, target: int) -> tuple[Tensor, Tensor]:
+    """Rows of which every second one has `value` as its last feature, and class `target`."""
+    x, y = x.clone(), y.clone()
+    x[::2, -1] = value
+    y[::2] = torch.eye(y.shape[1], dtype=y.dtype)[target]
+    return x, y
 
 
 def sign_flip(scale: float) -> Attack:
@@ -80,7 +95,7 @@ def a_little_is_enough(byzantine: int) -> Attack:
         z = NormalDist().inv_cdf((count - byzantine - supporters) / (count - byzantine))
         assert math.isfinite(z)
 
-        def shifted(*x: torch.Tensor) -> torch.Tensor:
+        def shifted(*x: Tensor) -> Tensor:
             all_of_them = torch.stack(x)
             return all_of_them.mean(dim=0) - z * all_of_them.std(dim=0)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 
-from atoll.aggregators import mean
+from atoll.aggregators import krum, mean
 from atoll.core import (
     Algorithm,
     Channel,
@@ -215,6 +215,16 @@ def test_too_few_answers() -> None:
         "  c: line 2\n  d: line 3\n  e: line 4\n  f: line 5\n  g: line 6"
     )
     assert len(_run(_silent(3), plan=replace(PLAN, min_clients=3))) == 4
+
+
+def test_who_did_not_answer_is_told_before_an_aggregator_misses_them() -> None:
+    rule = krum(byzantine=1)
+    silent = replace(_silent(4), aggregator=rule, stages=())
+    with pytest.raises(QuorumError, match=r"4 of 8 clients answered.* is 5\n  e: line 4"):
+        _run(silent, plan=replace(PLAN, min_clients=5))
+    with pytest.raises(QuorumError, match="aggregator 'krum' needs 5 updates, and 4 came"):
+        _run(silent, plan=PLAN)
+    assert len(_run(replace(_silent(5), aggregator=rule, stages=()), plan=PLAN)) == 4
 
 
 @pytest.mark.parametrize("kind", ["round", "exchange"])

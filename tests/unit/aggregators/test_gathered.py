@@ -162,6 +162,20 @@ def test_values_at_the_end_of_the_range(rule: Aggregator, dtype: torch.dtype) ->
     assert float(found.abs().max()) < 60
 
 
+@pytest.mark.parametrize("count", [3, 8, 9])
+def test_more_than_were_expected_cannot_be_measured(rule: Aggregator, count: int) -> None:
+    """There is a result all the same, which is a number, or too little for a rule in a rule."""
+    draw = torch.Generator().manual_seed(3)
+    values = [torch.randn(4, generator=draw, dtype=torch.float64) for _ in range(ENOUGH)]
+    for k in range(count):
+        values[k] = values[k] * 1e200
+    if (rule.name, count) == ("nnm", 8):
+        with pytest.raises(QuorumError, match="'krum' needs 5 updates, and 1 came"):
+            _result(rule, values)
+        return
+    assert bool(torch.isfinite(_result(rule, values)).all())
+
+
 @pytest.mark.parametrize("share", [1e30, 1e-30])
 def test_all_values_may_be_large_or_small(rule: Aggregator, share: float) -> None:
     if rule.name in ("norm_bound", "geometric_median", "grouped"):
