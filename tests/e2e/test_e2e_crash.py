@@ -18,7 +18,7 @@ from tests.support.models import Zoo
 from tests.support.scenes import write_clients
 
 CRASH = Path(__file__).parents[1] / "support" / "crash.py"
-TIMES = {"seconds", "command", "resumed"}
+TIMES = {"seconds", "command", "resumed", "id"}
 
 
 def _experiment(folder: Path, zoo: Zoo) -> Path:

@@ -46,7 +46,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
         people.join(client)
-    waited(lambda: server.process.poll() is not None)
+    waited(lambda: server.process.poll() is not None, seconds=400)
     assert server.process.returncode == 0, server.said
     run = folder / "runs" / "private"
     summary = json.loads((run / "summary.json").read_text())
@@ -83,7 +83,7 @@ def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
     (people.folder / "policy.yaml").write_text(rules)
     server = people.coordinate("private.yaml")
     sites = [people.join(client) for client in CLIENTS]
-    waited(lambda: "this site allows 0.1" in server.said)
+    waited(lambda: "this site allows 0.1" in server.said, seconds=400)
     assert "policy rule 'privacy'" in server.said
     assert any("all runs here spend epsilon" in one.said for one in sites)
 
@@ -104,7 +104,7 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
         people.join(client)
-    waited(lambda: server.process.poll() is not None)
+    waited(lambda: server.process.poll() is not None, seconds=400)
     assert server.process.returncode == 0, server.said
     run = folder / "runs" / "private"
     for client in CLIENTS:
