@@ -6,9 +6,9 @@
     confirm     who is summed                               -> SIGNATURE
     open_sum    that enough others confirm the same         -> OPENING, and nothing is kept
 
-The new state has to be on the client's disk before the message leaves (`Member` does that). Until
-the vector is masked, a step that is asked again with the same gives the same; with something else,
-or out of turn, it is refused.
+The new state has to be on the client's disk before the message leaves (`Member` does that). What
+is asked again with the same gives the same, but a vector is masked once, and a sum opened once;
+with something else, or out of turn, a step is refused.
 
 Source: Bonawitz et al., Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS
 2017), Figure 4, with its consistency check and signatures; the graph of Bell et al. (CCS 2020).

@@ -26,8 +26,8 @@ Read = TypeVar("Read")
 class ServerState:
     """What the server knows.
 
-    root: of the broadcast.   sharing: who shared its secrets, by place.   alive: whose vectors are
-    in `total`, which grows in place.
+    root: of the broadcast; read from `witness` on.   sharing: who shared its secrets, by place.
+    alive: whose vectors are in `total`, which grows in place.
     """
 
     session: Session
