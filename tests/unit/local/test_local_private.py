@@ -25,17 +25,19 @@ from atoll.local.per_example import PerExample
 from atoll.local.prefix import Prefix, memory_shelf, with_kin
 from atoll.local.train import LocalRule, Trained
 from atoll.local.work import local_training
-from atoll.models.auto import load_masked
+from atoll.models.auto import load_masked, load_tagger
 from atoll.models.classification import class_terms
 from atoll.models.locate import locate
 from atoll.models.masked import masked
 from atoll.models.objective import Batch
+from atoll.models.preference import Dpo, preference, reference_of
+from atoll.models.tokens import tagging
 from atoll.round import answer
 from atoll.tree import Tree, flatten
 from tests.support.federation import Site, distance, labelled_rows, moved, probe, site, stir
 from tests.support.models import Zoo
-from tests.support.task_sites import site_of
-from tests.support.text_tasks import plain_rows
+from tests.support.task_sites import preference_rows, site_of
+from tests.support.text_tasks import TAGS, plain_rows, tagged_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -70,11 +72,26 @@ def _masked(zoo: Zoo, train: Mapping[str, Any]) -> Site:
     return site_of(base, task, plain_rows(), adapter=LORA, train=train)
 
 
+def _answers(zoo: Zoo, train: Mapping[str, Any]) -> Site:
+    base = zoo.base("llama")
+    reference = reference_of(base.model, torch.float64)
+    task = preference(base.tokenizer, reference, Dpo(), max_length=40)
+    return site_of(base, task, preference_rows(), adapter={"r": 2}, train=train)
+
+
+def _tags(zoo: Zoo, train: Mapping[str, Any]) -> Site:
+    base = load_tagger(locate(zoo("bert")), num_tags=len(TAGS), dtype="float64")
+    task = tagging(base.tokenizer, tags=TAGS, max_length=24)
+    return site_of(base, task, tagged_rows(), adapter={"r": 2}, train=train)
+
+
 SITES: dict[str, Callable[..., Site]] = {
     "lora": _site(**LORA),
     "lora-gpt2": _site("gpt2", **LORA),
     "lora-llama": _site("llama", r=2, lora_dropout=0.2, use_rslora=True),
     "masked-tokens": _masked,
+    "two-answers": _answers,
+    "tags": _tags,
     "head": _site(method="none"),
     "bottleneck": _site(method="bottleneck"),
     "ia3": _site("llama", method="ia3"),
@@ -115,6 +132,12 @@ def test_with_terms_and_a_rate_of_the_head(zoo: Zoo) -> None:
     )  # fmt: skip
     own = {client: stir(there.values, 10 + k) for k, client in enumerate(there.clients)}
     compare(there, 1e-8, rule=bent, own=own, round=2)
+
+
+def test_heads_that_are_held(zoo: Zoo) -> None:
+    there = site(zoo, adapter=LORA, train=HARD, train_head=False)
+    own = {client: stir(there.values, 10 + k) for k, client in enumerate(there.clients)}
+    compare(there, 1e-8, own=own, rule=rule(mean_gradient=True))
 
 
 def test_ranks_of_their_own(zoo: Zoo) -> None:
@@ -181,6 +204,23 @@ def test_a_row_counts_as_a_client_of_one_row_does(name: str, zoo: Zoo) -> None:
 
 def _size(tree: Mapping[str, Tensor]) -> float:
     return float(torch.cat([value.flatten() for value in tree.values()]).norm())
+
+
+def test_what_a_method_adds_to_the_loss_stands_outside_of_the_clip(zoo: Zoo) -> None:
+    """A penalty reads no rows: with a clip that cuts nothing, a step is the plain one."""
+    config = {"init_r": 4, "target_r": 2, "orth_reg_weight": 0.5, "total_step": 10}
+    there = site(zoo, adapter={"method": "adalora", "config": config}, train=STEP)
+    there = replace(there, values=stir(there.values, 1))
+    there = there.with_train(per_device_train_batch_size=20, max_grad_norm=None)
+    plain, _ = there.train(group_size=1, clients=["dee"])
+    trained, _ = there.train(group_size=1, clients=["dee"], rule=rule(1e6, 0.0, rate=1.0))
+    assert distance(moved(trained["dee"]), moved(plain["dee"])) < 1e-9
+    without = replace(there, built=there.built)
+    own = without.built.model.own
+    assert own is not None
+    assert own.penalty is not None
+    pulls = own.penalty({name: there.values[name] for name in own.names})
+    assert float(pulls) > 0.1
 
 
 def test_no_row_moves_the_sum_by_more_than_the_clip(zoo: Zoo) -> None:
