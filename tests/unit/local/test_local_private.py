@@ -206,23 +206,6 @@ def _size(tree: Mapping[str, Tensor]) -> float:
     return float(torch.cat([value.flatten() for value in tree.values()]).norm())
 
 
-def test_what_a_method_adds_to_the_loss_stands_outside_of_the_clip(zoo: Zoo) -> None:
-    """A penalty reads no rows: with a clip that cuts nothing, a step is the plain one."""
-    config = {"init_r": 4, "target_r": 2, "orth_reg_weight": 0.5, "total_step": 10}
-    there = site(zoo, adapter={"method": "adalora", "config": config}, train=STEP)
-    there = replace(there, values=stir(there.values, 1))
-    there = there.with_train(per_device_train_batch_size=20, max_grad_norm=None)
-    plain, _ = there.train(group_size=1, clients=["dee"])
-    trained, _ = there.train(group_size=1, clients=["dee"], rule=rule(1e6, 0.0, rate=1.0))
-    assert distance(moved(trained["dee"]), moved(plain["dee"])) < 1e-9
-    without = replace(there, built=there.built)
-    own = without.built.model.own
-    assert own is not None
-    assert own.penalty is not None
-    pulls = own.penalty({name: there.values[name] for name in own.names})
-    assert float(pulls) > 0.1
-
-
 def test_no_row_moves_the_sum_by_more_than_the_clip(zoo: Zoo) -> None:
     there = site(zoo, adapter=LORA, train=STEP)
     there = replace(there, values=stir(there.values, 1))
