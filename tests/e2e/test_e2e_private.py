@@ -78,6 +78,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
     assert asked <= 9
 
 
+@pytest.mark.long
 def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
     rules = "label_names: true\nmin_rows: 1\nprivacy: {required: true, lifetime_epsilon: 0.1}\n"
     (people.folder / "policy.yaml").write_text(rules)
@@ -91,7 +92,9 @@ def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
 SECURE = "privacy: {{secure_aggregation: true, min_survivors: 3, corrupt: 0, dropping: 0{noise}}}"
 
 
-@pytest.mark.parametrize("noise", ["", ", noise_multiplier: 1.0, clip: 0.5"])
+@pytest.mark.parametrize(
+    "noise", ["", pytest.param(", noise_multiplier: 1.0, clip: 0.5", marks=pytest.mark.long)]
+)
 def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     noise: str, people: People
 ) -> None:
