@@ -13,6 +13,7 @@ from functools import partial
 from atoll.core import Failure, Payload, Reply, Task
 from atoll.egress.record import Departure, Egress
 from atoll.errors import AtollError, PolicyError
+from atoll.experiment.broadcasts import Broadcasts
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.parties import hides
@@ -124,6 +125,7 @@ class Site:
         policy, kind = self._place.policy, setup.experiment.model.task
         secure = setup.experiment.privacy.secure_aggregation
         spent: list[float | None] = [None]
+        broadcasts = Broadcasts(setup, self._place.name)
 
         def begin(tasks: Sequence[Task]) -> None:
             what = ", ".join(task.algorithm for task in tasks)
@@ -134,6 +136,11 @@ class Site:
                 check_cohort(policy, len(tasks[-1].context.cohort), secure=secure)
                 spent[0] = self._spends(run, setup, tasks)
             self._note(f"round {tasks[0].context.round}: {what}")
+
+        def takes(tasks: Sequence[Task]) -> None:
+            if policy.guard:
+                with self._doing.refusing(self._note):
+                    broadcasts.take(tasks)
 
         def release(payload: Payload) -> Payload:
             with self._doing.refusing():
@@ -162,7 +169,7 @@ class Site:
         def failed(data: bytes) -> None:
             self._leaves(run, "failure", data)
 
-        return Guard(begin, release, spoken, leaving, failed)
+        return Guard(begin, release, spoken, leaving, failed, takes)
 
     def _spends(self, run: str, setup: Setup, tasks: Sequence[Task]) -> float | None:
         """What all runs here spend with this one, on the disk before anything trains."""

@@ -168,6 +168,11 @@ class Policy(BaseModel):
         description="Texts of errors, which may quote a row, may leave; false: an error's type and "
         "line of code.",
     )
+    guard: bool = Field(
+        True,
+        description="A model that is sent is held against the one before it, and refused where "
+        "training does not make such a change.",
+    )
     hours: Hours | None = Field(
         None,
         description='Local time in which training may run, as "20:00-06:00" or a list; null: '

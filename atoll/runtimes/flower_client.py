@@ -29,6 +29,7 @@ class Guard:
     told: what may leave of a failure.
     leaving: (task, answer, its bytes) before they leave; raises where they may not.
     failed: the same for an error that is all there is to an answer.
+    takes: raises where what was sent is not worked on.
     """
 
     begin: Callable[[Sequence[Task]], None]
@@ -36,6 +37,7 @@ class Guard:
     told: Callable[[Failure], Failure]
     leaving: Callable[[Task, Reply | Failure, bytes], None]
     failed: Callable[[bytes], None]
+    takes: Callable[[Sequence[Task]], None] = lambda tasks: None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class _Guarded:
         try:
             self.guard.begin(tasks)
             whole = [self.held.opened(task, clients[0]) for task in tasks]
+            self.guard.takes(whole)
             for reply in self.inner.call(whole, clients):
                 yield self._released(reply)
         except AtollError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 
 from atoll.config import dump, load
 from atoll.core import Context, Failure, Reply, Task
@@ -26,6 +27,7 @@ from atoll.runtimes.mailbox import Mailbox
 from atoll.runtimes.messages import Broken, read
 from atoll.site import Site
 from atoll.status import Doing
+from atoll.tree import Tree
 from tests.support.departures import open_record, site
 from tests.support.federation import labelled_rows
 from tests.support.models import Zoo
@@ -83,8 +85,9 @@ class Server:
         assert frame.kind is Kind.READY
         return setup
 
-    def trains(self, setup: Setup, round: int) -> Reply | Failure:
+    def trains(self, setup: Setup, round: int, planted: Tree | None = None) -> Reply | Failure:
         algorithm, state = setup.program.algorithms["train"], setup.start.server
+        state = {**state, "adapter": {**state["adapter"], **(planted or {})}}
         context = Context(0, "federated", round, round, ("ada",), 1)
         task = Task("train", context, lambda c: algorithm.server.broadcast(state, c), {})
         frames = self.asks(Letter.of(f"r{round}", Asking([task], number=0).frames(["ada"], set())))
@@ -141,3 +144,20 @@ def test_a_pause_keeps_everything_at_the_site(server: Server, noted: list[str]) 
     assert isinstance(server.trains(setup, 4), Reply)
     left = [(line.round, line.task) for line in recorded(server.record, []) if line.kind == "sent"]
     assert left[-4:] == [(1, "train"), (2, "failure"), (3, "failure"), (4, "train")]
+
+
+def test_a_model_that_training_does_not_make_is_not_trained(
+    server: Server, noted: list[str]
+) -> None:
+    setup = server.agrees()
+    assert isinstance(server.trains(setup, 1), Reply)
+    name, value = next((n, v) for n, v in setup.start.server["adapter"].items() if "lora_B" in n)
+    refused = server.trains(setup, 2, {name: torch.full_like(value, 50.0)})
+    assert isinstance(refused, Failure)
+    assert refused.kind == "policy"
+    assert refused.message.startswith(f"policy rule 'guard': {name} of the server's broadcast adds")
+    assert noted[-2].startswith(f"refused: policy rule 'guard': {name}")
+    assert server.doing.refused is not None
+    assert server.doing.refused["rule"] == "guard"
+    # What was refused is not what the next one is held against.
+    assert isinstance(server.trains(setup, 4), Reply)

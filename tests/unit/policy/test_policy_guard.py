@@ -1,0 +1,198 @@
+"""What a client takes from a server: training passes, and what training does not make does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from atoll.core import Context, Federation, Position, Program, State, Task
+from atoll.errors import PolicyError
+from atoll.experiment.broadcasts import Broadcasts
+from atoll.experiment.setup import Setup
+from atoll.local.bench import model_values
+from atoll.policy.guard import Frozen, Known, check_broadcast, movement
+from atoll.round import federate
+from atoll.runtimes.inprocess import InProcess
+from atoll.runtimes.store import memory_store
+from atoll.tree import Tree
+from tests.support.scenes import scene
+
+if TYPE_CHECKING:
+    from tests.support.models import Zoo
+
+FULL: dict[str, Any] = {"method": "full"}
+Training = tuple[str, str, dict[str, Any], dict[str, Any]]
+TRAININGS: list[Training] = [
+    ("bert", "classifier, fast", {**FULL, "head": "train"}, {"learning_rate": 1e-2}),
+    ("llama", "language model", FULL, {"learning_rate": 1e-3}),
+    ("gpt2", "sgd", FULL, {"learning_rate": 0.1, "optimizer": "sgd"}),
+    ("bert", "lora, fast", {"method": "lora", "head": "train"}, {"learning_rate": 1e-2}),
+]
+MORE: list[Training] = [
+    ("bert", "classifier", {**FULL, "head": "train"}, {"learning_rate": 1e-3}),
+    ("llama", "language model, fast", FULL, {"learning_rate": 1e-2}),
+    ("gpt2", "transposed layers", FULL, {"learning_rate": 1e-2}),
+    ("llama", "lora", {"method": "lora"}, {"learning_rate": 5e-3}),
+    ("bert", "last blocks", {"method": "layers", "head": "train"}, {"learning_rate": 1e-2}),
+    ("bert", "biases", {"method": "bitfit", "head": "train"}, {"learning_rate": 1e-2}),
+    ("bert", "bottleneck", {"method": "bottleneck", "head": "train"}, {"learning_rate": 1e-2}),
+]
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda one: f"{one[0]} {one[1]}")
+def test_rounds_of_training_pass(tmp_path: Path, zoo: Zoo, training: Training) -> None:
+    _trains(tmp_path, zoo, training, rounds=3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("training", [*TRAININGS, *MORE], ids=lambda one: f"{one[0]} {one[1]}")
+def test_many_rounds_of_training_pass(tmp_path: Path, zoo: Zoo, training: Training) -> None:
+    _trains(tmp_path, zoo, training, rounds=10)
+
+
+def _trains(folder: Path, zoo: Zoo, training: Training, *, rounds: int) -> None:
+    kind, _, adapter, train = training
+    setup = scene(
+        folder, zoo, kind, adapter=adapter, train={**train, "num_train_epochs": 3},
+        federation={"num_rounds": rounds},
+    )  # fmt: skip
+    program = Program({"train": setup.program.algorithms["train"]}, lambda number: ("train",))
+    runtime = InProcess(setup.data.clients, program.algorithms, memory_store())
+    federation = Federation(0, "r", rounds, len(setup.data.clients))
+    broadcasts, values = Broadcasts(setup, "ada"), model_values(setup.start.server)
+    for report in federate(program, runtime, federation, Position(setup.start.server, round=0)):
+        state, number = report.position.server, report.round
+        assert any(not torch.equal(x, values[name]) for name, x in model_values(state).items())
+        broadcasts.take([_task(setup, state, number)])
+        values = model_values(state)
+    name = next(n for n, v in state["adapter"].items() if v.dim() == 2 and ".0." in n)
+    trap = {**state["adapter"], name: state["adapter"][name].flip(0)}
+    if adapter.get("method") == "full":
+        with pytest.raises(PolicyError, match=rf"{name} .* replaced, not trained"):
+            broadcasts.take([_task(setup, {**state, "adapter": trap}, number + 1)])
+
+
+def _task(setup: Setup, state: State, number: int) -> Task:
+    context = Context(0, "r", number, number, ("ada",), 1)
+    server = setup.program.algorithms["train"].server
+    return Task("train", context, lambda client: server.broadcast(state, client), {})
+
+
+WIDTH = 64
+
+
+def _model(seed: int = 0) -> Tree:
+    draw = torch.Generator().manual_seed(seed)
+    tree = {}
+    for layer in "abcd":
+        tree[f"{layer}.weight"] = torch.randn(48, WIDTH, generator=draw) / WIDTH**0.5
+        tree[f"{layer}.bias"] = 0.1 * torch.randn(48, generator=draw)
+    return tree
+
+
+def _trained(tree: Tree, *, by: float, seed: int = 1) -> Tree:
+    draw = torch.Generator().manual_seed(seed)
+    return {n: v + by * v.std() * torch.randn(v.shape, generator=draw) for n, v in tree.items()}
+
+
+def _refused(sent: Tree, held: Tree, *, frozen: dict[str, Frozen] | None = None) -> str:
+    with pytest.raises(PolicyError) as error:
+        check_broadcast(sent, Known(held, frozenset(held), frozen or {}))
+    assert error.value.rule == "guard"
+    return str(error.value)
+
+
+@pytest.mark.parametrize("by", [0.0, 0.01, 0.3, 2.0])
+def test_a_model_that_moves_as_a_whole_passes(by: float) -> None:
+    check_broadcast(_trained(_model(), by=by), Known(_model(), frozenset(_model())))
+
+
+def test_movement_is_in_sizes_of_what_there_was() -> None:
+    held = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    sent = held + torch.tensor([[0.0, 5.0], [0.3, 0.4]])
+    # Of nothing, in half of the usual size at the start, 1/√2.
+    expected = [1.0, (0.25 / 2) ** 0.5 / (0.5 / 2**0.5)]
+    assert movement(sent, held).tolist() == pytest.approx(expected)
+    assert movement(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("by", [0.0, 0.02])
+def test_a_tensor_that_is_replaced(by: float) -> None:
+    held = _model()
+    sent = {**_trained(held, by=by), "b.weight": _model(7)["b.weight"]}
+    told = _refused(sent, held)
+    assert "b.weight of the server's broadcast moved by 1.4 of its size" in told
+    assert told.endswith("it was replaced, not trained")
+
+
+@pytest.mark.parametrize("by", [0.0, 0.02])
+def test_a_neuron_that_is_replaced(by: float) -> None:
+    held = _model()
+    sent = _trained(held, by=by)
+    sent["c.weight"][17] = 0.0
+    sent["c.weight"][17, 3] = 4.0
+    assert "c.weight of the server's broadcast neuron 17 moved by" in _refused(sent, held)
+
+
+def test_neurons_that_are_each_others_opposite_where_all_of_the_model_moves() -> None:
+    held = _model()
+    sent = _trained(held, by=1.0)
+    draw = torch.Generator().manual_seed(5)
+    half = torch.randn(10, WIDTH, generator=draw) / WIDTH**0.5
+    sent["a.weight"][:20] = torch.cat([half, -half]) + 0.002 * torch.randn(
+        20, WIDTH, generator=draw
+    )
+    assert "20 of its 48 neurons became another one of it" in _refused(sent, held)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_neuron_that_never_fires_or_always(sign: int) -> None:
+    held = _model()
+    sent = _trained(held, by=0.02)
+    sent["d.bias"][5] = sign * 14 * float(sent["d.weight"][5].norm())
+    told = _refused({**sent, "d.bias": sent["d.bias"]}, {**held, "d.bias": held["d.bias"]})
+    assert "d.bias of the server's broadcast" in told
+    own = frozenset(held) - {"d.bias"}
+    with pytest.raises(
+        PolicyError, match=r"neuron 5 is shifted by 14 times .* never fires, or alw"
+    ):
+        check_broadcast(sent, Known(held, own))
+    # One that has been so before is not of this broadcast.
+    check_broadcast(sent, Known(sent, own))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("a.weight", torch.full((48, WIDTH), torch.nan), "or no numbers"),
+        ("a.weight", torch.zeros(48, 3), r"another shape than \[48, 64\]"),
+        ("a.bias", torch.full((48,), 2e4), r"values as large as 2e\+04"),
+        ("e.weight", torch.zeros(2, 2), "not among the values that train here"),
+    ],
+)  # fmt: skip
+def test_what_is_no_such_model(name: str, value: torch.Tensor, why: str) -> None:
+    with pytest.raises(PolicyError, match=why):
+        check_broadcast({**_model(), name: value}, Known(_model(), frozenset()))
+
+
+def test_a_value_that_is_missing() -> None:
+    sent = _model()
+    del sent["a.bias"]
+    with pytest.raises(PolicyError, match=r"a\.bias of the server's broadcast is not among"):
+        check_broadcast(sent, Known(_model(), frozenset()))
+
+
+def test_an_adapter_that_takes_its_layers_place() -> None:
+    weight = _model()["a.weight"]
+    draw = torch.Generator().manual_seed(2)
+    lora = {"a.lora_A.weight": torch.randn(4, WIDTH, generator=draw) / 8,
+            "a.lora_B.weight": 0.1 * torch.randn(48, 4, generator=draw)}  # fmt: skip
+    known = Known(lora, frozenset(), {"a": Frozen(weight, 2.0)})
+    check_broadcast(lora, known)
+    planted = {**lora, "a.lora_B.weight": lora["a.lora_B.weight"].clone()}
+    planted["a.lora_B.weight"][9] = 60.0
+    with pytest.raises(PolicyError, match=r"a\.lora_B\.weight .* takes the layer's place"):
+        check_broadcast(planted, known)
