@@ -1,0 +1,51 @@
+"""What a run promises of privacy; what its findings are compared with where it promises none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from atoll.accounting import Everyone, Poisson
+from atoll.audit.findings import Claim
+from atoll.config import Loaded
+from atoll.config.privacy import Privacy
+from atoll.protection import Protection
+
+__all__ = ["DELTA", "EPSILON", "claim_of", "compared_with"]
+
+EPSILON, DELTA = 8.0, 1e-5
+"""What is compared with: the weakest privacy that is still called some."""
+
+
+def claim_of(summary: Mapping[str, Any]) -> Claim | None:
+    """The promise in a run's summary; None where there is none."""
+    privacy = summary.get("privacy")
+    if privacy is None:
+        return None
+    return Claim(
+        epsilon=summary["epsilon"],
+        delta=summary["delta"],
+        unit=privacy["unit"],
+        noise_multiplier=privacy["noise_multiplier"],
+        rounds=privacy["releases"],
+        rate=_rate(privacy["sampling"]),
+        mechanism=privacy["mechanism"],
+    )
+
+
+def compared_with(loaded: Loaded, population: int) -> Claim:
+    """A promise that the run could have made: of its clients, in its rounds, by secret cohorts."""
+    privacy = Privacy(epsilon=EPSILON, delta=DELTA)
+    federation = loaded.experiment.federation
+    rounds, asked = max(federation.num_rounds, 1), min(federation.cohort(population), population)
+    sampling = Everyone() if asked == population else Poisson(rate=asked / population)
+    noise = Protection(privacy, population, float(asked), sampling, rounds).noise_multiplier
+    return Claim(EPSILON, DELTA, "client", noise, rounds, asked / population)
+
+
+def _rate(sampling: Mapping[str, Any]) -> float:
+    if sampling["kind"] == "poisson":
+        return float(sampling["rate"])
+    if sampling["kind"] == "fixed":
+        return float(sampling["size"] / sampling["population"])
+    return 1.0

@@ -1,0 +1,115 @@
+"""What is audited: a run, its promise, and the rows that are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+from atoll import rng
+from atoll.audit.budget import Budget, budget_of
+from atoll.audit.claim import DELTA, EPSILON, claim_of, compared_with
+from atoll.audit.findings import Claim
+from atoll.audit.membership import drawn
+from atoll.audit.trial import Trial, trial_of
+from atoll.config import Loaded, load
+from atoll.config.privacy import Privacy
+from atoll.errors import DataError
+from atoll.experiment.setup import Setup
+from atoll.models.objective import Example
+from atoll.protection import protection_of
+from atoll.trained.load_run import TrainedRun
+from atoll.tree import Tree, l2_norm
+
+__all__ = ["Subject", "Uncovered", "subject_of"]
+
+
+class Uncovered(Exception):
+    """Why a part of the audit says nothing of this run."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, opened with its rows.
+
+    loaded: its experiment file as it is.   rows: of a few clients, drawn at random.
+    others: rows that nobody trained on.   claim: None where the run promises nothing.
+    """
+
+    run: TrainedRun
+    loaded: Loaded
+    claim: Claim | None
+    rows: Mapping[str, Sequence[Example]]
+    others: Sequence[Example]
+    budget: Budget
+
+    @property
+    def setup(self) -> Setup:
+        """The run's parts."""
+        return self.run.setup
+
+    def draw(self, *address: str) -> np.random.Generator:
+        """Randomness of the audit itself; noise never comes from it."""
+        return rng.numpy_generator(self.loaded.experiment.seed, "audit", *address)
+
+    def trial(
+        self, rows: Mapping[str, Sequence[Example]], values: Tree | None = None, *, rounds: int = 1
+    ) -> Trial:
+        """The run's algorithm over rows, from the trained model.
+
+        Raises:
+            Uncovered: where the run trains nothing at its clients.
+        """
+        found = trial_of(self.setup, self.loaded, values or self.run.values, rows, rounds=rounds)
+        if found is None:
+            raise Uncovered("no model is trained at the clients: the head is solved from sums")
+        return found
+
+    @property
+    def hides_clients(self) -> bool:
+        """Whether the run itself adds noise that hides clients."""
+        claim = self.claim
+        return claim is not None and claim.unit == "client" and claim.epsilon is not None
+
+    def private(self, trial: Trial) -> Privacy:
+        """The noise that hides clients: the run's own, or what would give the ε to compare with.
+
+        Updates are then cut to the median of what they are.
+        """
+        section = self.loaded.experiment.privacy
+        if self.hides_clients:
+            protection = protection_of(self.loaded, len(self.setup.data.clients))
+            assert protection is not None, "the run adds noise"
+            told = {"noise_multiplier": protection.noise_multiplier, "epsilon": None}
+            return section.model_copy(update={**told, "secure_aggregation": False})
+        norms = [l2_norm(payload["update"].tree) for payload in trial.payloads().values()]
+        return Privacy(epsilon=EPSILON, delta=DELTA, clip=max(median(norms), 1e-6))
+
+    @property
+    def promised(self) -> Claim:
+        """The run's claim, or the one to compare with."""
+        return self.claim or compared_with(self.loaded, len(self.setup.data.clients))
+
+
+def subject_of(run: TrainedRun) -> Subject:
+    """Choose clients and rows.
+
+    Raises:
+        DataError: when no client has a row to train on.
+    """
+    setup, loaded = run.setup, load(run.path / "experiment.yaml")
+    bench, draw = setup.bench, rng.numpy_generator(setup.experiment.seed, "audit", "rows")
+    clients = [c for c in setup.data.clients if bench.examples(c, "train")]
+    if not clients:
+        raise DataError(f"no client of {run.path} has a row here; name data.path where they are")
+    sample = [row for client in clients[:8] for row in bench.examples(client, "train")[:16]]
+    budget = budget_of(setup, tokens=fmean(len(row) or 1 for row in sample))
+    chosen = sorted(draw.permutation(len(clients))[: budget.clients].tolist())
+    rows = {
+        clients[place]: drawn(bench.examples(clients[place], "train"), budget.rows, draw)
+        for place in chosen
+    }
+    held = setup.all_held_out() or list(setup.common_test() or ())
+    return Subject(run, loaded, claim_of(run.summary), rows, drawn(held, len(held), draw), budget)

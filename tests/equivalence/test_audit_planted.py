@@ -1,0 +1,152 @@
+"""A server that plants weights: the attack works on a full model, and the guard refuses it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from atoll.audit.planted import Planted, Ways, betrayed, plant
+from atoll.audit.ranking import auc
+from atoll.audit.trial import trial_of
+from atoll.errors import PolicyError
+from atoll.experiment.setup import Setup
+from atoll.local.bench import model_values
+from atoll.models.locate import fingerprint
+from atoll.models.objective import Example
+from atoll.policy.guard import Known, check_broadcast
+from atoll.tree import Tree
+from tests.support.models import WORDS
+from tests.support.scenes import scene
+
+if TYPE_CHECKING:
+    from tests.support.models import Zoo
+
+BLOCKS = "backbone.encoder.layer."
+WAYS = Ways(
+    up=f"{BLOCKS}0.intermediate.dense",
+    down=f"{BLOCKS}0.output.dense",
+    silenced=f"{BLOCKS}1.attention.output.dense",
+    trap=f"{BLOCKS}1.intermediate.dense",
+)
+GAMES = 40
+
+
+def _setup(folder: Path, zoo: Zoo, method: str) -> Setup:
+    """Without dropout, which would hide much of what a single step shows."""
+    config = Path(zoo("bert")) / "config.json"
+    told = json.loads(config.read_text())
+    told |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    quiet = folder / "quiet"
+    quiet.mkdir(parents=True)
+    for file in config.parent.iterdir():
+        (quiet / file.name).write_bytes(file.read_bytes())
+    (quiet / "config.json").write_text(json.dumps(told))
+    return scene(
+        folder, zoo, "bert", adapter={"method": method, "head": "train"},
+        model={"pooling": "mean", "name_or_path": str(quiet)},
+    )  # fmt: skip
+
+
+def _values(setup: Setup) -> Tree:
+    """As after some rounds: a head of zeros would let no gradient through."""
+    draw = torch.Generator().manual_seed(0)
+    values = model_values(setup.start.server)
+    return {n: 0.1 * torch.randn(v.shape, generator=draw) if n.startswith("classifier") else v
+            for n, v in values.items()}  # fmt: skip
+
+
+def _rows(setup: Setup, draw: random.Random, count: int) -> list[Example]:
+    labels = setup.data.labels or ()
+    rows = [{"text": " ".join(draw.choices(WORDS, k=6)), "label": draw.choice(labels)}
+            for _ in range(count)]  # fmt: skip
+    return setup.bench.objective.encode(rows)
+
+
+def _games(setup: Setup, values: Tree, neuron: int, target: Example) -> tuple[list[float], ...]:
+    """What the trap says of batches of four rows: with the target among them, and without."""
+    draw, said = random.Random(1), ([], [])  # type: tuple[random.Random, tuple[list[float], list[float]]]
+    for game in range(GAMES):
+        batch = _rows(setup, draw, 4)
+        if game % 2 == 0:
+            batch[draw.randrange(4)] = target
+        trial = trial_of(setup, setup.loaded, values, {"ada": batch})
+        assert trial is not None
+        update = trial.payloads()["ada"]["update"].tree
+        said[game % 2].append(betrayed(update, WAYS, neuron))
+    return said
+
+
+def _planted(setup: Setup, values: Tree) -> tuple[Planted, Example]:
+    draw = random.Random(0)
+    (target,) = _rows(setup, draw, 1)
+    return plant(setup.bench, values, WAYS, target, _rows(setup, draw, 50)), target
+
+
+def test_the_attack_on_a_full_model_tells_who_trained_on_a_text(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, "full")
+    planted, target = _planted(setup, _values(setup))
+    there, others = _games(setup, planted.values, planted.neuron, target)
+    assert auc(there, others) >= 0.95
+    # The game's advantage, at the threshold of any movement at all.
+    rates = [sum(score > 0 for score in some) / len(some) for some in (there, others)]
+    assert rates[0] - rates[1] >= 0.9
+    honest = _games(setup, _values(setup), planted.neuron, target)
+    assert 0.25 <= auc(*honest) <= 0.75
+
+
+def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, "full")
+    values = _values(setup)
+    planted, _ = _planted(setup, values)
+    known = Known(values, frozenset(setup.start.server["adapter"]))
+    with pytest.raises(PolicyError, match=r"policy rule 'guard': backbone\.encoder\.layer\."):
+        check_broadcast(planted.values, known)
+    changed = {n for n in values if not torch.equal(values[n], planted.values[n])}
+    assert {f"{name}.weight" for name in vars(WAYS).values()} <= changed
+    for name in changed:
+        # Two biases are only set to zero, which is nothing.
+        if name in (f"{WAYS.down}.bias", f"{WAYS.silenced}.bias"):
+            check_broadcast({**values, name: planted.values[name]}, known)
+            continue
+        with pytest.raises(PolicyError, match=name):
+            check_broadcast({**values, name: planted.values[name]}, known)
+
+
+def test_a_lora_has_no_place_for_the_trap(tmp_path: Path, zoo: Zoo) -> None:
+    full, setup = _setup(tmp_path / "f", zoo, "full"), _setup(tmp_path / "l", zoo, "lora")
+    planted, target = _planted(full, _values(full))
+    # What would be planted is frozen: no broadcast holds it, and a base that does is another one.
+    assert not planted.values.keys() & setup.start.server["adapter"].keys()
+    values = _values(setup)
+    there, others = _games(setup, values, planted.neuron, target)
+    assert auc(there, others) == 0.5
+    # Nor does the part of the adapter at the trap's neuron tell.
+    there, others = (_at_neuron(setup, values, planted.neuron, target, member)
+                     for member in (True, False))  # fmt: skip
+    assert 0.3 <= auc(there, others) <= 0.7
+    before = fingerprint(setup.base.backbone)
+    with torch.no_grad():
+        layer = setup.base.model.get_submodule(WAYS.trap)
+        layer.weight.copy_(planted.values[f"{WAYS.trap}.weight"])
+    assert fingerprint(setup.base.backbone) != before
+
+
+def _at_neuron(
+    setup: Setup, values: Tree, neuron: int, target: Example, member: bool
+) -> Sequence[float]:
+    draw, found = random.Random(2), []
+    for _ in range(GAMES // 2):
+        batch = _rows(setup, draw, 4)
+        if member:
+            batch[draw.randrange(4)] = target
+        trial = trial_of(setup, setup.loaded, values, {"ada": batch})
+        assert trial is not None
+        update = trial.payloads()["ada"]["update"].tree
+        found.append(float(update[f"{WAYS.trap}.lora_B.weight"][neuron].norm()))
+    return found

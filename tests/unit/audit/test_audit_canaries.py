@@ -1,0 +1,130 @@
+"""Canary clients: what they say of noise whose size is known, and of the code that makes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from atoll.audit.canary_algorithm import mechanism_release
+from atoll.audit.canary_clients import (
+    Schedule,
+    Scores,
+    estimated,
+    gaussian_release,
+    watched,
+)
+from atoll.audit.trial import Trial, trial_of
+from atoll.config.privacy import AdaptiveClip, Privacy
+from tests.unit.audit.worlds import CLIENTS, begun_values, world
+
+KEY = b"canary key of thirty-two bytes.."
+DELTA = 1e-5
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    setup = world(tmp_path_factory.mktemp("world"))
+    rows = {client: setup.bench.examples(client, "train")[:2] for client in CLIENTS}
+    found = trial_of(setup, setup.loaded, begun_values(setup), rows)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("separation", [0.5, 1.0, 2.0])
+def test_epsilon_is_that_of_the_gaussian_mechanism(separation: float) -> None:
+    # As many quantiles of a normal distribution, so that means and deviations are exact.
+    grid = norm.ppf((np.arange(4000) + 0.5) / 4000)
+    scores = np.concatenate([grid + separation, grid])
+    found = estimated(Scores(scores, np.arange(8000) < 4000), DELTA)
+    assert found.separation == pytest.approx(separation, rel=1e-3)
+    # Balle and Wang 2018: Φ(μ/2 − ε/μ) − e^ε·Φ(−μ/2 − ε/μ) = δ.
+    mu, eps = found.separation, found.epsilon
+    delta = norm.cdf(mu / 2 - eps / mu) - math.exp(eps) * norm.cdf(-mu / 2 - eps / mu)
+    assert delta == pytest.approx(DELTA, rel=1e-6)
+    low, high = found.interval
+    assert low < eps < high
+    # The error of a difference of means, and of a deviation in its denominator.
+    assert found.error == pytest.approx(math.sqrt(2 / 4000 + mu**2 / 8000), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "rate", "noise"), [(1, 1.0, 1.0), (9, 1.0, 2.0), (50, 0.2, 1.5)]
+)
+def test_a_schedule_says_how_far_canaries_stand_apart(
+    rounds: int, rate: float, noise: float
+) -> None:
+    schedule = Schedule(rounds, rate)
+    # A canary adds 1 in rate·T rounds on average; the noise of T rounds has a deviation of √T·σ.
+    expected = rate * rounds / (math.sqrt(rounds) * noise)
+    assert schedule.separation(noise) == pytest.approx(expected)
+    scores = watched(gaussian_release(noise, key=KEY), schedule, canaries=4000, key=KEY)
+    found = estimated(scores, DELTA)
+    assert abs(found.separation - expected) < 4 * found.error
+    assert not found.beyond(expected)
+    assert schedule.separation(0) == math.inf
+
+
+@pytest.mark.parametrize(
+    "clip", [0.01, 3.0, AdaptiveClip(adaptive=True, initial=0.05)], ids=["small", "large", "moves"]
+)  # fmt: skip
+def test_the_code_adds_as_much_noise_as_it_says(trial: Trial, clip: float | AdaptiveClip) -> None:
+    settings = Privacy(noise_multiplier=1.0, clip=clip)
+    release = mechanism_release(trial, settings, canaries=1000, key=KEY)
+    found = estimated(watched(release, Schedule(), canaries=1000, key=KEY), DELTA)
+    assert abs(found.separation - 1.0) < 4 * found.error
+    assert not found.beyond(1.0)
+
+
+def test_half_of_the_noise_is_seen(trial: Trial) -> None:
+    halved = Privacy(noise_multiplier=0.5, clip=0.1)
+    release = mechanism_release(trial, halved, canaries=1000, key=KEY)
+    found = estimated(watched(release, Schedule(), canaries=1000, key=KEY), DELTA)
+    assert found.beyond(Schedule().separation(1.0))
+    assert found.epsilon > 8
+    assert found.interval[0] > 4.3772  # what a multiplier of 1 would spend
+
+
+def test_noise_that_is_missing_in_one_tensor_is_seen(trial: Trial) -> None:
+    settings = Privacy(noise_multiplier=1.0, clip=0.1)
+    noisy = mechanism_release(trial, settings, canaries=1000, key=KEY)
+    plain = mechanism_release(
+        trial, settings.model_copy(update={"noise_multiplier": 1e-6}), canaries=1000, key=KEY
+    )
+
+    def half(number: int, there: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(1000) % 2 == 0, noisy(number, there), plain(number, there))
+
+    scores = watched(half, Schedule(), canaries=1000, key=KEY)
+    assert estimated(scores, DELTA).beyond(1.0)
+
+
+def test_without_noise_all_is_certain(trial: Trial) -> None:
+    settings = Privacy(epsilon=None, noise_multiplier=0.0, clip=0.1)
+    release = mechanism_release(trial, settings, canaries=200, key=KEY)
+    found = estimated(watched(release, Schedule(), canaries=200, key=KEY), DELTA)
+    assert (found.epsilon, found.separation) == (math.inf, math.inf)
+    assert found.beyond(Schedule().separation(1.0))
+
+
+def test_who_is_in_follows_from_the_key_alone() -> None:
+    one, again, other = (
+        watched(gaussian_release(1.0, key=key), Schedule(2, 0.5), canaries=500, key=key)
+        for key in (KEY, KEY, KEY[::-1])
+    )
+    assert np.array_equal(one.values, again.values)
+    assert np.array_equal(one.included, again.included)
+    assert not np.array_equal(one.included, other.included)
+    assert 200 < one.included.sum() < 300
+
+
+def test_canaries_change_nothing_of_the_trial(trial: Trial) -> None:
+    before = {part: dict(tree) for part, tree in trial.state.items()}
+    release = mechanism_release(trial, Privacy(noise_multiplier=1.0), canaries=100, key=KEY)
+    release(0, np.ones(100, dtype=bool))
+    assert trial == replace(trial)
+    for part, tree in before.items():
+        assert all(trial.state[part][name] is value for name, value in tree.items())
