@@ -12,6 +12,7 @@ import click
 import typer
 
 from atoll import __version__
+from atoll.cli.audit import audit
 from atoll.cli.certs import certs
 from atoll.cli.chat import chat
 from atoll.cli.client import client
@@ -58,6 +59,7 @@ app.command("plan", context_settings=CONTEXT)(plan)
 app.command("eval", context_settings=CONTEXT)(evaluate)
 app.command("predict", context_settings=CONTEXT)(predict)
 app.command("chat", context_settings=CONTEXT)(chat)
+app.command("audit", context_settings=CONTEXT)(audit)
 app.command("report", context_settings=CONTEXT)(report)
 app.command("export", context_settings=CONTEXT)(export)
 app.command("recipes", context_settings=CONTEXT)(recipes)

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from atoll.report import facts
 from atoll.report.curves import curves
 from atoll.report.gains import gains
+from atoll.report.leak_tables import leak_tables
+from atoll.report.leaks import leak_sentences, uncovered
 from atoll.report.read import RunFiles
 from atoll.report.records import Summary
 from atoll.report.tables import (
@@ -78,11 +80,25 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "failures": failures_table(run),
         "skipped": summary.skipped_clients,
         "privacy": facts.privacy(run),
+        "leaks": _leaks(run),
         "setup": facts.setup(run),
         "experiment": run.experiment,
         "record": facts.record(run),
         "notes": run.notes,
         "open_rows": OPEN_ROWS,
+    }
+
+
+def _leaks(run: RunFiles) -> dict[str, Any] | None:
+    """What an attacker learns; None where nobody measured it."""
+    if run.audit is None:
+        return None
+    refuted = run.audit.mechanism is not None and run.audit.mechanism.refuted
+    return {
+        "refuted": refuted,
+        "sentences": leak_sentences(run.audit),
+        "tables": list(leak_tables(run.audit)),
+        "uncovered": uncovered(run.audit),
     }
 
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from atoll.config.yaml_text import parse
 from atoll.errors import ConfigError, RunError
+from atoll.report.audit_file import FILE as AUDIT
+from atoll.report.audit_file import FORMAT, Audit
 from atoll.report.records import RoundRow, Summary
 
 __all__ = ["REPORT", "RunFiles", "read_run"]
@@ -27,7 +29,7 @@ class RunFiles:
     """What a run directory holds.
 
     summary: None where the run is not finished.   record: run.json.
-    notes: what was left out.
+    audit: what `atoll audit` found; None where nobody looked.   notes: what was left out.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class RunFiles:
     record: Mapping[str, Any]
     rounds: tuple[RoundRow, ...]
     summary: Summary | None
+    audit: Audit | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -62,6 +65,8 @@ def read_run(path: Path) -> RunFiles:
     record = _object(path / "run.json")
     rounds, notes = _rounds(path / "rounds.jsonl")
     summary = _object(path / "summary.json")
+    audit, more = _audit(path / AUDIT)
+    notes += more
     return RunFiles(
         path=path,
         experiment=text,
@@ -69,8 +74,19 @@ def read_run(path: Path) -> RunFiles:
         record=record or {},
         rounds=rounds,
         summary=None if summary is None else _typed(Summary, summary, str(path / "summary.json")),
+        audit=audit,
         notes=notes if record else (*notes, "run.json is missing: versions are not known"),
     )
+
+
+def _audit(path: Path) -> tuple[Audit | None, tuple[str, ...]]:
+    """What an audit found; one that another version wrote is left out."""
+    found = _object(path)
+    if found is None:
+        return None, ()
+    if found.get("format") != FORMAT:
+        return None, (f"{AUDIT} is of another version and left out; `atoll audit` measures again",)
+    return _typed(Audit, found, str(path)), ()
 
 
 def _rounds(path: Path) -> tuple[tuple[RoundRow, ...], tuple[str, ...]]:

@@ -27,7 +27,7 @@ from atoll.models.locate import fingerprint
 
 __all__ = ["RunDirectory", "begin"]
 
-ENDS = ("report.html", "summary.json")
+ENDS = ("audit.json", "report.html", "summary.json")
 """What a finished run has."""
 PACKAGES = ("atoll", "torch", "transformers", "peft", "datasets", "flwr-datasets", "safetensors")
 

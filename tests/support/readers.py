@@ -161,6 +161,7 @@ def _nothing(models: Models) -> Reader:
 
 READERS: Mapping[str, Callable[[Models], Reader]] = {
     "README.md": _tour,
+    "docs/audit.md": _finished("llama", "finetune"),
     "docs/certificates.md": _nothing,
     "docs/deployment.md": _federation,
     "docs/egress.md": _record,

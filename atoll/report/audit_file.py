@@ -1,0 +1,146 @@
+"""audit.json, typed: what `atoll audit` found of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from atoll.report.records import LENIENT, Interval
+
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "Audit",
+    "Claim",
+    "Exposed",
+    "Measured",
+    "Mechanism",
+    "Membership",
+    "Secrets",
+    "Seen",
+    "View",
+]
+
+FILE, FORMAT = "audit.json", 1
+
+
+class Seen(BaseModel):
+    """What one view of uploads gives away."""
+
+    model_config = LENIENT
+
+    tokens: float | None = None
+    token_chance: float | None = None
+    token_auc: float | None = None
+    exact: float | None = None
+    wrong: float | None = None
+    true: float | None = None
+    row_auc: float | None = None
+    order: float | None = None
+
+
+class View(BaseModel):
+    """One way to look at uploads: step, client, sum, noisy."""
+
+    model_config = LENIENT
+
+    name: str
+    clients: int
+    rows: int
+    seen: Seen
+
+
+class Exposed(BaseModel):
+    """Bits of secrets that stood so often among their client's rows."""
+
+    model_config = LENIENT
+
+    copies: int
+    bits: float
+    fitted: float | None = None
+    secrets: int
+
+
+class Secrets(BaseModel):
+    """Planted secrets, after training as the run's, and under privacy."""
+
+    model_config = LENIENT
+
+    plain: tuple[Exposed, ...]
+    private: tuple[Exposed, ...]
+    rounds: int
+    rows: int
+    compared: int
+
+
+class Measured(BaseModel):
+    """A number and its interval."""
+
+    model_config = LENIENT
+
+    value: float
+    interval: Interval = None
+
+
+class Membership(BaseModel):
+    """Who was trained on, told by losses."""
+
+    model_config = LENIENT
+
+    auc: Measured
+    tpr: Measured | None = None
+    members: int
+    others: int
+
+
+class Claim(BaseModel):
+    """A promise, and the noise that it rests on."""
+
+    model_config = LENIENT
+
+    epsilon: float | None = None
+    delta: float
+    unit: str = "client"
+    noise_multiplier: float
+    rounds: int
+    rate: float
+
+
+class Mechanism(BaseModel):
+    """What canary clients saw of the noise; own: it is the run's, and not one to compare with."""
+
+    model_config = LENIENT
+
+    claim: Claim
+    own: bool
+    canaries: int
+    bound: float
+    estimate: float | None = None
+    interval: Interval = None
+    noise: float | None = None
+    noise_interval: Interval = None
+    less_noise: bool = False
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the promise cannot be true."""
+        promised = self.claim.epsilon
+        return self.own and promised is not None and (self.bound > promised or self.less_noise)
+
+
+class Audit(BaseModel):
+    """The whole file; missing: parts that say nothing of this run, and why."""
+
+    model_config = LENIENT
+
+    format: int
+    epsilon: float | None = None
+    delta: float | None = None
+    compared: float
+    seconds: float
+    server: tuple[View, ...] | None = None
+    secrets: Secrets | None = None
+    membership: Membership | None = None
+    mechanism: Mechanism | None = None
+    missing: Mapping[str, str] = {}

@@ -1,0 +1,124 @@
+"""What an attacker learns of a run, in words and tables for people who decide about it."""
+
+from __future__ import annotations
+
+import math
+
+from atoll.report.audit_file import Audit, Mechanism, Membership, Secrets, Seen, View
+from atoll.report.leak_words import share, times
+from atoll.words import counted
+
+__all__ = ["leak_sentences", "uncovered"]
+
+PARTS = {
+    "server": "what a server sees of uploads",
+    "secrets": "planted secrets",
+    "membership": "whether losses tell who was trained on",
+    "mechanism": "what canary clients see of the noise",
+}
+
+
+def leak_sentences(audit: Audit) -> list[str]:
+    """The short of it, one sentence or two for each part that was measured."""
+    found = []
+    if audit.server:
+        found.append(_of_server({view.name: view for view in audit.server}, audit.compared))
+    if audit.secrets:
+        found.append(_of_secrets(audit.secrets, audit.compared))
+    if audit.membership:
+        found.append(_of_membership(audit.membership))
+    if audit.mechanism:
+        found.append(_of_mechanism(audit.mechanism))
+    return found
+
+
+def uncovered(audit: Audit) -> list[tuple[str, str]]:
+    """Parts that say nothing of the run, and why."""
+    return [(PARTS.get(name, name), why) for name, why in audit.missing.items()]
+
+
+def _of_server(views: dict[str, View], compared: float) -> str:
+    several = counted(views["sum"].clients, "client") if "sum" in views else "clients"
+    places = {
+        "client": "from one client's update of a round",
+        "sum": f"from the sum of {several}, which is what secure aggregation shows",
+        "noisy": f"from what ε = {compared:g} releases",
+    }
+    seen = {name: views[name].seen for name in places if name in views}
+    words = {name: one for name, one in seen.items() if one.tokens is not None}
+    if words:
+        parts = [
+            f"{share(one.tokens)} {places[name]} (guessing: {share(one.token_chance)})"
+            for name, one in words.items()
+        ]
+        return (
+            f"Of the words in its clients' rows a server finds {'; '.join(parts)}.{_order(views)}"
+        )
+    parts = [f"{share(one.row_auc)} {places[name]}" for name, one in seen.items()]
+    return (
+        "Of pairs of a row that was trained on and one that was not, a server tells which is "
+        f"which in {'; '.join(parts)} (guessing: 50%)."
+    )
+
+
+def _order(views: dict[str, View]) -> str:
+    step = views["step"].seen if "step" in views else Seen()
+    if step.order is None:
+        return ""
+    return f" Of one step on a single row it puts {share(step.order)} of the words in their place."
+
+
+def _of_secrets(secrets: Secrets, compared: float) -> str:
+    plain, private = ({one.copies: one for one in arm} for arm in (secrets.plain, secrets.private))
+    most = max(plain)
+    return (
+        f"Of a secret that one client wrote {times(most)} among {counted(secrets.rows, 'row')}, "
+        f"the model gives {plain[most].bits:.1f} bits away, of "
+        f"{math.log2(secrets.compared + 1):.1f} that could be measured; under ε = {compared:g} it "
+        f"would give {private[most].bits:.1f}. A secret that nobody wrote has "
+        f"{plain[0].bits:.1f} by chance."
+    )
+
+
+def _of_membership(found: Membership) -> str:
+    said = (
+        f"By its loss, a row that was trained on is told from one that was not in "
+        f"{share(found.auc.value)} of pairs (guessing: 50%)"
+    )
+    if found.tpr is None:
+        return f"{said}."
+    return (
+        f"{said}; where 1% may be accused wrongly, {share(found.tpr.value)} are found out "
+        "(guessing: 1%)."
+    )
+
+
+def _of_mechanism(found: Mechanism) -> str:
+    claim, hint = found.claim, _share_of(found)
+    if not found.own:
+        return (
+            "The run promises no differential privacy: nothing bounds what one client's rows can "
+            f"do to the model. Noise of {claim.noise_multiplier:.3g} clips in each round would "
+            f"promise ε = {claim.epsilon:g}; {hint}."
+        )
+    if claim.epsilon is None:
+        return f"The run adds no noise that would bound anything; {hint}."
+    if found.refuted:
+        return (
+            f"The promise of ε = {claim.epsilon:.4g} does not hold: {hint}. Do not publish the "
+            "model under that promise; look for noise that is missing."
+        )
+    return (
+        f"The run promises ε = {claim.epsilon:.4g} at δ = {claim.delta:g}, and {hint}: in accord."
+    )
+
+
+def _share_of(found: Mechanism) -> str:
+    """What canaries saw."""
+    if found.estimate is None:
+        return "canary clients are told with certainty"
+    less = ", and less noise than promised shows" if found.less_noise else ""
+    return (
+        f"canary clients rule out less than {found.bound:.3g}, and suggest "
+        f"{found.estimate:.3g}{less}"
+    )

@@ -1,0 +1,195 @@
+"""`atoll audit` on runs of tiny models: what it writes, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from atoll.audit.findings import AUDIT, Claim, Mechanism
+from atoll.cli.app import guarded
+from atoll.report.audit_file import FILE, FORMAT, Audit
+from tests.support.federation import text_rows
+from tests.support.finished import finish
+
+if TYPE_CHECKING:
+    from tests.support.models import Zoo
+
+
+@pytest.fixture(scope="module")
+def written(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that promises nothing."""
+    return finish(tmp_path_factory.mktemp("written"), zoo, "llama")
+
+
+@pytest.fixture(scope="module")
+def private(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that promises something."""
+    return finish(
+        tmp_path_factory.mktemp("private"), zoo, "bert", adapter={"head": "train"},
+        privacy={"noise_multiplier": 1.0, "clip": 0.2, "sampling": "everyone"},
+    )  # fmt: skip
+
+
+def _copy(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to / "run")
+    return to / "run"
+
+
+def _audit(run: Path, capsys: pytest.CaptureFixture[str], *, code: int = 0) -> dict[str, Any]:
+    assert guarded(["audit", str(run), "--format", "json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found == json.loads((run / "audit.json").read_text())
+    return found
+
+
+def test_a_run_is_audited_and_its_report_says_so(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (AUDIT, FORMAT) == (FILE, 1)
+    run = _copy(written, tmp_path)
+    assert guarded(["audit", str(run)]) == 0
+    said = capsys.readouterr()
+    told = [line[:7] for line in said.err.splitlines()]
+    assert told == ["1 of 4:", "2 of 4:", "3 of 4:", "4 of 4:"]
+    for part in (
+        "a server finds", "The run promises no differential privacy",
+        "What a server sees", "Planted secrets", "Who was trained on", "canary clients see",
+        f"Everything is in {run}; {run}/report.html says what it means.",
+    ):  # fmt: skip
+        assert part in said.out
+    assert "What an attacker learns" in (run / "report.html").read_text()
+    _is_of_a_run_without_promises(json.loads((run / "audit.json").read_text()))
+    # No row of a client is quoted.
+    rows = {text for client in text_rows().values() for row in client for text in row.values()}
+    shown = said.out + (run / "audit.json").read_text() + (run / "report.html").read_text()
+    assert len(rows) > 10
+    assert not [text for text in rows if " " in text.strip() and text in shown]
+
+
+def _is_of_a_run_without_promises(found: dict[str, Any]) -> None:
+    typed = Audit.model_validate(found)
+    assert typed.server is not None
+    assert [view.name for view in typed.server] == ["step", "client", "sum", "noisy"]
+    step = typed.server[0].seen
+    assert (step.tokens, step.wrong) == (1.0, 0)
+    assert typed.secrets is not None
+    assert [one.copies for one in typed.secrets.plain] == [0, 1, 4]
+    assert typed.membership is not None
+    assert typed.mechanism is not None
+    assert (typed.mechanism.own, typed.mechanism.refuted) == (False, False)
+    assert typed.mechanism.claim.epsilon == typed.compared == 8.0
+    assert typed.mechanism.bound < 8.0 < (typed.mechanism.interval or (0, 0))[1]
+    assert found["missing"] == {}
+    assert (found["epsilon"], found["task"], found["method"]) == (None, "causal-lm", "lora")
+
+
+@pytest.mark.long
+def test_a_promise_that_holds(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _copy(private, tmp_path)
+    found = _audit(run, capsys)
+    promised = json.loads((run / "summary.json").read_text())
+    # One release of the Gaussian mechanism with a multiplier of 1, at δ = 1e-5.
+    assert found["epsilon"] == promised["epsilon"] == pytest.approx(4.377, abs=0.01)
+    typed = Audit.model_validate(found)
+    assert typed.compared == found["epsilon"]
+    assert typed.mechanism is not None
+    assert (typed.mechanism.own, typed.mechanism.refuted) == (True, False)
+    assert typed.mechanism.claim.noise_multiplier == 1.0
+    assert typed.mechanism.noise == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_promise_that_does_not_hold_ends_with_10(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _copy(private, tmp_path)
+    # Twice the noise that the mechanism of this run adds.
+    summary = json.loads((run / "summary.json").read_text())
+    summary["privacy"]["noise_multiplier"] = 2.0
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert guarded(["audit", str(run)]) == 10
+    said = capsys.readouterr().err
+    assert f"Error: the promise of {run} does not hold: epsilon" in said
+    assert "less noise than promised shows; do not publish the model" in said
+    assert "does not hold" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("bound", "less", "own", "promised", "refuted"),
+    [
+        (3.0, False, True, 4.0, False),
+        (4.1, False, True, 4.0, True),
+        (3.0, True, True, 4.0, True),
+        (4.1, True, False, 4.0, False),
+        (4.1, True, True, None, False),
+    ],
+)
+def test_what_refutes_a_promise(
+    bound: float, less: bool, own: bool, promised: float | None, refuted: bool
+) -> None:
+    claim = Claim(promised, 1e-5, "client", 1.0, 10, 0.5)
+    found = Mechanism(claim, own, 1000, bound, 3.5, (3.0, 4.0), 1.0, (0.9, 1.1), less)
+    assert found.refuted is refuted
+    assert "refute" in found.told()
+
+
+def test_a_run_of_which_only_the_head_is_solved(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finish(tmp_path, zoo, "bert", adapter={"method": "none", "head": "lda"})
+    found = _audit(run, capsys)
+    assert "adapter.method is none: no linear layer trains" in found["missing"]["server"]
+    assert found["missing"]["secrets"].startswith("no model is trained at the clients")
+    assert found["missing"]["mechanism"].startswith("no model is trained at the clients")
+    assert found["membership"]["members"] > 0
+
+
+@pytest.mark.parametrize(
+    ("break_", "code", "said"),
+    [
+        (lambda run: shutil.rmtree(run), 6, "there is no run directory"),
+        (lambda run: (run / "summary.json").unlink(), 6, "is not finished"),
+        (lambda run: (run / "run.json").write_text("{}"), 6, "is not what a run writes"),
+        (lambda run: shutil.rmtree(run / "adapter"), 6, "cannot be read"),
+        (lambda run: _replaced(run, "experiment.yaml", "/data\n", "/nowhere\n"), 3,
+         "There is no file or folder "),
+        (lambda run: _replaced(run, "experiment.yaml", "r: 8", "r: 4"), 4, "needs (4, "),
+        (lambda run: _replaced(run, "experiment.yaml", "seed:", "ancient: 1\nseed:"), 2, "ancient"),
+    ],
+    ids=["gone", "unfinished", "record", "adapter", "rows", "rank", "older"],
+)  # fmt: skip
+def test_runs_that_cannot_be_opened(
+    written: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    break_: Any,
+    code: int,
+    said: str,
+) -> None:
+    run = _copy(written, tmp_path)
+    break_(run)
+    assert guarded(["audit", str(run)]) == code
+    assert said in capsys.readouterr().err
+    assert not (run / "audit.json").exists()
+
+
+def _replaced(run: Path, name: str, before: str, after: str) -> None:
+    text = (run / name).read_text()
+    assert before in text
+    (run / name).write_text(text.replace(before, after, 1))
+
+
+def test_a_run_that_goes_on_is_not_what_was_audited(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _copy(written, tmp_path)
+    (run / "audit.json").write_text("{}")
+    more = ["run", str(run / "experiment.yaml"), f"output_dir={run}", "federation.num_rounds=2"]
+    assert guarded(more) == 0
+    assert not (run / "audit.json").exists()
+    assert "Attacks" not in (run / "report.html").read_text()

@@ -1,0 +1,207 @@
+"""The section about attacks: there when they were tried, in words that follow the numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atoll.errors import RunError
+from atoll.report.audit_file import FORMAT, Audit
+from atoll.report.leak_tables import leak_tables
+from atoll.report.leaks import leak_sentences, uncovered
+from atoll.report.page import page
+from atoll.report.read import read_run
+from tests.unit.report.html import Element, parsed
+from tests.unit.report.scenes import run_folder
+
+SEEN = {"tokens": 0.938, "token_chance": 0.0075, "token_auc": 0.961, "exact": 15.0, "wrong": 0.0,
+        "true": 16.0, "row_auc": 0.99, "order": 0.5}  # fmt: skip
+LESS = {**SEEN, "tokens": 0.31, "exact": 0.0, "row_auc": 0.75, "order": None}
+NONE = {**SEEN, "tokens": 0.004, "token_auc": 0.51, "exact": 2.0, "wrong": 2.0, "row_auc": 0.52,
+        "order": None}  # fmt: skip
+
+
+def _audit(**changes: Any) -> dict[str, Any]:
+    """audit.json of a run that promises nothing, with every key."""
+    exposed = [{"copies": c, "bits": b, "fitted": b + 1, "secrets": 4}
+               for c, b in ((0, 1.1), (1, 6.0), (4, 10.0))]  # fmt: skip
+    hidden = [{**one, "bits": 1.25} for one in exposed]
+    claim = {"epsilon": 8.0, "delta": 1e-5, "unit": "client", "noise_multiplier": 0.6,
+             "rounds": 4, "rate": 0.1, "mechanism": "gaussian"}  # fmt: skip
+    return {
+        "run": "run", "task": "causal-lm", "method": "lora", "clients": 9, "format": FORMAT,
+        "epsilon": None, "delta": None, "compared": 8.0, "seconds": 31.2, "missing": {},
+        "server": [
+            {"name": "step", "clients": 1, "rows": 1, "seen": SEEN},
+            {"name": "client", "clients": 1, "rows": 20, "seen": LESS},
+            {"name": "sum", "clients": 4, "rows": 80, "seen": {**LESS, "tokens": 0.2}},
+            {"name": "noisy", "clients": 4, "rows": 80, "seen": NONE},
+        ],
+        "secrets": {"plain": exposed, "private": hidden, "rounds": 4, "rows": 32, "compared": 1023},
+        "membership": {"auc": {"value": 0.58, "interval": [0.52, 0.64]},
+                       "tpr": {"value": 0.034, "interval": [0.01, 0.07]},
+                       "members": 1000, "others": 219},
+        "mechanism": {"claim": claim, "own": False, "canaries": 10_000, "bound": 3.2,
+                      "estimate": 7.9, "interval": [7.5, 8.3], "noise": 0.61,
+                      "noise_interval": [0.55, 0.68], "less_noise": False},
+        **changes,
+    }  # fmt: skip
+
+
+def _promising(**changes: Any) -> dict[str, Any]:
+    """Of a run that promises ε = 4."""
+    found = _audit(epsilon=4.0, delta=1e-5, compared=4.0)
+    claim = {**found["mechanism"]["claim"], "epsilon": 4.0}
+    mechanism = {**found["mechanism"], "claim": claim, "own": True, "estimate": 3.9, **changes}
+    return {**found, "mechanism": mechanism}
+
+
+def _sentences(audit: dict[str, Any]) -> list[str]:
+    return leak_sentences(Audit.model_validate(audit))
+
+
+def _page(folder: Path, audit: dict[str, Any]) -> Element:
+    (folder / "audit.json").write_text(json.dumps(audit))
+    return parsed(page(read_run(folder)))
+
+
+def test_the_sentences_hold_the_numbers() -> None:
+    assert _sentences(_audit()) == [
+        "Of the words in its clients' rows a server finds 31% from one client's update of a round "
+        "(guessing: 0.8%); 20% from the sum of 4 clients, which is what secure aggregation shows "
+        "(guessing: 0.8%); 0.4% from what ε = 8 releases (guessing: 0.8%). Of one step on a single "
+        "row it puts 50% of the words in their place.",
+        "Of a secret that one client wrote 4 times among 32 rows, the model gives 10.0 bits away, "
+        "of 10.0 that could be measured; under ε = 8 it would give 1.2. A secret that nobody wrote "
+        "has 1.1 by chance.",
+        "By its loss, a row that was trained on is told from one that was not in 58% of pairs "
+        "(guessing: 50%); where 1% may be accused wrongly, 3.4% are found out (guessing: 1%).",
+        "The run promises no differential privacy: nothing bounds what one client's rows can do to "
+        "the model. Noise of 0.6 clips in each round would promise ε = 8; canary clients rule out "
+        "less than 3.2, and suggest 7.9.",
+    ]
+
+
+def test_without_words_it_is_about_rows() -> None:
+    views = [{**view, "seen": {"row_auc": view["seen"]["row_auc"]}} for view in _audit()["server"]]
+    assert _sentences(_audit(server=views))[0] == (
+        "Of pairs of a row that was trained on and one that was not, a server tells which is which "
+        "in 75% from one client's update of a round; 75% from the sum of 4 clients, which is what "
+        "secure aggregation shows; 52% from what ε = 8 releases (guessing: 50%)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "refuted", "said"),
+    [
+        ({}, False, "The run promises ε = 4 at δ = 1e-05, and canary clients rule out less than "
+                    "3.2, and suggest 3.9: in accord."),
+        ({"bound": 4.2}, True, "The promise of ε = 4 does not hold: canary clients rule out less "
+                               "than 4.2, and suggest 3.9. Do not publish the model"),
+        ({"less_noise": True}, True, "suggest 3.9, and less noise than promised shows. Do not "),
+        ({"estimate": None, "less_noise": True}, True, "canary clients are told with certainty. "),
+    ],
+)  # fmt: skip
+def test_a_promise_is_held_against_what_canaries_saw(
+    changes: dict[str, Any], refuted: bool, said: str
+) -> None:
+    audit = _promising(**changes)
+    found = Audit.model_validate(audit)
+    assert found.mechanism is not None
+    assert found.mechanism.refuted is refuted
+    assert said in _sentences(audit)[-1]
+
+
+def test_a_promise_that_does_not_hold_is_marked_and_words_of_another_are_text(
+    tmp_path: Path,
+) -> None:
+    hostile = "<script>alert(1)</script>"
+    audit = {**_promising(bound=4.2), "missing": {hostile: hostile}}
+    audit["server"][0]["name"] = hostile
+    root = _page(run_folder(tmp_path / "run"), audit)
+    (bad,) = [p.text for p in root.every("p") if p.attributes.get("class") == "verdict bad"]
+    assert bad == _sentences(audit)[-1]
+    assert not list(root.every("script"))
+    assert hostile in root.text
+
+
+def test_nothing_is_refuted_where_nothing_is_promised() -> None:
+    audit = _audit()
+    audit["mechanism"] |= {"bound": 50.0, "less_noise": True}
+    found = Audit.model_validate(audit)
+    assert found.mechanism is not None
+    assert not found.mechanism.refuted
+
+
+def test_the_page_has_the_section_where_attacks_were_tried(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    assert "leaks" not in page(read_run(folder))
+    root = _page(folder, _audit(missing={"secrets": "there is no form for them"}, secrets=None))
+    (section,) = [e for e in root.every("section") if e.attributes.get("id") == "leaks"]
+    assert next(section.every("h2")).text == "What an attacker learns"
+    assert any(a.attributes.get("href") == "#leaks" for a in root.every("a"))
+    text = " ".join(section.text.split())
+    for sentence in _sentences(_audit(secrets=None)):
+        assert sentence in text
+    assert "Not measured: planted secrets. There is no form for them." in text
+    captions = [next(table.every("caption")).text for table in section.every("table")]
+    assert captions == [
+        "What a server sees", "Who was trained on: 1,000 training rows, 219 others",
+        "What 10,000 canary clients see: 4 releases, each with a chance of 0.1 to be in it",
+    ]  # fmt: skip
+
+
+def test_the_tables_hold_the_numbers() -> None:
+    server, secrets, membership, mechanism = leak_tables(Audit.model_validate(_audit()))
+    assert server.rows == (
+        ("one step on one row", "94%", "0.8%", "0.961", "15 of 16", "0.990", "50%"),
+        ("one client's update", "31%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
+        ("the sum of 4 clients", "20%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
+        ("… under ε = 8", "0.4%", "0.8%", "0.510", "2 of 16, 2 wrong", "0.520", "–"),
+    )
+    assert secrets.rows == (
+        ("nowhere", "1.1", "2.1", "1.2"),
+        ("once", "6.0", "7.0", "1.2"),
+        ("4 times", "10.0", "11.0", "1.2"),
+    )
+    assert secrets.head[-1] == "under ε = 8"
+    assert membership.rows == (
+        ("pairs told (0.5 is guessing)", "0.580", "0.520 to 0.640"),
+        ("found out, at 1% accused wrongly", "0.034", "0.010 to 0.070"),
+    )
+    assert [row[1:] for row in mechanism.rows] == [
+        ("8.000", "–"), ("3.200", "–"), ("7.900", "7.500 to 8.300"), ("0.600", "–"),
+        ("0.610", "0.550 to 0.680"),
+    ]  # fmt: skip
+    assert all(len(row) == len(table.head) for table in (server, secrets, membership, mechanism)
+               for row in table.rows)  # fmt: skip
+
+
+def test_parts_may_be_missing() -> None:
+    nothing = _audit(server=None, secrets=None, membership=None, mechanism=None,
+                     missing={"server": "x", "another": "y"})  # fmt: skip
+    found = Audit.model_validate(nothing)
+    assert leak_sentences(found) == []
+    assert list(leak_tables(found)) == []
+    assert uncovered(found) == [("what a server sees of uploads", "x"), ("another", "y")]
+
+
+def test_an_audit_of_another_version_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
+    (folder / "audit.json").write_text(json.dumps(_audit(format=99)))
+    found = read_run(folder)
+    assert found.audit is None
+    assert found.notes == (
+        "audit.json is of another version and left out; `atoll audit` measures again",
+    )
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}'])
+def test_a_damaged_audit_is_said(tmp_path: Path, text: str) -> None:
+    folder = run_folder(tmp_path / "run")
+    (folder / "audit.json").write_text(text)
+    with pytest.raises(RunError, match=r"audit\.json.*the file is damaged"):
+        read_run(folder)
