@@ -68,9 +68,9 @@ def _trains(folder: Path, zoo: Zoo, training: Training, *, rounds: int) -> None:
         assert any(not torch.equal(x, values[name]) for name, x in model_values(state).items())
         broadcasts.take([_task(setup, state, number)])
         values = model_values(state)
-    name = next(n for n, v in state["adapter"].items() if v.dim() == 2 and ".0." in n)
-    trap = {**state["adapter"], name: state["adapter"][name].flip(0)}
     if adapter.get("method") == "full":
+        name = next(n for n, v in state["adapter"].items() if v.dim() == 2 and ".0." in n)
+        trap = {**state["adapter"], name: state["adapter"][name].flip(0)}
         with pytest.raises(PolicyError, match=rf"{name} .* replaced, not trained"):
             broadcasts.take([_task(setup, {**state, "adapter": trap}, number + 1)])
 
