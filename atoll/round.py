@@ -65,7 +65,7 @@ def federate(
                 folded={**position.folded, **exchange.folded},
             )
             exchanges.append(exchange)
-            del aggregate  # as large as the model: none is kept beside the next one
+            del aggregate, task  # as large as the model: none is kept beside the next one
         position = replace(position, round=number)
         yield Report(number, position, tuple(exchanges))
 

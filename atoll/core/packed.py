@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from atoll.errors import PayloadError
 from atoll.frames import LIMIT
 from atoll.tree import Tree
 
-__all__ = ["laid_out", "open_trees", "unpack_trees"]
+__all__ = ["in_parts", "laid_out", "open_trees", "unpack_trees"]
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -35,16 +35,20 @@ def laid_out(facts: str, trees: Sequence[Tree]) -> list[bytes | memoryview]:
     Raises:
         PayloadError: a tensor that no file can hold (sparse, complex, without values).
     """
-    tensors = {
-        f"{place}/{name}": _plain(name, value)
-        for place, tree in enumerate(trees)
-        for name, value in tree.items()
-    }
+    told = {"facts": facts, "names": json.dumps([list(tree) for tree in trees])}
+    named = {f"{place}/{name}": v for place, tree in enumerate(trees) for name, v in tree.items()}
+    return in_parts(named, told)
+
+
+def in_parts(tree: Tree, told: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The same of one tree, whose names are `part/name`.
+
+    told: the file's metadata.
+    """
+    tensors = {key: _plain(key.partition("/")[2], value) for key, value in tree.items()}
     # What is wide comes first, so that all of it is aligned.
     order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
-    header: dict[str, object] = {
-        "__metadata__": {"facts": facts, "names": json.dumps([list(tree) for tree in trees])}
-    }
+    header: dict[str, object] = {"__metadata__": told} if told else {}
     at = 0
     for key in order:
         value = tensors[key]

@@ -83,7 +83,8 @@ class Aggregator:
     """A fold over replies that starts from shapes, so that an empty cohort is defined (zeros).
 
     `add` and `finish` may use up the state that they are given (a sum that grows in place is in
-    memory once), never the payload: whoever folds goes on from what they return.
+    memory once), never the payload: whoever folds goes on from what they return. What `finish`
+    returns shares no memory with a payload, because a server may use it up.
     linear: the result depends on sums only.   weighted: it honours the weights of means.
     undivided: means are left sums, for the server to divide by a number that no client moves.
     least: the fewest replies that it can make something of; none at all still gives zeros.
@@ -119,6 +120,7 @@ class Server:
     """The server's state: how it starts, what each client receives, how an aggregate moves it.
 
     init: adds the parts that this server keeps (moments) to a state that others share.
+    apply: (context, state, aggregate) -> state; it may use up the aggregate, never the state.
     downlink: how less than the broadcast travels.   noised: channels that it adds noise to.
     ready: refuses, before the first round and only where the server is, what it cannot do without.
     """

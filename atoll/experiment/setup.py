@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Setup:
     """A run that could start: data, model, parts, and the state before the first round.
 
     labelled: a client's head features, kept as long as memory allows; None without a head.
+    begin: that state. It is as large as the model, and a server without rows makes it anew.
     common_test: the common test set, encoded; None where every client has only its own.
     forked_from: the run, and its round, whose checkpoint this one starts from.
     protection: what hides clients; None: nothing does.   rows: what hides single rows.
@@ -56,7 +58,7 @@ class Setup:
     bench: Bench
     labelled: Labelled | None
     program: Program
-    start: Position
+    begin: Callable[[], Position]
     common_test: Callable[[], Sequence[Example] | None]
     forked_from: Mapping[str, Any] | None = None
     protection: Protection | None = None
@@ -66,6 +68,11 @@ class Setup:
     def experiment(self) -> Experiment:
         """The resolved experiment file."""
         return self.loaded.experiment
+
+    @property
+    def start(self) -> Position:
+        """Where the run stands before the first round."""
+        return self.begin()
 
     @property
     def clients_per_round(self) -> int:
@@ -139,14 +146,19 @@ def _prepared(
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads, hiding.clients, measured=hiding.measured)
     check_program(loaded, program, data, note=note)
-    state = first_state(bench, experiment)
-    program = hiding.sealed(loaded, program, state)
-    state = begun(program, started_from(experiment, state, base, built, data.labels, note=note))
-    common, start = common_examples(objective, data), Position(state)
+    program = hiding.sealed(loaded, program, first_state(bench, experiment))
+
+    def begin(note: Callable[[str], None]) -> Position:
+        state = first_state(bench, experiment)
+        state = started_from(experiment, state, base, built, data.labels, note=note)
+        return Position(begun(program, state))
+
+    common, start = common_examples(objective, data), begin(note)
+    begins = partial(begin, lambda text: None) if data.made_up else lambda: start
     if machine is None and not data.made_up:  # else they were looked at when it began
         _told(experiment, data, bench, common, note)
     return Setup(
-        loaded, data, base, built, bench, labelled, program, start, common,
+        loaded, data, base, built, bench, labelled, program, begins, common,
         protection=hiding.clients, rows=hiding.rows,
     )  # fmt: skip
 

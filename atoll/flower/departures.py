@@ -18,6 +18,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from atoll.flower.engine import let_go
+
 __all__ = ["pushed"]
 
 
@@ -41,4 +43,5 @@ def pushed(client: RuntimeHttpClient, node: Node, run_id: int, message: Message)
             )  # fmt: skip
             if not client.PushObject(request).stored:
                 return ""
+            let_go()
     return name if found.message_ids in ([], [name]) else ""

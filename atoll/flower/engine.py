@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import secrets
@@ -25,7 +26,9 @@ __all__ = [
     "environment",
     "free_port",
     "give_back",
+    "let_go",
     "patiently",
+    "settled",
     "watch_parent",
 ]
 
@@ -87,6 +90,20 @@ def give_back() -> None:
         for what, value in ((M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, LARGE),
                             (M_ARENA_MAX, ARENAS)):  # fmt: skip
             libc.mallopt(what, value)
+
+
+def settled() -> None:
+    """What is in memory now stays: `let_go` need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def let_go() -> None:
+    """Free what only holds itself: a web server leaves each request so, with all of its bytes.
+
+    Python would come to it when there are many; here a few are as large as a payload.
+    """
+    gc.collect()
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from atoll.flower.asgi import App, Message, Receive, Scope, Send, again, whole
 from atoll.flower.callers import Callers
+from atoll.flower.engine import let_go
 from atoll.flower.pulls import OBJECT, PULL, PUSH, Pulls
 from atoll.flower.pushes import unfit
 from atoll.flower.turns import Turns
@@ -33,6 +34,8 @@ BODY = 6 * 2**20
 """Bytes of one request: Flower sends what is larger in pieces of 5 MiB."""
 UNKNOWN = 2**16
 """Bytes of a request that are read before it is known whose it is."""
+SLICE = 2**16
+"""Bytes that are passed on at once: TLS keeps a buffer of that size for each connection."""
 WAIT, SLOWEST = 30.0, 20_000
 """A request has so many seconds to come in, and one more for each so many bytes."""
 
@@ -50,6 +53,7 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
                 await pulls.pushed(scope, await whole(receive), receive, send)
             elif scope.get("path") == OBJECT:
                 await pulls.followed(scope, await whole(receive), receive, send)
+                let_go()
             else:
                 await app(scope, receive, send)
             return
@@ -64,6 +68,8 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
             return
         async with turns.turn(needed=scope["path"] in LARGE):
             await passed(scope, receive, send, who)
+        if scope["path"] in LARGE:
+            let_go()
 
     async def passed(scope: Scope, receive: Receive, send: Send, who: str) -> None:
         body, status, why = await _body(scope, receive, callers)
@@ -128,6 +134,10 @@ def _watched(scope: Scope, send: Send, who: str, tell: Callable[[str], None]) ->
         if message["type"] == "http.response.start" and message["status"] in (401, 403, 412):
             tell(f"{who} is refused at {scope['path'].removeprefix(FLEET)}: its key is not of a "
                  "client that takes part, or is in use")  # fmt: skip
-        await send(message)
+        body = memoryview(message.get("body", b""))
+        while len(body) > SLICE:
+            await send({**message, "body": bytes(body[:SLICE]), "more_body": True})
+            body = body[SLICE:]
+        await send({**message, "body": bytes(body)} if "body" in message else message)
 
     return watched

@@ -24,7 +24,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from atoll.flower.departures import pushed
-from atoll.flower.engine import PART, end_with
+from atoll.flower.engine import PART, end_with, settled
 from atoll.flower.message import MESSAGE, content_of
 from atoll.flower.operator import Operator
 from atoll.flower.options import Relay
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         # Flower's messages read whose they are from here.
         TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
         TaskIdentity.node_id = task.context.node_id
+        settled()
         replies = Replies(client, task.context.node_id, task.run.run_id, relay.shelf)
         _relayed(client, replies, operator, (arrived, outgoing))
 

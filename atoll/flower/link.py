@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from atoll.flower.asgi import App
 from atoll.flower.callers import Callers
-from atoll.flower.engine import watch_parent
+from atoll.flower.engine import settled, watch_parent
 from atoll.flower.gate import gated
 from atoll.flower.options import shelf_in
 from atoll.flower.shelf import keep_on_disk
@@ -90,6 +90,7 @@ def _open_to(public: socket.socket, tell: Callable[[str], None]) -> None:
         config.http, config.ws = _Prompt, "none"
         # Answers that wait for a message keep nobody from ending.
         config.timeout_graceful_shutdown = 1
+        settled()
         made = uvicorn.Server(config)
         vars(made)["run"] = partial(made.run, [config.bind_socket(), public])
         return made

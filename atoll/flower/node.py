@@ -26,7 +26,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from atoll.errors import PayloadError
 from atoll.flower.arrivals import Arrival, taken_from
 from atoll.flower.departures import pushed
-from atoll.flower.engine import PART, end_with
+from atoll.flower.engine import PART, end_with, settled
 from atoll.flower.message import content_of, head_in
 from atoll.flower.options import Relay
 from atoll.flower.parcels import HEAD
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     relay = Relay.model_validate_json(arguments[0])
     incoming, outgoing = pipes()
     end_with(incoming)
+    settled()
     for number, token in enumerate(claims(relay, TaskType.CLIENT_APP), start=1):
         try:
             _relayed(relay, token, number, (incoming, outgoing))

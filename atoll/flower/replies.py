@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Semaphore, Thread
 from typing import Any, NamedTuple
 
 import httpx
@@ -30,6 +30,8 @@ UPLOAD = 300.0
 """Seconds that a message may take from its announcement to its last byte."""
 TOLD = 500
 """Characters of a site's own reason that are passed on."""
+TOGETHER = 4
+"""Requests at once: each is a connection that stays."""
 SMALL = 2**16
 """Bytes of a body that come along; what is larger is written where the server wants it."""
 
@@ -51,8 +53,9 @@ class Replies:
     def __init__(self, client: Any, node: int, run_id: int, shelf: Path | None = None) -> None:
         self.awaited: dict[str, Awaited] = {}
         self._client, self._node, self._run = client, Node(node_id=node), run_id
-        ask = make_pull_object_fn_protobuf(client.PullObject, self._node, run_id)
-        self._object = taken_from(shelf, ask)
+        self._turns = Semaphore(TOGETHER)
+        self._ask = make_pull_object_fn_protobuf(client.PullObject, self._node, run_id)
+        self._object = taken_from(shelf, self._asked)
         self._come: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
         self._coming = 0
 
@@ -95,14 +98,20 @@ class Replies:
                 answer = self._fetched(awaited, tree)
             finally:
                 # Flower forgets it then.
-                self._client.ConfirmMessageReceived(
-                    ConfirmMessageReceivedRequest(
-                        node=self._node, run_id=self._run, message_object_id=tree.object_id
+                with self._turns:
+                    self._client.ConfirmMessageReceived(
+                        ConfirmMessageReceivedRequest(
+                            node=self._node, run_id=self._run, message_object_id=tree.object_id
+                        )
                     )
-                )
         except Exception as error:  # whatever it is that a site has uploaded
             answer = b"-" + f"{type(error).__name__}: {error}"[:TOLD].encode(errors="replace")
         self._come.put((awaited.number, answer))
+
+    def _asked(self, name: str) -> bytes:
+        with self._turns:
+            content: bytes = self._ask(name)
+            return content
 
     def _fetched(self, awaited: Awaited, tree: ObjectTree) -> bytes:
         arrival = Arrival(tree, self._object, seconds=UPLOAD)
@@ -124,13 +133,14 @@ def _put(head: bytes, body: Iterator[bytes], into: Stored | None) -> bytes:
             if size > PART:
                 break
         return b"+" + b"".join((head, *parts)) if size <= PART else b"-it has %d bytes" % size
-    written, part = 0, first
+    written = 0
     with os.fdopen(os.open(into.path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.seek(into.start)
-        while part:
-            written += len(part)
+        while first:
+            written += len(first)
             if written > into.length:
                 return b"-it has more than %d bytes" % into.length
-            file.write(part)
-            part = next(body, b"")
+            file.write(first)
+            first = b""  # the next one may be a long time coming
+            first = next(body, b"")
     return b"=" + LENGTH.pack(written) + head

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from atoll.core import Position, State
+from atoll.core.packed import in_parts
 from atoll.disk.files import sweep
 from atoll.disk.folder import new_folder
 from atoll.errors import RunError
@@ -67,12 +68,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         RunError: a full disk, say; what was there before stays.
     """
     position = checkpoint.position
-    flat = {
-        f"{part}/{name}": value.detach().cpu().clone().contiguous()
-        for part, tree in position.server.items()
-        for name, value in tree.items()
-    }
-    tensors = save(flat)
+    # Each tensor is written from where it lies: the state is not in memory twice.
+    tensors = in_parts(
+        {f"{part}/{name}": v for part, tree in position.server.items() for name, v in tree.items()},
+        {},
+    )
     about = {
         "format": FORMAT,
         "round": position.round,
@@ -82,10 +82,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "parts": {part: list(tree) for part, tree in position.server.items()},
         "seconds": checkpoint.seconds,
     }
-    about["sha256"] = _digest(about, tensors)
+    about["sha256"] = _digest(about, *tensors)
     sweep(path.parent)
     with new_folder(path) as partial:
-        (partial / "server.safetensors").write_bytes(tensors)
+        with (partial / "server.safetensors").open("wb") as file:
+            file.writelines(tensors)
         (partial / "position.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
@@ -93,10 +94,13 @@ class _Damaged(Exception):
     """Why a checkpoint cannot be used."""
 
 
-def _digest(about: Mapping[str, Any], tensors: bytes) -> str:
-    """Of the tensors and of what stands beside them; seconds move no number."""
+def _digest(about: Mapping[str, Any], *tensors: bytes | memoryview) -> str:
+    """Of the tensors' file and of what stands beside it; seconds move no number."""
     named = {name: value for name, value in about.items() if name not in ("sha256", "seconds")}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode() + tensors).hexdigest()
+    found = hashlib.sha256(json.dumps(named, sort_keys=True).encode())
+    for part in tensors:
+        found.update(part)
+    return found.hexdigest()
 
 
 def latest(

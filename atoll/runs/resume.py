@@ -67,7 +67,8 @@ def started(run: RunDirectory, setup: Setup, note: Callable[[str], None]) -> Set
     """
     kept = run.checkpoints / "start"
     if kept.exists():
-        return replace(setup, start=read(kept).position)
+        read(kept)  # damaged, it is told now
+        return replace(setup, begin=lambda: read(kept).position)
     if setup.forked_from is not None or setup.experiment.adapter.name_or_path is not None:
         write(kept, Checkpoint(setup.start))
     if setup.forked_from is not None:
@@ -96,7 +97,8 @@ def forked(setup: Setup, source: Path, note: Callable[[str], None]) -> Setup:
         if part in state:
             state[part] = _fitting(state, found.position.server, part, source)
     origin = {"run": str(source.absolute()), "round": found.position.round}
-    return replace(setup, start=Position(state), forked_from=origin)
+    first = Position(state)
+    return replace(setup, begin=lambda: first, forked_from=origin)
 
 
 def _fitting(state: State, other: State, part: str, source: Path) -> dict[str, Any]:

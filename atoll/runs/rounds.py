@@ -48,7 +48,9 @@ def reports(
     begun = time.perf_counter()
     with under.where.opened(setup, path, under.observer.note) as runtime:
         watched = under.account.over(_Watched(runtime, under.observer.step))
-        for report in federate(setup.program, watched, plan, position):
+        rounds = federate(setup.program, watched, plan, position)
+        del position  # a state is as large as the model: none is kept beside that of now
+        for report in rounds:
             yield report, time.perf_counter() - begun
             begun = time.perf_counter()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +58,25 @@ def federated(
     make_folder(output_dir)
     with alone(output_dir):
         run = RunDirectory(output_dir)
-        found = progress(run, setup, observer.note)
-        begin(run, setup, 0 if found is None else len(found.lines))
+        done = progress(run, setup, observer.note)
+        begin(run, setup, 0 if done is None else len(done.lines))
         setup = started(run, setup, observer.note)
-        done = before = found or Progress(setup.start)
-        if before.lines:
-            tidy(run.checkpoints, before.position.round)
-            observer.note(f"going on after round {before.position.round} in {output_dir}")
-            observer.resumed(before.lines)
-        begun -= before.seconds
-        first = before.position.round + 1
+        done = done or Progress(setup.start)
+        if done.lines:
+            tidy(run.checkpoints, done.position.round)
+            observer.note(f"going on after round {done.position.round} in {output_dir}")
+            observer.resumed(done.lines)
+        begun -= done.seconds
+        first = done.position.round + 1
         with (
-            account_of(setup, run, before.position) as account,
+            # It stays open, and a state is as large as the model.
+            account_of(setup, run, replace(done.position, server={})) as account,
             tracking(
                 setup.experiment, output_dir, note=observer.note, first_round=first
             ) as tracked,
         ):
-            for done in _rounds(setup, run, before, Under(observer, where, account)):
+            rounds = _rounds(setup, run, done, Under(observer, where, account))
+            for done in rounds:
                 line = done.lines[-1]
                 # A round whose checkpoint is lost is told again, one that counts is always told.
                 tracked.log_round(public(setup, line))
@@ -93,7 +95,9 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
     lines, note, account = list(done.lines), under.observer.note, under.account
     if stalled(setup, lines):
         return
-    for report, seconds in reports(setup, run.path, done.position, under):
+    told = reports(setup, run.path, done.position, under)
+    del done  # as above: no state is kept beside that of now
+    for report, seconds in told:
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))

@@ -25,9 +25,11 @@ from atoll.servers.values import (
     MOMENTS,
     SQUARES,
     above_zero,
+    added,
     broadcast,
     from_zero_below_one,
     moved,
+    scaled,
     with_part,
 )
 
@@ -85,8 +87,11 @@ def _adaptive(
     def apply(context: Context, state: State, aggregate: Payload) -> State:
         # A head may join between two rounds.
         state, update = init(state), aggregate["update"].tree
-        m = {key: beta1 * state[MOMENTS][key] + (1 - beta1) * d for key, d in update.items()}
         v = {key: second(state[SQUARES][key], d.square()) for key, d in update.items()}
+        m = {
+            key: added(scaled(d, 1 - beta1), beta1 * state[MOMENTS][key])
+            for key, d in update.items()
+        }
 
         def step(key: str, delta: Tensor) -> Tensor:
             return learning_rate * m[key] / (v[key].sqrt() + tau)

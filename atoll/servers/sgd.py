@@ -9,9 +9,11 @@ from atoll.errors import ConfigError
 from atoll.servers.values import (
     MOMENTS,
     above_zero,
+    added,
     broadcast,
     from_zero_below_one,
     moved,
+    scaled,
     with_part,
 )
 
@@ -30,7 +32,9 @@ def average(*, learning_rate: float = 1.0) -> Server:
         return state
 
     def apply(context: Context, state: State, aggregate: Payload) -> State:
-        return moved(state, aggregate["update"].tree, lambda name, delta: learning_rate * delta)
+        return moved(
+            state, aggregate["update"].tree, lambda name, delta: scaled(delta, learning_rate)
+        )
 
     return Server("average", init, broadcast, apply)
 
@@ -59,10 +63,12 @@ def momentum(
         # A head may join between two rounds.
         state, update = init(state), aggregate["update"].tree
         kept = state[MOMENTS]
-        new = {name: momentum * kept[name] + delta for name, delta in update.items()}
+        ahead = {name: delta.clone() for name, delta in update.items()} if nesterov else {}
+        new = {name: added(delta, momentum * kept[name]) for name, delta in update.items()}
 
         def step(name: str, delta: Tensor) -> Tensor:
-            return learning_rate * (delta + momentum * new[name] if nesterov else new[name])
+            way = added(ahead[name], momentum * new[name]) if nesterov else new[name]
+            return learning_rate * way
 
         return {**moved(state, update, step), MOMENTS: {**kept, **new}}
 

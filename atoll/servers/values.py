@@ -17,9 +17,11 @@ __all__ = [
     "MOMENTS",
     "SQUARES",
     "above_zero",
+    "added",
     "broadcast",
     "from_zero_below_one",
     "moved",
+    "scaled",
     "with_part",
 ]
 
@@ -47,19 +49,33 @@ def with_part(state: State, part: str, *, fill: float = 0.0) -> State:
 def moved(state: State, update: Tree, step: Callable[[str, Tensor], Tensor]) -> State:
     """State where value `name` is w + step(name, update) for each name of `update`.
 
-    Names that are not in `update` are held fixed; every other part passes through.
+    Names that are not in `update` are held fixed; every other part passes through. What `step`
+    gives is used up: it may be the update itself.
     """
     names = {name for tree in _trees(state) for name in tree}
     assert update.keys() <= names, f"no part holds {sorted(update.keys() - names)}"
     parts = {
         part: {
-            name: (value + step(name, update[name])).to(value.dtype) if name in update else value
+            name: added(step(name, update[name]), value).to(value.dtype)
+            if name in update
+            else value
             for name, value in state[part].items()
         }
         for part in (ADAPTER, HEAD)
         if part in state
     }
     return {**state, **parts}
+
+
+def added(way: Tensor, value: Tensor) -> Tensor:
+    """way + value, in the memory of `way` where that is whole, and precise enough for both."""
+    enough = way.dtype == torch.promote_types(way.dtype, value.dtype)
+    return way.add_(value) if enough and way.is_contiguous() else way + value
+
+
+def scaled(way: Tensor, factor: float) -> Tensor:
+    """factor · way, in the memory of `way` where that is whole: one number may stand for all."""
+    return way.mul_(factor) if way.is_contiguous() else way * factor
 
 
 def above_zero(value: float, *, name: str, server: str) -> None:

@@ -49,7 +49,9 @@ def main(values: int, rounds: int, port: int, certs: Path, folder: Path) -> None
         # What is here now, the server's state among it, is not what rounds take.
         print(json.dumps({"time": time.time(), "round": "ready"}), flush=True)
         time.sleep(1)
-        for report in federate(parts, runtime, federation, position):
+        rounds = federate(parts, runtime, federation, position)
+        del position
+        for report in rounds:
             answered = [len(exchange.clients) for exchange in report.exchanges]
             print(json.dumps({"time": time.time(), "round": report.round, "clients": answered}),
                   flush=True)  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -25,6 +26,7 @@ from atoll.core import (
     Report,
     Request,
     Runtime,
+    Server,
     Stage,
     State,
     Task,
@@ -34,7 +36,7 @@ from atoll.errors import PayloadError, QuorumError
 from atoll.round import answer, federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
-from atoll.servers import average
+from atoll.servers import average, momentum
 from atoll.stages import by_examples, quantise
 
 ROSTER = tuple("abcdefgh")
@@ -384,3 +386,18 @@ def test_an_odd_payload_is_left_out(change: Mapping[str, Channel], message: str)
     assert (failure.client, failure.kind) == ("c", "payload")
     assert message in failure.message
     assert "c" not in exchange.clients
+
+
+@pytest.mark.parametrize("make", [average, momentum])
+def test_no_state_is_kept_beside_that_of_now(make: Callable[[], Server]) -> None:
+    """A state is as large as the model: one that was left is gone as soon as its report is."""
+    algorithm = replace(TOY, server=make())
+    start = Position(algorithm.server.init(_start().server))
+    before = weakref.ref(start.server["adapter"]["w"])
+    reports = federate(_program(algorithm), _inprocess(algorithm), PLAN, start)
+    del start
+    for report in reports:
+        now = weakref.ref(_w(report))
+        assert report.round == 0 or before() is None
+        before = now
+        del report

@@ -161,3 +161,14 @@ def test_a_model_that_training_does_not_make_is_not_trained(
     assert server.doing.refused["rule"] == "guard"
     # What was refused is not what the next one is held against.
     assert isinstance(server.trains(setup, 4), Reply)
+
+
+def test_a_server_makes_its_first_state_anew_and_keeps_none(server: Server) -> None:
+    """It trains nothing, and the first state would be one more of the model's size."""
+    setup = server.agrees()
+    first, again = setup.start.server, setup.start.server
+    assert first.keys() == again.keys()
+    for part, tree in first.items():
+        for name, value in tree.items():
+            assert torch.equal(again[part][name], value)
+            assert again[part][name].data_ptr() != value.data_ptr()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from atoll.errors import RunError
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine, standing
 from atoll.experiment.tracker_libraries import LIBRARIES, Tracker
+from atoll.plan.live import peak_bytes
 from atoll.runs import run as run_module
 from atoll.runs.checkpoints import Checkpoint, latest, read, save_round, write
 from atoll.runs.lines import RoundLine
@@ -159,6 +162,32 @@ def test_a_checkpoint_comes_back_as_it_went(tmp_path: Path) -> None:
         for name, value in tree.items():
             assert found.position.server[part][name].dtype == value.dtype
             assert torch.equal(found.position.server[part][name], value)
+
+
+def test_a_checkpoint_is_written_from_where_the_state_lies(tmp_path: Path) -> None:
+    """Beside a state that is as large as the model, no copy of it is made."""
+    server = {"adapter": {str(i): torch.full((2**21,), float(i)) for i in range(8)}}
+    size = 8 * 4 * 2**21
+    tracemalloc.start()
+    tensors = peak_bytes(lambda: write(tmp_path / "round-1", Checkpoint(Position(server))))
+    assert tensors + tracemalloc.get_traced_memory()[1] < size // 4
+    tracemalloc.stop()
+    found = load_file(tmp_path / "round-1" / "server.safetensors")
+    assert found.keys() == {f"adapter/{i}" for i in range(8)}
+    assert all(torch.equal(found[f"adapter/{i}"], server["adapter"][str(i)]) for i in range(8))
+
+
+def test_a_run_keeps_no_state_of_before(tmp_path: Path, zoo: Zoo) -> None:
+    setup, there = _setup(tmp_path, zoo), list[set[int]]()
+
+    def looked(line: RoundLine) -> None:
+        gc.collect()
+        held = [one for one in gc.get_objects() if type(one) is Position and one.server]
+        there.append({one.round for one in held if one.round >= 0})
+
+    already = {one.round for one in gc.get_objects() if type(one) is Position}
+    run_experiment(setup, tmp_path / "run", Observer(round=looked))
+    assert [rounds - already for rounds in there] == [{n} - already for n in range(4)]
 
 
 def test_more_rounds_extend_a_finished_run(tmp_path: Path, zoo: Zoo, whole: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from atoll.adapters.adalora import orthogonality
-from atoll.core import Channel, Context, State
+from atoll.core import Channel, Context, Payload, State
 from atoll.servers import average, momentum
 from atoll.servers.budget import KEPT, within_budget
 from tests.support.federation import site
@@ -61,7 +61,9 @@ def test_ranks_are_cut_as_pefts_model_cuts_them() -> None:
     draw, left = torch.Generator().manual_seed(1), []
     for number in range(1, ROUNDS + 1):
         update = {n: 0.3 * torch.randn(v.shape, generator=draw) for n, v in theirs.items()}
-        state = server.apply(_round(number), state, {"update": Channel(update)})
+        # It is used up.
+        sent = {"update": Channel({name: value.clone() for name, value in update.items()})}
+        state = server.apply(_round(number), state, sent)
         for name, parameter in theirs.items():
             parameter.grad = -update[name]
             parameter.data += update[name]
@@ -84,10 +86,16 @@ def test_it_comes_after_any_server_and_keeps_other_parts() -> None:
         | {"norm.weight": torch.ones(3)},
         "head": {"classifier.weight": torch.ones(2, 2)},
     }
-    update = {n: torch.full_like(v, 0.1) for tree in start.values() for n, v in tree.items()}
-    context, sent = _round(1), {"update": Channel(update)}
-    found = server.apply(context, server.init(start), sent)
-    alone = inner.apply(context, inner.init(start), sent)
+
+    def sent() -> Payload:
+        trees = start.values()
+        return {
+            "update": Channel({n: torch.full_like(v, 0.1) for t in trees for n, v in t.items()})
+        }
+
+    context = _round(1)
+    found = server.apply(context, server.init(start), sent())
+    alone = inner.apply(context, inner.init(start), sent())
     # In the rounds of tinit nothing is cut.
     for part in ("adapter", "head", "moments"):
         torch.testing.assert_close(found[part], alone[part], rtol=0, atol=0)

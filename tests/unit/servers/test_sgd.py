@@ -36,12 +36,12 @@ def _values(state: State) -> Tree:
 
 
 def test_the_average_is_a_sum() -> None:
-    before, aggregate = _state(), _aggregate(1)
+    before, update = _state(), _aggregate(1)["update"].tree
     for server, rate in ((average(), 1.0), (average(learning_rate=0.3), 0.3)):
         state = server.init(before)
-        after = _values(server.apply(CONTEXT, state, aggregate))
+        after = _values(server.apply(CONTEXT, state, _aggregate(1)))
         for name, value in _values(before).items():
-            expected = value + rate * aggregate["update"].tree[name]
+            expected = value + rate * update[name]
             torch.testing.assert_close(after[name], expected, rtol=0, atol=1e-7)
 
 
@@ -76,14 +76,16 @@ def test_momentum_against_torch_to_the_last_digits(mu: float, nesterov: bool) ->
 
 
 def test_an_empty_cohort_moves_by_what_momentum_is_left() -> None:
-    zeros: Payload = {"update": Channel({"a": torch.zeros(2, 3)})}
-    fresh = average().apply(CONTEXT, _state(), zeros)
+    def zeros() -> Payload:
+        return {"update": Channel({"a": torch.zeros(2, 3)})}
+
+    fresh = average().apply(CONTEXT, _state(), zeros())
     assert torch.equal(fresh["adapter"]["a"], _state()["adapter"]["a"])
     server = momentum(learning_rate=1.0, momentum=0.5)
-    still = server.apply(CONTEXT, server.init(_state()), zeros)
+    still = server.apply(CONTEXT, server.init(_state()), zeros())
     assert torch.equal(still["adapter"]["a"], _state()["adapter"]["a"])
     moving = server.apply(CONTEXT, server.init(_state()), _aggregate(1))
-    after = server.apply(CONTEXT, moving, zeros)
+    after = server.apply(CONTEXT, moving, zeros())
     expected = moving["adapter"]["a"] + 0.5 * _aggregate(1)["update"].tree["a"]
     torch.testing.assert_close(after["adapter"]["a"], expected)
 
@@ -104,7 +106,7 @@ def test_names_outside_the_update_are_held(make: Callable[[], Server], name: str
 
 
 @pytest.mark.parametrize("make", SERVERS)
-def test_nothing_that_goes_in_is_changed(make: Callable[[], Server]) -> None:
+def test_the_state_that_goes_in_is_not_changed(make: Callable[[], Server]) -> None:
     server, given, aggregate = make(), _state(), _aggregate(1)
     state = server.init(given)
     assert given.keys() == {"adapter", "head", "statistics"}
@@ -114,7 +116,26 @@ def test_nothing_that_goes_in_is_changed(make: Callable[[], Server]) -> None:
     assert after.keys() == state.keys()
     for part, tree in state.items():
         torch.testing.assert_close(tree, copy[part], rtol=0, atol=0)
-    torch.testing.assert_close(aggregate["update"].tree, _aggregate(1)["update"].tree)
+
+
+@pytest.mark.parametrize(
+    ("server", "part"),
+    [(average(learning_rate=0.5), "adapter"), (momentum(), "moments"), (adam(), "moments")],
+)
+def test_the_update_is_used_up(server: Server, part: str) -> None:
+    """What is as large as the model is not made anew where the update's memory is free."""
+    aggregate = _aggregate(1)
+    after = server.apply(CONTEXT, server.init(_state()), aggregate)
+    assert after[part]["a"].data_ptr() == aggregate["update"].tree["a"].data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_precision_than_the_update_s_is_kept(dtype: torch.dtype) -> None:
+    value, delta = torch.linspace(-1, 1, 5).to(dtype), torch.linspace(1, 3, 5) / 3
+    state = average().apply(
+        CONTEXT, {"adapter": {"a": value}}, {"update": Channel({"a": delta.clone()})}
+    )
+    assert torch.equal(state["adapter"]["a"], (value + delta).to(dtype))
 
 
 @pytest.mark.parametrize("make", SERVERS)
