@@ -94,11 +94,14 @@ def _exchange(
     state = algorithm.aggregator.init(algorithm.travelling(like))
     failures: list[Failure] = []
     clients: dict[str, Mapping[str, float]] = {}
-    bytes_up, folded = 0, dict[str, int]()
+    bytes_up, bytes_again, folded = 0, 0, dict[str, int]()
     for reply in in_order(sealed.replies, cohort):
         payload = decoded(algorithm, task.context, reply, like)
         if isinstance(reply, Reply):
             bytes_up += payload_nbytes(reply.payload)
+            # What is lost on its way is no part of a round; all, in place of a step, is.
+            whole = task.broadcast(reply.client) if algorithm.server.downlink else {}
+            bytes_again += reply.again * payload_nbytes(whole)
         if isinstance(payload, Failure):
             failures.append(payload)
             continue
@@ -115,7 +118,7 @@ def _exchange(
         if stage.decode_at == "sum":
             aggregate = stage.decode(task.context, aggregate, like)
     more_up, bytes_down = sealed.traffic()
-    bytes_down += sum(payload_nbytes(task.travels(client)) for client in cohort)
+    bytes_down += bytes_again + sum(payload_nbytes(task.travels(client)) for client in cohort)
     exchange = Exchange(
         task.algorithm, algorithm.kind, cohort, tuple(failures), metrics_of(aggregate),
         clients, bytes_up + more_up, bytes_down, folded,

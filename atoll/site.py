@@ -24,12 +24,13 @@ from atoll.frames import Frame, Kind
 from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
 from atoll.protection.speaking import SPEAKING
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
-from atoll.runtimes.held import Held
+from atoll.runtimes.held import HELD, Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, frames_in
 from atoll.runtimes.mailbox import Mailbox, Received
 from atoll.runtimes.messages import read
 from atoll.runtimes.store import disk_store
+from atoll.servers.values import ADAPTER
 from atoll.status import Doing
 
 __all__ = ["Site"]
@@ -119,7 +120,7 @@ class Site:
         store = disk_store(self._place.state / run / "client_state")
         runtime = InProcess((self._place.name,), algorithms, store)
         guard = self._guard(run, setup)
-        return _Federation(runtime, guard, Held(algorithms))
+        return _Federation(runtime, guard, Held(algorithms, setup.start.server.get(ADAPTER)))
 
     def _guard(self, run: str, setup: Setup) -> Guard:
         policy, kind = self._place.policy, setup.experiment.model.task
@@ -147,7 +148,10 @@ class Site:
                 return released(policy, payload, task=kind)
 
         def spoken(failure: Failure) -> Failure:
-            self._note(f"no answer ({failure.kind}): {failure.message}")
+            # Not what went wrong, but what a process that has begun asks for.
+            began = failure.kind == HELD
+            self._note("the whole adapter is asked for: none is here to take a step from" if began
+                       else f"no answer ({failure.kind}): {failure.message}")  # fmt: skip
             return told(policy, failure)
 
         def leaving(task: Task, record: Reply | Failure, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean, median_low
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,15 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "seconds_left"]
 
+WAITED = 3.0
+"""Times the median beyond which a round is not counted; one that also evaluates is."""
+
 
 def seconds_left(rounds: Sequence[float], *, num_rounds: int, arms: float) -> float | None:
     """Time to the end, from the seconds of finished rounds; None before there is one.
+
+    A round that took far longer than most has waited for somebody, and others need not.
 
     arms: baselines still to be trained. Each takes as many passes over a row as all rounds do.
     """
     if not rounds:
         return None
-    each = sum(rounds) / len(rounds)
+    usual = [seconds for seconds in rounds if seconds <= WAITED * median_low(rounds)]
+    each = fmean(usual)
     return each * (num_rounds - len(rounds) + arms * num_rounds)
 
 

@@ -55,12 +55,14 @@ class Reply:
     """One client's answer; `state` stays with the client and is never sent.
 
     late: the moment that was asked about, where the answer came after its round was over.
+    again: how often it was asked once more; then with all of the broadcast, whatever it has.
     """
 
     client: str
     payload: Payload
     state: State = field(default_factory=dict)
     late: Context | None = None
+    again: int = 0
 
 
 @dataclass(frozen=True)

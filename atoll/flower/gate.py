@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from atoll.flower.asgi import App, Message, Receive, Scope, Send, again, whole
+from atoll.asgi import App, Message, Receive, Scope, Send, again, whole
 from atoll.flower.callers import Callers
 from atoll.flower.engine import let_go
 from atoll.flower.pulls import OBJECT, PULL, PUSH, Pulls
@@ -62,26 +62,26 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
             tell(f"a connection of {who} for {scope['path'][:80]!r} is refused: no web sockets")
             await send({"type": "websocket.close"})
             return
-        if not _refusal(scope)[0] and not await callers.are_told():
+        refused = _refusal(scope)
+        if not refused[0] and not await callers.are_told():
             # A site that was quicker than the operator tries again.
             await _answer(send, 503, "the server is starting")
             return
         async with turns.turn(needed=scope["path"] in LARGE):
-            await passed(scope, receive, send, who)
+            body, status, why = await _body(scope, receive, callers, refused)
+            if status:
+                tell(f"a request of {who} for {scope['path'][:80]!r} is refused: {why}")
+                await _answer(send, status, why)
+            else:
+                await passed(scope, body, receive, _watched(scope, send, who, tell))
+
+    async def passed(scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        if scope["path"] == PULL:
+            await pulls.pulled(scope, body, receive, send)
+        else:
+            await app(scope, again(body, receive), send)
         if scope["path"] in LARGE:
             let_go()
-
-    async def passed(scope: Scope, receive: Receive, send: Send, who: str) -> None:
-        body, status, why = await _body(scope, receive, callers)
-        if status:
-            tell(f"a request of {who} for {scope['path'][:80]!r} is refused: {why}")
-            await _answer(send, status, why)
-            return
-        watched = _watched(scope, send, who, tell)
-        if scope["path"] == PULL:
-            await pulls.pulled(scope, body, receive, watched)
-        else:
-            await app(scope, again(body, receive), watched)
 
     return gate
 
@@ -99,9 +99,11 @@ def _refusal(scope: Scope) -> tuple[int, str]:
     return 0, ""
 
 
-async def _body(scope: Scope, receive: Receive, callers: Callers) -> tuple[bytes, int, str]:
-    """What a request holds, or a status above 0 and why it is refused."""
-    status, why = _refusal(scope)
+async def _body(
+    scope: Scope, receive: Receive, callers: Callers, refused: tuple[int, str]
+) -> tuple[bytes, int, str]:
+    """What a request holds, or a status above 0 and why it is refused; `refused`: so far."""
+    status, why = refused
     if not status and callers.have_keys and _length(scope) > UNKNOWN:
         known = await callers.signed(scope["headers"])
         status, why = (0, "") if known else (401, "a large request without a client's key")

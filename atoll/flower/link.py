@@ -20,7 +20,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from atoll.flower.asgi import App
+from atoll.asgi import App
 from atoll.flower.callers import Callers
 from atoll.flower.engine import settled, watch_parent
 from atoll.flower.gate import gated

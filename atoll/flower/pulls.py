@@ -16,7 +16,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 from google.protobuf.message import DecodeError
 
-from atoll.flower.asgi import App, Message, Receive, Scope, Send, again
+from atoll.asgi import App, Message, Receive, Scope, Send, again
 
 __all__ = ["HOLD", "OBJECT", "PULL", "PUSH", "Pulls"]
 

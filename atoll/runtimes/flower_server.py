@@ -13,7 +13,7 @@ from atoll.frames import LIMIT
 from atoll.round import decoded
 from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
 from atoll.runtimes.letters import Letter
-from atoll.runtimes.outgoing import Outgoing
+from atoll.runtimes.outgoing import Outgoing, attempts
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import (
     Gathered,
@@ -30,8 +30,6 @@ __all__ = ["Flower"]
 
 ROOM = 2**20
 """Bytes beside the values of an answer: names, shapes, and what a stage adds."""
-TRIES = 8
-"""Letters to one client about one question whose answers count also after a restart."""
 
 
 class _Late(NamedTuple):
@@ -97,7 +95,8 @@ class Flower:
             if client in found.answers:
                 first, _ = self.rounds.get(client, (context.round, context.round))
                 self.rounds[client] = (first, context.round)
-                yield from self._replies(tasks, client, found.answers[client], limit)
+                again = found.attempts.get(client, 0)
+                yield from self._replies(tasks, client, found.answers[client], limit, again)
                 if self._takes_late(tasks):
                     self._late.pop(client, None)
             else:
@@ -105,13 +104,14 @@ class Flower:
                 yield from (Failure(client, kind, why) for _ in tasks)
 
     def _replies(
-        self, tasks: Sequence[Task], client: str, path: Path, limit: int
+        self, tasks: Sequence[Task], client: str, path: Path, limit: int, again: int = 0
     ) -> Iterator[Reply | Failure]:
         """The replies of one client; those to a letter of before tell when that was."""
         late = self._late.get(client)
         asked = late.context if late and path.parent.parent.name == late.letter.name else None
         for reply in answers_in(path, client, len(tasks), limit):
-            yield replace(reply, late=asked) if isinstance(reply, Reply) else reply
+            told = replace(reply, late=asked, again=again) if isinstance(reply, Reply) else reply
+            yield told
 
     def _closed(
         self, tasks: Sequence[Task], clients: Sequence[str], folder: Path
@@ -124,10 +124,11 @@ class Flower:
         for client in clients:
             place = folder / client
             whole = client in names and (place / "answer").is_file()
+            sent = attempts(letters, client) if whole else {}
             if client not in names:
                 found.failures[client] = ("absent", "it had not answered when the set was closed")
-            elif whole and (place / "of").read_text() in _digests(letters, client):
-                found.answers[client] = place / "answer"
+            elif whole and (of := (place / "of").read_text()) in sent:
+                found.answers[client], found.attempts[client] = place / "answer", sent[of]
             else:
                 return None
         return found
@@ -193,7 +194,3 @@ class Flower:
             if isinstance(judged, Failure):
                 return judged.kind, judged.message
         return None
-
-
-def _digests(letters: Callable[[str, int], Letter], client: str) -> set[str]:
-    return {letters(client, attempt).digest for attempt in range(TRIES)}

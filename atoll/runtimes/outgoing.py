@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,15 @@ from atoll.runtimes.letters import Letter
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["Outgoing"]
+__all__ = ["Outgoing", "attempts"]
+
+TRIES = 8
+"""Letters to one client about one question whose answers count also after a restart."""
+
+
+def attempts(letter: Callable[[str, int], Letter], client: str) -> dict[str, int]:
+    """The letters that a client may have been sent, by their digests, and which of them each is."""
+    return {letter(client, attempt).digest: attempt for attempt in range(TRIES)}
 
 
 class Outgoing:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-__all__ = ["ACTION", "App", "Keys", "guarded"]
+from atoll.asgi import App, Message, Receive, Scope, Send
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+__all__ = ["ACTION", "Keys", "guarded"]
 
 HOSTS = {"127.0.0.1", "localhost"}
 ACTION = "x-atoll-token"
@@ -49,7 +45,7 @@ def guarded(app: App, keys: Keys, *, port: int, note: Callable[[str], None]) -> 
     """`app`, behind its keys; what goes wrong in it is told once and ends nothing."""
     cookie, told = f"atoll-{port}", set[str]()
 
-    async def guard(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = Request(scope)

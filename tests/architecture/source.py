@@ -17,7 +17,7 @@ PACKAGE = ROOT / "atoll"
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "errors rng tree words",
+        "asgi errors rng tree words",
         "frames",
         "config core disk",
         "accounting matrix noise secagg",

@@ -34,3 +34,10 @@ def test_time_left_counts_rounds_and_baselines() -> None:
     # Each baseline takes as long as all rounds.
     assert seconds_left([2.0, 4.0], num_rounds=4, arms=2) == 6.0 + 2 * 12.0
     assert seconds_left([3.0] * 4, num_rounds=4, arms=0.5) == 6.0
+
+
+def test_a_round_that_waited_says_nothing_of_the_others() -> None:
+    assert seconds_left([7200.0, 2.0], num_rounds=4, arms=0) == 4.0
+    assert seconds_left([2.0, 7200.0, 4.0], num_rounds=5, arms=0) == 6.0
+    # An evaluation every other round is no waiting.
+    assert seconds_left([2.0, 5.0, 2.0, 5.0], num_rounds=6, arms=0) == 7.0

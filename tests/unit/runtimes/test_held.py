@@ -10,9 +10,21 @@ from threading import Event
 import pytest
 import torch
 
-from atoll.core import Algorithm, Federation, Payload, Position, Program
+from atoll.core import (
+    Algorithm,
+    Channel,
+    Context,
+    Federation,
+    Payload,
+    Position,
+    Program,
+    Task,
+    Tree,
+)
+from atoll.errors import PayloadError
 from atoll.round import federate
 from atoll.runtimes.gathering import Closing
+from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from atoll.servers.steps import following, in_steps
@@ -79,7 +91,11 @@ def test_who_begins_anew_is_sent_all_of_it(tmp_path: Path, monkeypatch: pytest.M
         wire.sites["zoe"] = Peer(place, "zoe", {"fit": stepping()})
 
     found, told = over_the_wire(tmp_path, monkeypatch, anew)
-    assert same(found, in_one_process())
+    alone = in_one_process()
+    # A step that she could not take, and then all of it, are both counted.
+    more = [0] + (ROUNDS - 1) * [8 * 4]
+    counted = [(v, nbytes + one) for (v, nbytes), one in zip(alone, more, strict=True)]
+    assert same(found, counted)
     assert told == []
 
 
@@ -134,3 +150,15 @@ def test_a_late_answer_counts_also_where_all_had_to_be_sent(
             if report.round == 3:
                 over.set()
     assert folded == [0, 1, None, 2, 4]
+
+
+@pytest.mark.parametrize("tree", [{"w": torch.zeros(9)}, {"v": torch.zeros(8)},
+                                  {"w": torch.zeros(8), "v": torch.zeros(1)}])  # fmt: skip
+def test_an_adapter_that_is_not_of_the_model_is_not_kept(tree: Tree) -> None:
+    held = Held({"fit": stepping()}, {"w": torch.zeros(8)})
+    context = Context(1, RUN, 1, 0, ("ada",), 1)
+    with pytest.raises(PayloadError, match="not of this site's model"):
+        held.opened(Task("fit", context, lambda client: {"adapter": Channel(tree)}, {}), "ada")
+    good = {"adapter": Channel({"w": torch.ones(8)})}
+    task = held.opened(Task("fit", context, lambda client: good, {}), "ada")
+    assert task.broadcast("ada") is good

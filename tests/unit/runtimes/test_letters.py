@@ -179,6 +179,23 @@ def test_large_answers_are_asked_for_piece_by_piece(tmp_path: Path) -> None:
     assert wire.carry() == plain([Frame(Kind.RECORD, 0, body[::-1])])
 
 
+def called(spool: Path) -> tuple[Line, Path]:
+    """A line whose message 1 asks for an answer, and the file where a large one belongs."""
+    line = Line("ada", RUN, spool)
+    line.connected(1, "now")
+    line.send(Letter.of("r1", []), limit=1000)
+    due = line.due()
+    assert due is not None
+    place = line.place(due[0])
+    line.went(1, due[0], 0)
+    return line, place.path
+
+
+def answered(data: bytes, *, piece: int | None = None) -> Answer:
+    return Answer(client="ada", session="s", letter="r1", state="done", size=len(data),
+                  piece=piece, digest=hashlib.sha256(data).hexdigest())  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "body", "why"),
     [
@@ -191,31 +208,17 @@ def test_large_answers_are_asked_for_piece_by_piece(tmp_path: Path) -> None:
 def test_an_answer_that_is_not_as_it_says_is_refused(
     tmp_path: Path, changes: dict[str, object], body: bytes, why: str
 ) -> None:
-    line = Line("ada", RUN, tmp_path)
-    line.connected(1, "now")
-    line.send(Letter.of("r1", []), limit=1000)
-    due = line.due()
-    assert due is not None
-    line.went(1, due[0], 0)
-    good = Answer(client="ada", session="s", letter="r1", state="done", size=2,
-                  digest=hashlib.sha256(b"ab").hexdigest())  # fmt: skip
+    line, _ = called(tmp_path)
+    good = answered(b"ab")
     with pytest.raises(PayloadError, match=why):
         line.take(1, good.model_copy(update=changes), memoryview(body))
     assert line.answer is None
 
 
 def test_a_body_that_is_in_its_place_counts_as_one_that_came(tmp_path: Path) -> None:
-    line = Line("ada", RUN, tmp_path)
-    line.connected(1, "now")
-    line.send(Letter.of("r1", []), limit=1000)
-    due = line.due()
-    assert due is not None
-    place = line.place(due[0])
-    place.path.write_bytes(b"abcd of an answer that was longer")
-    line.went(1, due[0], 0)
-    good = Answer(client="ada", session="s", letter="r1", state="done", size=4, piece=0,
-                  digest=hashlib.sha256(b"abcd").hexdigest())  # fmt: skip
-    line.take(1, good, 4)
+    line, place = called(tmp_path)
+    place.write_bytes(b"abcd of an answer that was longer")
+    line.take(1, answered(b"abcd", piece=0), 4)
     assert line.answer is not None
     assert line.answer.read_bytes() == b"abcd"
 
@@ -227,17 +230,10 @@ def test_a_body_that_is_in_its_place_counts_as_one_that_came(tmp_path: Path) -> 
 def test_a_body_in_another_place_or_of_another_size_is_refused(
     tmp_path: Path, piece: int, came: int, why: str
 ) -> None:
-    line = Line("ada", RUN, tmp_path)
-    line.connected(1, "now")
-    line.send(Letter.of("r1", []), limit=1000)
-    due = line.due()
-    assert due is not None
-    line.place(due[0]).path.write_bytes(b"abcx")
-    line.went(1, due[0], 0)
-    answer = Answer(client="ada", session="s", letter="r1", state="done", size=4, piece=piece,
-                    digest=hashlib.sha256(b"abcd").hexdigest())  # fmt: skip
+    line, place = called(tmp_path)
+    place.write_bytes(b"abcx")
     with pytest.raises(PayloadError, match=why):
-        line.take(1, answer, came)
+        line.take(1, answered(b"abcd", piece=piece), came)
     assert line.answer is None
 
 
