@@ -17,13 +17,14 @@ from atoll.experiment.parties import Keys, own_claim, site_parties
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.models.locate import fingerprint
-from atoll.policy import Policy, check_experiment, check_names
+from atoll.policy import Policy, check_experiment, check_model, check_names
 from atoll.protection import Protection, protection_of
 
 __all__ = ["Place", "check_overrides", "joined", "offered", "taken_up"]
 
+MODEL = "model.name_or_path"
 OURS = (
-    "model.name_or_path", "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
+    MODEL, "train.per_device_train_batch_size", "train.gradient_accumulation_steps",
     "train.gradient_checkpointing", "train.device", "train.prefix_cache", "data.columns",
 )  # fmt: skip
 """Keys of the experiment that a site sets for itself: they are about its machine and its files."""
@@ -42,6 +43,11 @@ class Place:
     policy: Policy
     overrides: tuple[str, ...] = ()
     certs: Path | None = None
+
+    @property
+    def names_model(self) -> bool:
+        """Whether the base model is the site's own choice."""
+        return any(text.partition("=")[0].strip() == MODEL for text in self.overrides)
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -76,6 +82,8 @@ def taken_up(opening: Opening, run: str, place: Place) -> Loaded:
     values = [f"data.path={place.data}", "data.partition=null", "report_to=none",
               "adapter.name_or_path=null", "federation.runtime=inprocess"]  # fmt: skip
     loaded = load(folder / "experiment.yaml", overrides=[*values, *place.overrides])
+    if not place.names_model:
+        check_model(place.policy, loaded.experiment.model.name_or_path)
     check_experiment(place.policy, loaded.experiment, base=None, rows=None)
     return loaded
 

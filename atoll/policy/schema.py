@@ -13,10 +13,11 @@ from atoll.config.words import did_you_mean
 from atoll.policy.names import GROUPS
 from atoll.policy.values import minutes, size
 
-__all__ = ["ANY", "BUILT_IN", "Policy", "Privacy"]
+__all__ = ["ANY", "BUILTIN", "BUILT_IN", "HUB", "Policy", "Privacy"]
 
 ANY: Literal["any"] = "any"
 BUILT_IN = "built-in"
+BUILTIN, HUB = "builtin", "hub"
 
 
 def _listed(value: object) -> object:
@@ -125,6 +126,11 @@ class Policy(BaseModel):
         (BUILT_IN,),
         description="Functions that the federation section may name: built-in is all of Atoll's "
         "own; one of the site's own only as its module:function.",
+    )
+    models: Names = Field(
+        (BUILTIN, HUB),
+        description="Models that a federation may name (model.name_or_path): builtin, hub, any, or "
+        "patterns of names or of folders here; --model of the site itself needs no leave.",
     )
     base_models: Fingerprints = Field(
         (ANY,),

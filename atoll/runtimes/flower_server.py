@@ -109,9 +109,8 @@ class Flower:
         """The replies of one client; those to a letter of before tell when that was."""
         late = self._late.get(client)
         asked = late.context if late and path.parent.parent.name == late.letter.name else None
-        for reply in answers_in(path, client, len(tasks), limit):
-            told = replace(reply, late=asked, again=again) if isinstance(reply, Reply) else reply
-            yield told
+        found = answers_in(path, client, len(tasks), limit)
+        return (replace(r, late=asked, again=again) if isinstance(r, Reply) else r for r in found)
 
     def _closed(
         self, tasks: Sequence[Task], clients: Sequence[str], folder: Path

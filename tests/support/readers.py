@@ -54,6 +54,7 @@ def _tour(models: Models) -> Reader:
     """Labelled texts, for a federation too: rows enough for its sites, and no round of training."""
     reader = _texts(models, {"ada": 27, "bob": 24, "cy": 11})
     few = {"[cold, flu, migraine]": f"[{', '.join(LABELS)}]", ":9092": f":{free_port()}",
+           **_own_model(reader.edits["builtin:minilm"]),
            "output_dir=runs/federation": "output_dir=runs/federation federation.num_rounds=0 "
            "evaluate.baselines=[]"}  # fmt: skip
     return replace(reader, typed=few)
@@ -152,7 +153,13 @@ def _federation(models: Models) -> Reader:
         "--insecure --clients": "federation.num_rounds=0 --insecure --clients",
         "output_dir=runs/secured": "output_dir=runs/secured federation.num_rounds=1",
     }
+    few |= _own_model(edits["builtin:minilm"])
     return Reader(edits, typed={":9092": f":{free_port()}", **few})
+
+
+def _own_model(folder: str) -> dict[str, str]:
+    """Sites name the folder that stands for a built-in: by default nobody may name them one."""
+    return {"atoll client --": f"atoll client --model {folder} --"}
 
 
 def _nothing(models: Models) -> Reader:

@@ -95,7 +95,7 @@ class People:
         self.folder, self.port, self.clients = folder, free_port(), tuple(clients)
         self._network, self._address = network, network.address if network else "127.0.0.1"
         begin(folder / "fed", ["localhost", self._address], list(clients), None)
-        (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\n")
+        (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\nmodels: any\n")
         self.sites: dict[str, Started] = {}
         self.server: Started | None = None
 

@@ -52,7 +52,7 @@ class Server:
         }
         (folder / "fl.yaml").write_text(str(written))
         self.loaded = load(folder / "fl.yaml")
-        policy = Policy(label_names=True, min_rows=1)
+        policy = Policy(label_names=True, min_rows=1, models=("any",))
         place = Place("ada", folder / "data" / "ada", self.state, policy)
         self.record = folder / "egress"
         self.egress = open_record(self.record, site("ada"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def taken(place: Place, experiment: str) -> Any:
         (text(federation={"stages": [{"name": "os:system", "command": "touch sprung"}]}),
          "algorithms"),
         (text(model={"trust_remote_code": True}), "remote_code"),
+        (text(model={"name_or_path": "/srv/models/theirs"}), "models"),
         (text(adapter={"method": "full"}), "tensors"),
     ],
 )  # fmt: skip
@@ -110,3 +112,9 @@ def test_state_of_the_site_is_not_written_over(place: Place) -> None:
     assert {path.name for path in place.state.iterdir()} == {"egress", RUN}
     assert own.read_text() == "mine"
     assert {path.name for path in (place.state / RUN).iterdir()} == {"experiment.yaml"}
+
+
+def test_a_sites_own_model_needs_no_leave(place: Place, tmp_path: Path) -> None:
+    own = replace(place, overrides=(f"model.name_or_path={tmp_path}",))
+    found = taken(own, text(model={"name_or_path": "/srv/models/theirs"}))
+    assert found.model.name_or_path == str(tmp_path)

@@ -40,6 +40,7 @@ def test_a_file_with_every_rule() -> None:
         f"""
 tasks: [classification, regression]
 algorithms: [fedavg, my_site.methods:ours]
+models: [builtin, "ours/*"]
 base_models: ["{FINGERPRINT}"]
 remote_code: true
 max_payload: 1.5GB
@@ -57,6 +58,7 @@ max_rounds: 50
     )
     assert policy.tasks == ("classification", "regression")
     assert policy.algorithms == ("fedavg", "my_site.methods:ours")
+    assert policy.models == ("builtin", "ours/*")
     assert policy.base_models == (FINGERPRINT,)
     assert policy.max_payload == 1_500_000_000
     assert policy.tensors == ("adapters", "model.norm.*")
@@ -83,6 +85,7 @@ def test_without_a_file_the_default_applies_and_is_conservative() -> None:
     assert policy == read("metrics: true")
     assert "*" not in policy.tensors
     assert policy.algorithms == ("built-in",)
+    assert policy.models == ("builtin", "hub")
     assert not policy.remote_code
     assert not policy.label_names
     assert not policy.error_texts
@@ -161,7 +164,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_their_lines() -> None:
     [
         ("", "policy.yaml: the file is empty; leave it out for the default policy, or name a rule"),
         ("- a", 'policy.yaml:1: the file is ["a"]; expected rules: tasks, algorithms, '
-         "base_models, ..."),
+         "models, ..."),
         ("a: &x 1\nb: *x", "policy.yaml:2: *x is an alias; write its value instead"),
         ("a: !!python/object/apply:os.system [x]", "policy.yaml:1: the tag "
          "tag:yaml.org,2002:python/object/apply:os.system is not read; remove it"),
@@ -211,7 +214,7 @@ def test_it_is_described_with_every_rule_in_a_line_that_a_file_may_hold() -> Non
     policy = read('max_payload: 2MB\nhours: "20:00-06:00"\nprivacy: {required: true, max_clip: 1}')
     lines = describe(policy).splitlines()
     assert [line.partition(":")[0] for line in lines] == list(Policy.model_fields)
-    assert "max_payload: 2000000  # " in lines[4]
+    assert "max_payload: 2000000  # " in lines[5]
     assert read(describe(policy)) == policy
     assert read(describe(Policy())) == Policy()
 

@@ -19,6 +19,7 @@ from atoll.policy import (
     Policy,
     check_cohort,
     check_experiment,
+    check_model,
     check_now,
     load_policy,
     paused,
@@ -152,6 +153,52 @@ def test_base_models() -> None:
     assert BASE in error.why
     # Before the model is loaded, nothing is known of its weights.
     allowed(f"base_models: [{OTHER}]", base=None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "named", "taken"),
+    [
+        ("", "builtin:minilm", True),
+        ("", "distilbert/distilgpt2", True),
+        ("", "gpt2", True),
+        ("", "/srv/models/secret", False),
+        ("", "./model", False),
+        ("", "~/model", False),
+        ("", "some/where/else", False),
+        # There are folders of these names here: that is what would be loaded.
+        ("", "here", False),
+        ("", "here/model", False),
+        ("models: [hub]", "here/model", False),
+        ("models: [here/model]", "here/model", False),
+        ("models: [builtin]", "gpt2", False),
+        ("models: [hub]", "builtin:minilm", False),
+        ('models: "distilbert/*"', "distilbert/distilgpt2", True),
+        ('models: "distilbert/*"', "gpt2", False),
+        ('models: "builtin:m*"', "builtin:minilm", True),
+        ('models: "builtin:m*"', "builtin:smollm2", False),
+        ("models: any", "/srv/models/secret", True),
+    ],
+)
+def test_models_that_a_federation_may_name(rules: str, named: str, taken: bool) -> None:
+    Path("here/model").mkdir(parents=True)
+    if taken:
+        check_model(policy(rules), named)
+        return
+    with pytest.raises(PolicyError, match=r"model\.name_or_path is ") as caught:
+        check_model(policy(rules), named)
+    assert caught.value.rule == "models"
+
+
+def test_a_folder_is_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "open" / "one").mkdir(parents=True)
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "open" / "link").symlink_to(tmp_path / "shut")
+    rules = policy(f'models: "{tmp_path}/open/*"')
+    check_model(rules, str(tmp_path / "open" / "one"))
+    check_model(rules, "./open/one")
+    for named in ("open/../shut", "open/link", str(tmp_path / "open" / "link"), "/etc"):
+        with pytest.raises(PolicyError):
+            check_model(rules, named)
 
 
 def test_remote_code() -> None:
