@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 __all__ = ["Turns"]
 
-TOGETHER = 4
+TOGETHER = 2
 """Objects on their way through the gate at once, as far as they are quick."""
 PATIENCE = 2.0
 """Seconds that one waits for others."""

@@ -75,7 +75,8 @@ def added(way: Tensor, value: Tensor) -> Tensor:
 
 def scaled(way: Tensor, factor: float) -> Tensor:
     """factor · way, in the memory of `way` where that is whole: one number may stand for all."""
-    return way.mul_(factor) if way.is_contiguous() else way * factor
+    own = way.is_contiguous() and way.is_floating_point()
+    return way.mul_(factor) if own else way * factor
 
 
 def above_zero(value: float, *, name: str, server: str) -> None:

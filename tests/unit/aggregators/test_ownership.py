@@ -28,18 +28,20 @@ def _reply(number: int) -> Payload:
 
 
 @pytest.mark.parametrize("name", aggregators.__all__)
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_no_memory_is_shared_with_a_payload(name: str, count: int) -> None:
     made = vars(aggregators)[name](**NEEDED.get(name, {}))
-    if count < made.least:
+    if 0 < count < made.least:
         return
-    replies = [_reply(number) for number in range(count)]
-    state = made.init(replies[0])
+    like, replies = _reply(7), [_reply(number) for number in range(count)]
+    state = made.init(like)
     for reply in replies:
         state = made.add(state, reply)
     found = made.finish(state)
     theirs = {
-        x.untyped_storage().data_ptr() for one in replies for x in one["update"].tree.values()
+        x.untyped_storage().data_ptr()
+        for one in (like, *replies)
+        for x in one["update"].tree.values()
     }
     for value in found["update"].tree.values():
         assert value.untyped_storage().data_ptr() not in theirs

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from atoll.core import Channel, Context, Payload, Server, State, Tree
 from atoll.errors import ConfigError
@@ -136,6 +137,17 @@ def test_another_precision_than_the_update_s_is_kept(dtype: torch.dtype) -> None
         CONTEXT, {"adapter": {"a": value}}, {"update": Channel({"a": delta.clone()})}
     )
     assert torch.equal(state["adapter"]["a"], (value + delta).to(dtype))
+
+
+@pytest.mark.parametrize("delta", [torch.ones(()).expand(5), torch.arange(5)])
+def test_an_update_that_cannot_hold_a_step_is_left_alone(delta: Tensor) -> None:
+    """One number that stands for all of them, or whole numbers."""
+    value, before = torch.linspace(-1, 1, 5), delta.clone()
+    for server in (average(learning_rate=0.5), momentum(learning_rate=0.5)):
+        state = server.init({"adapter": {"a": value}})
+        after = server.apply(CONTEXT, state, {"update": Channel({"a": delta})})
+        torch.testing.assert_close(after["adapter"]["a"], value + 0.5 * before)
+        assert torch.equal(delta, before)
 
 
 @pytest.mark.parametrize("make", SERVERS)
