@@ -41,7 +41,7 @@ def people(tmp_path: Path, zoo: Zoo) -> Iterator[People]:
 
 def test_a_private_federation_from_end_to_end(people: People) -> None:
     folder = people.folder
-    rules = "label_names: true\nmin_rows: 1\nprivacy: {required: true, max_clip: 0.5, "
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 20}\n")
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
@@ -80,8 +80,8 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
 
 @pytest.mark.long
 def test_a_site_whose_budget_is_spent_refuses(people: People) -> None:
-    rules = "label_names: true\nmin_rows: 1\nprivacy: {required: true, lifetime_epsilon: 0.1}\n"
-    (people.folder / "policy.yaml").write_text(rules)
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, "
+    (people.folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 0.1}\n")
     server = people.coordinate("private.yaml")
     sites = [people.join(client) for client in CLIENTS]
     waited(lambda: "this site allows 0.1" in server.said, seconds=400)
@@ -103,7 +103,9 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", secure)
     everyone = text.replace(", clients_per_round: 2", "")
     path.write_text(everyone)
-    (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\nmin_cohort: 3\n")
+    (folder / "policy.yaml").write_text(
+        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+    )
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
         people.join(client)
