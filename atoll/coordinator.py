@@ -178,7 +178,7 @@ def _runtime(
         return None
 
     check_late(setup.loaded, setup.program)
-    closing = closing_of(experiment)
+    closing = closing_of(experiment, setup.protection)
     opener = Opener(opening_letter("join", opening), taken, LIMIT)
     roster, algorithms = (*found.offers, *found.joined), setup.program.algorithms
     return Flower(post, roster, algorithms, opener, closing, note=observer.note)

@@ -14,11 +14,12 @@ from atoll.core import Failure, Payload, Reply, Task
 from atoll.egress.record import Departure, Egress
 from atoll.errors import AtollError, PolicyError
 from atoll.experiment.broadcasts import Broadcasts
+from atoll.experiment.hiding import keep_noise
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.parties import hides
 from atoll.experiment.setup import Setup
-from atoll.experiment.site_ledger import SiteLedger
+from atoll.experiment.site_ledger import SiteLedger, asked_for
 from atoll.experiment.terms import Opening
 from atoll.frames import Frame, Kind
 from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
@@ -117,6 +118,7 @@ class Site:
 
     def _federation(self, run: str, setup: Setup) -> _Federation:
         algorithms = {**setup.program.algorithms, LOCAL: local_arm(setup)}
+        keep_noise(self._place.state / run, setup.protection, setup.rows)
         store = disk_store(self._place.state / run / "client_state")
         runtime = InProcess((self._place.name,), algorithms, store)
         guard = self._guard(run, setup)
@@ -182,10 +184,11 @@ class Site:
             return None
         if strange := [one.algorithm for one in tasks if one.algorithm not in ("train", SPEAKING)]:
             raise PolicyError("privacy", f"a private run asks for training alone, not {strange[0]}")
-        trained = [one.context for one in tasks if one.algorithm == "train"]
+        trained = [one for one in tasks if one.algorithm == "train"]
         if protection is None or not trained:
             return None
-        return self._ledger.write(run, protection, (trained[0].round, trained[0].exchange))
+        asked = asked_for(trained[0], self._place.name, protection.settings.mechanism)
+        return self._ledger.write(run, protection, asked)
 
     def _check_paused(self) -> None:
         if paused(self._place.state):

@@ -19,6 +19,7 @@ import torch
 
 from atoll.config import dump, load
 from atoll.errors import AtollError, PayloadError, RunError
+from atoll.experiment.hiding import keep_noise
 from atoll.experiment.identity import identity
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
@@ -97,6 +98,7 @@ def _opened(options: argparse.Namespace, opening: Frame, send: Callable[[Frame],
     why = expected.differs(found)
     if why is not None:
         raise RunError(why)
+    keep_noise(options.state, setup.protection, setup.rows)
     send(Frame(Kind.READY, 0, found.model_dump_json().encode()))
     return setup
 

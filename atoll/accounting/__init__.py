@@ -2,16 +2,21 @@
 
 from atoll.accounting.epsilon import Spent, spent
 from atoll.accounting.events import Everyone, Fixed, Poisson, Release, Sampling
+from atoll.accounting.shares import Shared
 from atoll.accounting.solve import noise_for
 from atoll.accounting.statement import stated
+from atoll.accounting.together import Event, altogether
 
 __all__ = [
+    "Event",
     "Everyone",
     "Fixed",
     "Poisson",
     "Release",
     "Sampling",
+    "Shared",
     "Spent",
+    "altogether",
     "noise_for",
     "spent",
     "stated",

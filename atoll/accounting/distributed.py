@@ -1,14 +1,15 @@
-"""The ε of sums to which each client adds a share of the noise."""
+"""The ε of rounds in which each client adds noise itself: to its update, or a share of a sum's."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from atoll.accounting.grid import Mechanism, Plan, Sum, planned
+from atoll.accounting.local import epsilon_of
 from atoll.accounting.shares import WHOLE_ORDERS, Floats, Shared, divergence, drawn
 from atoll.errors import PrivacyError
 
@@ -21,10 +22,11 @@ _ORDERS = np.concatenate(
 
 @dataclass(frozen=True)
 class Guarantee:
-    """Two ε for the same rounds, both for whether one client's updates were its own or zeros.
+    """Two ε for the same rounds.
 
-    server: against who knows each cohort and sees each sum, as the server does.
-    readers: against who sees the sums or what was made of them and does not know who was asked.
+    server: against who knows each cohort and sees what the server does: each sum, or each noisy
+    update.   readers: against who sees the sums or what was made of them and does not know who was
+    asked.
     """
 
     server: float
@@ -32,7 +34,7 @@ class Guarantee:
     delta: float
 
 
-def released(plan: Plan, survivors: int) -> Shared:
+def released(plan: Plan, survivors: int, population: int) -> Shared:
     """What unmasking the sum of so many clients would release.
 
     Raises:
@@ -50,14 +52,17 @@ def released(plan: Plan, survivors: int) -> Shared:
         sigma=plan.sigma,
         asked=plan.sum.asked,
         survivors=survivors,
+        population=population,
         colluding=plan.sum.colluding,
     )
 
 
-def guaranteed(releases: Iterable[Shared], population: int, delta: float) -> Guarantee:
-    """What releases of one run come to, counted with the clients that really survived.
+def guaranteed(releases: Iterable[Shared], delta: float) -> Guarantee:
+    """What releases come to, counted with the clients that really survived.
 
-    Against the server a client needs only the rounds in which it was asked.
+    Sums: for whether one client's updates were its own or zeros. Against the server a client needs
+    only the rounds in which it was asked. Single updates (`gaussian`): for which of any two updates
+    a client had, at a distance of 2 · norm.
 
     Readers: however a cohort was drawn, given how many it has it is a uniform draw from the
     population, and with it the noise; so the bound is that for draws without replacement, where
@@ -66,14 +71,35 @@ def guaranteed(releases: Iterable[Shared], population: int, delta: float) -> Gua
     assumes uniform cohorts, and that whether a client answers depends on neither its data nor on
     who else was asked.
     """
+    counts = Counter[Shared]()
+    for release in releases:
+        counts[release.model_copy(update={"steps": 1})] += release.steps
     server, cohorts = np.zeros(len(_ORDERS)), np.zeros(len(_ORDERS))
     hidden = np.zeros(len(WHOLE_ORDERS))
-    for release, count in Counter(releases).items():
-        server += count * divergence(release, release.survivors - release.colluding)(_ORDERS)
-        cohorts += count * divergence(release, release.survivors)(_ORDERS)
-        hidden += count * drawn(release, population)
+    for one, count in counts.items():
+        server += count * _seen(one)(_ORDERS)
+        each = 2.0 if one.mechanism == "gaussian" else 1.0
+        cohorts += count * divergence(one, one.survivors, distance=each)(_ORDERS)
+        hidden += count * drawn(one)
     readers = min(_epsilon(cohorts, _ORDERS, delta), _epsilon(hidden, WHOLE_ORDERS, delta))
-    return Guarantee(_epsilon(server, _ORDERS, delta), readers, delta)
+    alone = _alone(counts, delta)
+    against = _epsilon(server, _ORDERS, delta) if alone is None else alone
+    return Guarantee(against, min(readers, against), delta)
+
+
+def _seen(release: Shared) -> Callable[[Floats], Floats]:
+    """What the server sees of a round."""
+    if release.mechanism == "gaussian":
+        return divergence(release, 1, distance=2.0)
+    return divergence(release, release.survivors - release.colluding)
+
+
+def _alone(counts: Mapping[Shared, int], delta: float) -> float | None:
+    """Where all updates hide in continuous noise of their own, the closed form; else None."""
+    if not counts or any(one.mechanism != "gaussian" for one in counts):
+        return None
+    precision = sum(count * (2 * one.norm / one.sigma) ** 2 for one, count in counts.items())
+    return epsilon_of(sigma=precision**-0.5, delta=delta, clip=1, neighbours="zero-out", rounds=1)
 
 
 def plan_for(
@@ -93,7 +119,7 @@ def plan_for(
 
     def over(exponent: float) -> bool:
         try:
-            worst = released(plan(exponent), total.floor)
+            worst = released(plan(exponent), total.floor, total.asked)
         except PrivacyError:
             return True  # so little noise needs a grid that is too fine for the modulus
         spent = rounds * divergence(worst, total.floor - total.colluding)(_ORDERS)

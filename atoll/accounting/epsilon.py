@@ -20,17 +20,22 @@ __all__ = ["Spent", "spent"]
 
 _POINTS = 1_000_000
 """Steps of one release's privacy loss: so many at most, however little noise there is."""
-Adjacency = Literal["add-or-remove-one", "replace-one"]
+Adjacency = Literal["add-or-remove-one", "replace-one", "zero-out"]
 
 
 @dataclass(frozen=True)
 class Spent:
-    """An ε, and all that it means: δ, whose presence it hides, and against which change."""
+    """An ε, and all that it means: δ, whose presence it hides, and against which change.
+
+    readers: where clients add noise themselves, the ε against who sees models only, beside that
+    against the server.
+    """
 
     epsilon: float
     delta: float
     adjacency: Adjacency
     accountant: Literal["PLD", "RDP", "closed form"]
+    readers: float | None = None
 
 
 def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> Spent:

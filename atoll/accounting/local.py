@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from atoll.accounting.events import Everyone, Release
 from atoll.errors import ConfigError
 
-__all__ = ["Neighbours", "epsilon_of", "release", "sensitivity", "sigma_for"]
+__all__ = ["Neighbours", "epsilon_of", "sensitivity", "sigma_for"]
 
 Neighbours = Literal["replace-one", "zero-out"]
 """What who sees the messages cannot tell: which of any two updates a client had, or whether it had
@@ -18,20 +17,6 @@ its own or none."""
 def sensitivity(clip: float, neighbours: Neighbours) -> float:
     """The L2 distance of two updates clipped to `clip`: 2 · clip, or clip where one is zero."""
     return {"replace-one": 2.0, "zero-out": 1.0}[neighbours] * clip
-
-
-def release(*, sigma: float, clip: float, neighbours: Neighbours, rounds: int) -> Release:
-    """A client's messages of so many rounds, each with noise of its own: sigma · N(0, 1).
-
-    Its noise multiplier is that to the distance of neighbours, so that what it spends holds for
-    `neighbours`. Nothing is hidden by chance: who sees the messages sees whose they are.
-    """
-    return Release(
-        unit="client",
-        noise_multiplier=sigma / sensitivity(clip, neighbours),
-        sampling=Everyone(),
-        steps=rounds,
-    )
 
 
 def sigma_for(

@@ -22,29 +22,36 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Shared(BaseModel):
-    """One round's sum, as an accountant must know it: plain values that a ledger can hold.
+    """One round of clients that add noise themselves, as an accountant must know it: plain values
+    that a ledger can hold.
 
-    norm: the L2 norm of a rounded update, and sigma: the standard deviation of one client's noise,
-    both in grid units.   survivors: those whose noise is in the sum; colluding: of them, those who
-    may have told the server what they added.
+    norm: the L2 norm of an update, and sigma: the standard deviation of one client's noise, both in
+    the same units, of a grid where the noise is discrete.   survivors: those whose noise is in the
+    sum; colluding: of them, those who may have told the server what they added.
+    population: among whom a cohort is drawn.   steps: how many such rounds.
+    A mechanism of `gaussian` is noise that hides each update by itself from the server, too.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     kind: Literal["shared"] = "shared"
-    mechanism: Mechanism
+    unit: Literal["client"] = "client"
+    mechanism: Mechanism | Literal["gaussian"]
     norm: Positive
     values: Count
     sigma: Positive
     asked: Count
     survivors: Count
+    population: Count
     colluding: Annotated[int, Field(ge=0)] = 0
+    steps: Count = 1
 
     @model_validator(mode="after")
     def _within(self) -> Shared:
-        if not self.colluding < self.survivors <= self.asked:
+        if not self.colluding < self.survivors <= self.asked <= self.population:
             raise ValueError(
-                f"{self.colluding} colluding of {self.survivors} survivors of {self.asked} asked"
+                f"{self.colluding} colluding of {self.survivors} survivors of {self.asked} asked "
+                f"of {self.population}"
             )
         return self
 
@@ -72,6 +79,9 @@ def divergence(
 ) -> Callable[[Floats], Floats]:
     """The Rényi divergence at orders α > 1 of sums that differ by distance · norm."""
     norm = distance * release.norm
+    if release.mechanism == "gaussian":
+        precision = norm**2 / (shares * release.sigma**2)
+        return lambda order: order * precision / 2
     if release.mechanism == "discrete_gaussian":
         epsilon = concentrated(
             norm=norm, values=release.values, sigma=release.sigma, clients=shares
@@ -99,10 +109,10 @@ def _between(bound: Callable[[Floats], Floats], order: Floats) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def drawn(release: Shared, population: int) -> Floats:
+def drawn(release: Shared) -> Floats:
     """The divergence, at whole orders, of a sum over a cohort drawn without replacement."""
-    rate = min(1.0, release.asked / population)
-    if release.mechanism == "discrete_gaussian":
+    rate = min(1.0, release.asked / release.population)
+    if release.mechanism != "skellam":
         return _drawn_gaussian(release, rate)
     return _drawn_any(divergence(release, release.survivors, distance=2.0), rate)
 
@@ -122,7 +132,9 @@ def _drawn_gaussian(release: Shared, rate: float) -> Floats:
     accountant.compose(
         dp_accounting.SampledWithoutReplacementDpEvent(whole, math.ceil(rate * whole), event)
     )
-    gap = tau(release.sigma, release.survivors) * release.values
+    gap = 0.0
+    if release.mechanism == "discrete_gaussian":
+        gap = tau(release.sigma, release.survivors) * release.values
     return np.asarray(accountant.rdp, np.float64) + 3 * gap
 
 

@@ -9,7 +9,7 @@ from atoll.accounting.epsilon import spent
 from atoll.accounting.events import Release
 from atoll.errors import PrivacyError
 
-__all__ = ["noise_for"]
+__all__ = ["noise_for", "rounded_up"]
 
 _DIGITS = 4
 _COARSE, _FINE = 1e-3, 1e-4
@@ -43,9 +43,9 @@ def noise_for(
     # A coarse grid says a little too much, and is fast: the fine one looks just below it.
     high = _root(lambda noise: over(noise, _COARSE), low, high)
     high = _root(lambda noise: over(noise, _FINE), high * 0.97, high * 1.01)
-    found = _up(high)
+    found = rounded_up(high)
     while over(found, _FINE) > 0:
-        found = _up(found + _unit(found) / 2)
+        found = rounded_up(found + _unit(found) / 2)
     return found
 
 
@@ -62,6 +62,7 @@ def _unit(value: float) -> float:
     return float(10.0 ** (math.floor(math.log10(value)) - _DIGITS + 1))
 
 
-def _up(value: float) -> float:
+def rounded_up(value: float) -> float:
+    """To the digits of a noise multiplier."""
     unit = _unit(value)
     return float(f"{math.ceil(value / unit - 1e-9) * unit:.{_DIGITS}g}")

@@ -28,6 +28,8 @@ def stated(summary: Mapping[str, Any]) -> str | None:
     said = f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}"
     if privacy["unit"] == "example":
         return f"{said}, {_rows(privacy)}"
+    if privacy["mechanism"] in ("distributed", "local"):
+        return f"{said}, {_own(privacy)} {_cohorts(privacy['sampling'])}"
     return (
         f"{said}, "
         f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
@@ -43,6 +45,24 @@ def _rows(privacy: Mapping[str, Any]) -> str:
         f"round. Each row's gradient is cut to {privacy['clip']:g}; the client adds Gaussian noise "
         f"of {privacy['noise_multiplier']:g} times that to their sum, in each of its steps, whose "
         f"batch has a row by a secret coin of {rate:.3g} at most."
+    )
+
+
+def _own(privacy: Mapping[str, Any]) -> str:
+    """Noise that clients add, against whom."""
+    alone, noise = privacy["mechanism"] == "local", privacy["noise"].replace("_", " ")
+    what = (
+        f"each adds {noise} noise of {privacy['noise_multiplier']:g} times that before it sends it"
+        if alone
+        else f"each adds a share of {noise} noise, which comes to {privacy['noise_multiplier']:g} "
+        f"times that in a sum of {privacy['floor']} clients, {privacy['colluding']} of whom may "
+        "tell theirs; no smaller sum is opened"
+    )
+    return (
+        f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
+        f"{counted(privacy['releases'], 'release')}, against the server, which knows whom it "
+        f"asks; ε = {privacy['readers_epsilon']:.4g} against whoever sees models only. Updates are "
+        f"cut to {privacy['clip']:g}; {what}."
     )
 
 

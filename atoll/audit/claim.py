@@ -10,6 +10,7 @@ from atoll.audit.findings import Claim
 from atoll.config import Loaded
 from atoll.config.privacy import Privacy
 from atoll.protection import Protection
+from atoll.protection.cohorts import Drawing
 
 __all__ = ["DELTA", "EPSILON", "claim_of", "compared_with"]
 
@@ -39,7 +40,8 @@ def compared_with(loaded: Loaded, population: int) -> Claim:
     federation = loaded.experiment.federation
     rounds, asked = max(federation.num_rounds, 1), min(federation.cohort(population), population)
     sampling = Everyone() if asked == population else Poisson(rate=asked / population)
-    noise = Protection(privacy, population, float(asked), sampling, rounds).noise_multiplier
+    drawing = Drawing(population, float(asked), sampling)
+    noise = Protection(privacy, drawing, rounds).noise_multiplier
     return Claim(EPSILON, DELTA, "client", noise, rounds, asked / population)
 
 

@@ -128,6 +128,7 @@ def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
     return {
         **found.statement(),
         "epsilon": spent.epsilon,
+        "readers_epsilon": spent.readers,
         "delta": spent.delta,
         "adjacency": spent.adjacency,
         "signal_to_noise": found.signal_to_noise(made.trainable_parameters),

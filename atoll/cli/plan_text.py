@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from atoll.experiment.setup import Setup
     from atoll.plan.plan import Plan
     from atoll.plan.probe import Probe, Trial
-    from atoll.protection import Protection
+    from atoll.protection import Protection, Spread
 
 __all__ = ["show_plan", "show_probe"]
 
@@ -51,11 +51,13 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
         yield from _private(setup.protection, made)
 
 
-def _private(found: Protection, made: Plan) -> Iterator[str]:
+def _private(found: Protection | Spread, made: Plan) -> Iterator[str]:
     """What it would spend, and how much of an update is left beside the noise."""
     spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
     yield found.told()
     yield f"epsilon {spent.epsilon:.4g} after all rounds, {spent.adjacency}, {spent.accountant}"
+    if spent.readers is not None:
+        yield f"  that is against the server; {spent.readers:.4g} against readers of the models"
     ratio = found.signal_to_noise(made.trainable_parameters)
     if ratio is None:
         return

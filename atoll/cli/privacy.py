@@ -76,6 +76,7 @@ def _folder(path: Path) -> Path:
 def _as_json(path: Path, told: Told) -> Mapping[str, Any]:
     last = told.lines[-1] if told.lines else None
     releases = [release for _, release in told.releases]
+    spent = None if last is None else told.spent(last.delta)
     return {
         "path": str(path),
         "data": told.begin.data,
@@ -84,5 +85,6 @@ def _as_json(path: Path, told: Told) -> Mapping[str, Any]:
         "unit": releases[0].unit if releases else None,
         "epsilon": 0.0 if last is None else last.epsilon,
         "delta": None if last is None else last.delta,
-        "adjacency": None if last is None else told.spent(last.delta).adjacency,
+        "adjacency": None if spent is None else spent.adjacency,
+        "readers_epsilon": None if spent is None else spent.readers,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.accounting import Everyone, Fixed, Release, Sampling
+from atoll.accounting import Event, Everyone, Fixed, Sampling, Shared
 from atoll.ledger import Told
 from atoll.words import counted
 
@@ -24,7 +26,7 @@ def show_ledger(told: Told) -> None:
             line.time,
             entry.run[:8],
             str(entry.round),
-            "" if entry.release is None else f"{entry.release.noise_multiplier:.4g}",
+            "" if entry.release is None else _noise(entry.release),
             "asked" if entry.release is None else _cohort(entry.release),
             _number(line.epsilon),
         )
@@ -41,19 +43,34 @@ def show_verified(told: Told) -> None:
     else:
         last, releases = told.lines[-1], [release for _, release in told.releases]
         runs = counted(len({run for run, _ in told.releases}), "run")
+        spent = told.spent(last.delta)
+        seen = "" if spent.readers is None else (
+            f" against the server, and to epsilon {spent.readers:.4g} against readers of models"
+        )  # fmt: skip
         units = {release.unit for release in releases}
         text = (
             f"Whole: {counted(sum(one.steps for one in releases), 'release')} of {runs} on data "
             f"{told.begin.data[:12]} come to epsilon {_number(last.epsilon)} at delta "
             f"{last.delta:g}, for {'whole clients' if 'client' in units else 'single rows'}, "
-            f"{told.spent(last.delta).adjacency}."
+            f"{spent.adjacency}{seen}."
         )
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def _cohort(release: Release) -> str:
-    often, how = "" if release.steps == 1 else f"{release.steps} times ", release.sampling
-    return often + _drawn(how)
+def _noise(release: Event) -> str:
+    """In units of what one client changes."""
+    if not isinstance(release, Shared):
+        return f"{release.noise_multiplier:.4g}"
+    alone = release.mechanism == "gaussian"
+    shares = 1 if alone else release.survivors - release.colluding
+    return f"{release.sigma * math.sqrt(shares) / release.norm:.4g}"
+
+
+def _cohort(release: Event) -> str:
+    often = "" if release.steps == 1 else f"{release.steps} times "
+    if isinstance(release, Shared):
+        return f"{often}{release.survivors} of {release.asked}"
+    return often + _drawn(release.sampling)
 
 
 def _drawn(sampling: Sampling) -> str:

@@ -59,10 +59,13 @@ class Privacy(BaseModel):
     clip: Annotated[float, Field(gt=0)] | AdaptiveClip = Field(
         1.0, description="L2 norm to which a client's update is cut, or how it is found."
     )
-    mechanism: Literal["gaussian", "blt"] = Field(
+    mechanism: Literal["gaussian", "blt", "distributed", "local"] = Field(
         "gaussian",
-        description="Noise that the server adds to a round's sum: of its own each round, or (blt) "
-        "taken back in part by later rounds.",
+        description="Noise of the server on a round's sum, each anew or (blt) taken back later; of "
+        "clients on their share of it (distributed) or on each update (local).",
+    )
+    noise: Literal["discrete_gaussian", "skellam"] = Field(
+        "discrete_gaussian", description="distributed: of which kind a client's share is."
     )
     sampling: Literal["poisson", "fixed", "everyone", "turns"] = Field(
         "poisson",
@@ -79,7 +82,9 @@ class Privacy(BaseModel):
         "largest value that it adds up.",
     )
     min_survivors: int = Field(
-        5, ge=2, description="secure_aggregation: no sum of fewer clients is opened."
+        5,
+        ge=2,
+        description="secure_aggregation: no sum of fewer clients is opened.",
     )
     corrupt: float = Field(
         0.1,

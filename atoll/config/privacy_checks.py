@@ -39,7 +39,7 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
 def _check_rows(privacy: Privacy) -> Iterator[Problem]:
     """Values about cohorts and sums, where clients hide their own rows."""
     fields = Privacy.model_fields
-    for key in ("mechanism", "sampling", "cap"):
+    for key in ("mechanism", "noise", "sampling", "cap"):
         if vars(privacy)[key] != fields[key].default:
             yield Problem(
                 f"privacy.{key}",
@@ -56,13 +56,14 @@ def _check_rows(privacy: Privacy) -> Iterator[Problem]:
 
 def _check_mechanism(privacy: Privacy) -> Iterator[Problem]:
     how = privacy.sampling
-    if privacy.mechanism == "gaussian" and how == "turns":
+    if privacy.mechanism != "blt" and how == "turns":
         yield Problem(
             "privacy.sampling",
             "privacy.sampling is turns, which hides nobody by chance and helps blt alone; use "
             "poisson, or mechanism: blt",
         )
-    if privacy.mechanism == "gaussian":
+    yield from _check_own(privacy)
+    if privacy.mechanism != "blt":
         return
     if how not in ("turns", "everyone"):
         yield Problem(
@@ -76,6 +77,41 @@ def _check_mechanism(privacy: Privacy) -> Iterator[Problem]:
             "privacy.clip",
             "privacy.clip is adaptive, but privacy.mechanism is blt, whose rounds share noise of "
             "one size; give a number",
+        )
+
+
+def _check_own(privacy: Privacy) -> Iterator[Problem]:
+    """Noise that clients add."""
+    mechanism, secure = privacy.mechanism, privacy.secure_aggregation
+    if privacy.noise != Privacy.model_fields["noise"].default and mechanism != "distributed":
+        yield Problem(
+            "privacy.noise",
+            f"privacy.noise is {privacy.noise}, and privacy.mechanism is {mechanism}; it is the "
+            "kind of distributed noise: remove it, or set mechanism to distributed",
+        )
+    if mechanism not in ("distributed", "local"):
+        return
+    if secure != (mechanism == "distributed"):
+        yield Problem(
+            "privacy.mechanism",
+            "privacy.mechanism is distributed, whose shares of noise hide nobody where single "
+            "updates are seen; set privacy.secure_aggregation to true, or mechanism to local"
+            if not secure
+            else "privacy.mechanism is local, which hides each update by itself, and under "
+            "secure_aggregation only sums are seen; set mechanism to distributed, which needs less "
+            "noise",
+        )
+    if isinstance(privacy.clip, AdaptiveClip):
+        yield Problem(
+            "privacy.clip",
+            f"privacy.clip is adaptive, but with mechanism {mechanism} clients add the noise, "
+            "whose size they fix before they train; give a number",
+        )
+    if privacy.noise_multiplier == 0:
+        yield Problem(
+            "privacy.noise_multiplier",
+            f"privacy.noise_multiplier is 0, but mechanism {mechanism} is noise that clients add; "
+            "give a number above 0, or epsilon",
         )
 
 

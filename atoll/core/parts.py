@@ -121,7 +121,8 @@ class Server:
 
     init: adds the parts that this server keeps (moments) to a state that others share.
     apply: (context, state, aggregate) -> state; it may use up the aggregate, never the state.
-    downlink: how less than the broadcast travels.   noised: channels that it adds noise to.
+    downlink: how less than the broadcast travels.   noised: channels in which noise hides
+    clients, the server's or their own.
     ready: refuses, before the first round and only where the server is, what it cannot do without.
     """
 

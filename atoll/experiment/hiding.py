@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from atoll.config import Loaded
 from atoll.core import Program, State
@@ -12,6 +13,7 @@ from atoll.protection import (
     Parties,
     Protection,
     RowProtection,
+    Spread,
     protection_of,
     rows_of,
     secured,
@@ -19,7 +21,7 @@ from atoll.protection import (
     simulated,
 )
 
-__all__ = ["Hiding", "hiding_of"]
+__all__ = ["Hiding", "hiding_of", "keep_noise"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Hiding:
     measured: whether clients may tell how the model does on their own rows.
     """
 
-    clients: Protection | None
+    clients: Protection | Spread | None
     rows: RowProtection | None
     parties: Parties
     measured: bool
@@ -38,19 +40,36 @@ class Hiding:
         """The bench, whose clients hide their rows where they should."""
         return bench if self.rows is None else replace(bench, private=self.rows.private())
 
-    def sealed(self, loaded: Loaded, program: Program, state: State) -> Program:
-        """The program, whose updates the server sees in sum only where it should."""
+    def sealed(self, loaded: Loaded, program: Program, state: State) -> tuple[Program, Hiding]:
+        """The program, whose updates the server sees in sum only where it should, and what hides
+        them, which knows how large they are; `state`: a server's."""
+        clients, training = self.clients, program.algorithms.get("train")
         cohort = loaded.experiment.federation.cohort(self.parties.population)
         most = min(cohort, self.parties.population)
-        if self.clients is not None:
-            most = self.clients.most
-        return secured(program, securing_of(loaded, self.parties, most), state)
+        if clients is not None:
+            most = clients.drawing.most
+        if isinstance(clients, Spread) and training is not None:
+            clients = clients.fitted(training, state)
+        spread = clients if isinstance(clients, Spread) else None
+        program = secured(program, securing_of(loaded, self.parties, most, spread), state)
+        return program, replace(self, clients=clients)
 
 
-def hiding_of(loaded: Loaded, data: FederatedData, parties: Parties | None) -> Hiding:
+def keep_noise(folder: Path, *hidings: Protection | Spread | RowProtection | None) -> None:
+    """Have the noise of clients that are not where their run is come from a secret in `folder`, so
+    that a question which is asked again after a crash is answered with the same noise."""
+    for hiding in hidings:
+        if hiding is not None:
+            hiding.vault.keep(folder / "noise.key")
+
+
+def hiding_of(
+    loaded: Loaded, data: FederatedData, parties: Parties | None, population: int | None
+) -> Hiding:
     """What the file asks for.
 
     parties: who takes part in secure sums; None: all of them, in this process.
+    population: clients that there are in all; None: those that take part.
 
     Raises:
         ConfigError: with what else in the file would leave clients or rows in the open.
@@ -59,5 +78,5 @@ def hiding_of(loaded: Loaded, data: FederatedData, parties: Parties | None) -> H
     hidden = privacy.on or privacy.secure_aggregation
     # Scores of clients' rows would leave them; a simulation has those rows before it.
     measured = not hidden or (data.whole and not data.made_up)
-    clients = protection_of(loaded, parties.population)
+    clients = protection_of(loaded, population or parties.population)
     return Hiding(clients, rows_of(loaded, data), parties, measured)

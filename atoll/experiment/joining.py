@@ -18,7 +18,6 @@ from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.models.locate import fingerprint
 from atoll.policy import Policy, check_experiment, check_model, check_names
-from atoll.protection import Protection, protection_of
 
 __all__ = ["Place", "check_overrides", "joined", "offered", "taken_up"]
 
@@ -117,7 +116,11 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
     parties = None
     if loaded.experiment.privacy.secure_aggregation:
         parties = site_parties(Keys(place.name, place.state, place.certs), agreed.roster or {})
-    setup = prepare(loaded, note=note, data=data, parties=parties)
+    private = agreed.private
+    setup = prepare(
+        _noised(loaded, private), note=note, data=data, parties=parties,
+        population=None if private is None else private.population,
+    )  # fmt: skip
     base = fingerprint(setup.base.backbone)
     if base != agreed.base:
         raise RunError(
@@ -131,19 +134,19 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
         state = setup.start.server
         parts = ("adapter", "head") if setup.bench.train_head else ("adapter",)
         check_names(place.policy, "update", (name for p in parts for name in state.get(p, {})))
-    return replace(setup, protection=_told(loaded, agreed.private))
-
-
-def _told(loaded: Loaded, private: Private | None) -> Protection | None:
-    """The protection of a run, as its server says: a site alone knows neither the population nor
-    the noise that follows from it."""
-    found = protection_of(loaded, 1 if private is None else private.population)
-    if found is None and private is None:
-        return None
-    if found is None or private is None:
+    if (setup.protection is None) != (private is None):
         raise PayloadError("the server and the experiment file do not say the same of privacy")
+    return setup
+
+
+def _noised(loaded: Loaded, private: Private | None) -> Loaded:
+    """The experiment with the noise that its server says: a site alone knows neither how many
+    clients there are nor what follows from that."""
+    if private is None:
+        return loaded
     noise = {"noise_multiplier": private.noise_multiplier}
-    return replace(found, settings=found.settings.model_copy(update=noise))
+    privacy = loaded.experiment.privacy.model_copy(update=noise)
+    return replace(loaded, experiment=loaded.experiment.model_copy(update={"privacy": privacy}))
 
 
 def _options(loaded: Loaded, labels: Sequence[str] | None) -> Options:

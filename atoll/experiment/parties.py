@@ -11,7 +11,7 @@ from atoll.certs.identity import Claimed, claimed, identity_in, verifier_of
 from atoll.config import Experiment, Loaded
 from atoll.errors import ConfigError, PolicyError
 from atoll.experiment.terms import Offer, Private
-from atoll.protection import Parties, Protection
+from atoll.protection import Parties, Protection, Spread
 from atoll.runtimes.gathering import Closing
 from atoll.secagg import Folder, Identity, Member
 
@@ -98,15 +98,17 @@ def hides(experiment: Experiment) -> bool:
     return experiment.privacy.on or experiment.privacy.secure_aggregation
 
 
-def private_of(protection: Protection | None) -> Private | None:
+def private_of(protection: Protection | Spread | None) -> Private | None:
     """What sites are told of the noise."""
     if protection is None:
         return None
     protection.check()
-    return Private(population=protection.population, noise_multiplier=protection.noise_multiplier)
+    return Private(
+        population=protection.drawing.population, noise_multiplier=protection.noise_multiplier
+    )
 
 
-def closing_of(experiment: Experiment) -> Closing:
+def closing_of(experiment: Experiment, protection: Protection | Spread | None) -> Closing:
     """When a question is over.
 
     Under noise who is absent counts as zero, and nobody is waited for beyond the grace; a secure
@@ -114,7 +116,8 @@ def closing_of(experiment: Experiment) -> Closing:
     """
     federation, privacy = experiment.federation, experiment.privacy
     if privacy.secure_aggregation:
-        return Closing(max(federation.min_clients, privacy.min_survivors), federation.grace)
+        least = protection.terms.floor if isinstance(protection, Spread) else privacy.min_survivors
+        return Closing(max(federation.min_clients, least), federation.grace)
     if privacy.on:
         return Closing(0, federation.grace, secret=True)
     return Closing(federation.min_clients, federation.grace, federation.late == "fold")

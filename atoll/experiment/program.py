@@ -23,7 +23,7 @@ from atoll.experiment.wrapping import wrapped
 from atoll.local.bench import Bench
 from atoll.local.evaluation import evaluation
 from atoll.local.statistics import Labelled, head_shapes
-from atoll.protection import Protection
+from atoll.protection import Protection, Spread
 from atoll.servers.steps import following
 from atoll.stages import uniform
 
@@ -68,7 +68,7 @@ def build_program(
     loaded: Loaded,
     bench: Bench,
     heads: Heads,
-    protection: Protection | None = None,
+    protection: Protection | Spread | None = None,
     *,
     measured: bool = True,
 ) -> Program:
@@ -112,7 +112,7 @@ def build_program(
 
 
 def _adapter_algorithm(
-    loaded: Loaded, bench: Bench, packing: Sequence[Stage], protection: Protection | None
+    loaded: Loaded, bench: Bench, packing: Sequence[Stage], protection: Protection | Spread | None
 ) -> Algorithm:
     """The algorithm that the file names, with the stages, aggregator and server that it names."""
     federation = loaded.experiment.federation

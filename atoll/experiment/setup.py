@@ -33,7 +33,7 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import Parties, Protection, RowProtection
+from atoll.protection import Parties, Protection, RowProtection, Spread
 from atoll.tasks import task_of
 from atoll.words import counted, listed
 
@@ -61,7 +61,7 @@ class Setup:
     begin: Callable[[], Position]
     common_test: Callable[[], Sequence[Example] | None]
     forked_from: Mapping[str, Any] | None = None
-    protection: Protection | None = None
+    protection: Protection | Spread | None = None
     rows: RowProtection | None = None
 
     @property
@@ -91,12 +91,14 @@ def prepare(
     data: FederatedData | None = None,
     machine: Machine | None = None,
     parties: Parties | None = None,
+    population: int | None = None,
 ) -> Setup:
     """Load and check everything; `note` hears what a user should know.
 
     data: stands in for what the file names.
     machine: what a run that goes on was started with; torch gets as many threads again.
     parties: who takes part in secure sums; None: all of them, in this process.
+    population: clients that there are in all; None: those that are here.
 
     Raises:
         AtollError: for anything in the file, data or model that would not train.
@@ -117,12 +119,12 @@ def prepare(
             check_cohort(loaded, data)
         check_revision(loaded)
         check_trackers(loaded)
-        return _prepared(loaded, data, note, machine, parties)
+        return _prepared(loaded, data, note, machine, (parties, population))
 
 
 def _prepared(
     loaded: Loaded, data: FederatedData, note: Callable[[str], None], machine: Machine | None,
-    parties: Parties | None,
+    others: tuple[Parties | None, int | None],
 ) -> Setup:  # fmt: skip
     experiment = loaded.experiment
     task = task_of(experiment)
@@ -140,13 +142,13 @@ def _prepared(
             check_cohort(loaded, data)
     if built.alone is not None and experiment.adapter.method != "none":
         note(f"clients train one after another: {built.alone}")
-    hiding = hiding_of(loaded, data, parties)
+    hiding = hiding_of(loaded, data, *others)
     bench = hiding.trained(bench)
     labelled = feature_cache(bench) if TASKS[experiment.model.task].solved else None
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads, hiding.clients, measured=hiding.measured)
     check_program(loaded, program, data, note=note)
-    program = hiding.sealed(loaded, program, first_state(bench, experiment))
+    program, hiding = hiding.sealed(loaded, program, first_state(bench, experiment))
 
     def begin(note: Callable[[str], None]) -> Position:
         state = first_state(bench, experiment)

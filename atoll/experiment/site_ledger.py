@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
-from atoll.accounting import Release, Spent
+from atoll.accounting import Event, Spent
+from atoll.core import Task
 from atoll.errors import PolicyError
 from atoll.ledger import Entry, Ledger
 from atoll.policy import Policy, too_little_noise
-from atoll.protection import Protection
+from atoll.protection import Protection, Spread
+from atoll.protection.summed import root_of
 
-__all__ = ["SiteLedger"]
+__all__ = ["Asked", "SiteLedger", "asked_for"]
 
 RULE = "privacy"
 PLANNED = "planned"
+
+
+class Asked(NamedTuple):
+    """What a site is asked to train for.
+
+    question: tells questions of one exchange apart, where each answer would be a release; the same
+    question has the same answer.
+    """
+
+    round: int
+    exchange: int
+    question: str = "asked"
+
+
+def asked_for(task: Task, client: str, mechanism: str) -> Asked:
+    """What a site is asked for by a task of training."""
+    at, question = task.context, "asked"
+    if mechanism == "local":
+        # Another question in the same exchange would have another answer, with other noise.
+        question = f"asked {root_of(task.broadcast(client)).hex()[:16]}"
+    return Asked(at.round, at.exchange, question)
 
 
 class SiteLedger:
@@ -28,7 +52,7 @@ class SiteLedger:
     def __init__(self, folder: Path, site: str, policy: Policy) -> None:
         self._folder, self._data, self._rules = folder, f"client {site}", policy.privacy
 
-    def check(self, run: str, protection: Protection) -> None:
+    def check(self, run: str, protection: Protection | Spread) -> None:
         """Refuse a run whose noise is too little, or that would spend more than is left.
 
         Raises:
@@ -38,24 +62,24 @@ class SiteLedger:
         with Ledger.opened(self._folder, data=self._data) as ledger:
             self._check(ledger, run, protection, _left(ledger, run, protection))
 
-    def write(self, run: str, protection: Protection, asked: tuple[int, int]) -> float | None:
+    def write(self, run: str, protection: Protection | Spread, asked: Asked) -> float | None:
         """Write down what a site is asked for, as far as it is not yet.
 
-        asked: round and exchange.   Returns the epsilon of all runs so far, None where nothing
+        Returns the epsilon of all runs so far, None where nothing
         bounds it.
 
         Raises:
             PolicyError: as `check`, and for a round that the run has not.
         """
-        number, exchange = asked
+        number, exchange, question = asked
         if not 1 <= number <= protection.rounds:
             raise PolicyError(
                 RULE, f"round {number} is asked for, and the run has {protection.rounds}"
             )
         with Ledger.opened(self._folder, data=self._data) as ledger:
             entries = [line.entry for line in ledger.told.lines if line.entry.run == run]
-            before = {one.exchange for one in entries if one.round == number}
-            if exchange in before:
+            before = {(one.exchange, one.noise) for one in entries if one.round == number}
+            if (exchange, question) in before:
                 return _bounded(ledger.told.spent(protection.settings.delta))
             left = _left(ledger, run, protection)
             if before and protection.correlated is not None:
@@ -72,11 +96,11 @@ class SiteLedger:
                 ))  # fmt: skip
             release = None if not before else left
             return _write(ledger, protection, Entry(
-                run=run, round=number, exchange=exchange, noise="asked", release=release,
+                run=run, round=number, exchange=exchange, noise=question, release=release,
             ))  # fmt: skip
 
     def _check(
-        self, ledger: Ledger, run: str, protection: Protection, more: Release | None
+        self, ledger: Ledger, run: str, protection: Protection | Spread, more: Event | None
     ) -> None:
         least = self._rules.min_noise_multiplier if self._rules.required else None
         if why := too_little_noise(least, protection.noise_multiplier):
@@ -99,7 +123,7 @@ class SiteLedger:
             )
 
 
-def _left(ledger: Ledger, run: str, protection: Protection) -> Release | None:
+def _left(ledger: Ledger, run: str, protection: Protection | Spread) -> Event | None:
     """What a run will release beyond what is written down of it as planned."""
     release, known = protection.release, 0
     for entry in (line.entry for line in ledger.told.lines):
@@ -110,7 +134,7 @@ def _left(ledger: Ledger, run: str, protection: Protection) -> Release | None:
     return protection.released(protection.noise_multiplier, more) if more > 0 else None
 
 
-def _write(ledger: Ledger, protection: Protection, entry: Entry) -> float | None:
+def _write(ledger: Ledger, protection: Protection | Spread, entry: Entry) -> float | None:
     return _bounded(ledger.write(entry, protection.settings.delta))
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from atoll import __version__
-from atoll.accounting import Release, Spent
+from atoll.accounting import Event, Spent
 from atoll.disk.files import append_bytes, explained, make_folder, sweep, sync_folder, write_bytes
 from atoll.disk.lock import alone
 from atoll.errors import PrivacyError
@@ -58,7 +58,7 @@ class Ledger:
         """All that it says."""
         return self._told
 
-    def after(self, release: Release, delta: float, run: str | None = None) -> Spent:
+    def after(self, release: Event, delta: float, run: str | None = None) -> Spent:
         """What would be spent after one more release: over its life, or by one run."""
         line = _line(
             self._told, Entry(run=run or "", round=0, exchange=0, noise="", release=release)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from atoll.accounting import Release
+from atoll.accounting import Event
 
 __all__ = [
     "FILE",
@@ -44,7 +44,7 @@ class Entry(BaseModel):
     round: Number
     exchange: Number
     noise: str
-    release: Release | None
+    release: Event | None
 
 
 class Begin(BaseModel):

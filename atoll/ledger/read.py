@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from atoll.accounting import Release, Spent, spent
+from atoll.accounting import Event, Spent, altogether
 from atoll.errors import PrivacyError
 from atoll.ledger.lines import FILE, HEAD, START, Begin, Entry, Head, Released, hash_of, line_of
 
@@ -28,13 +28,14 @@ class Told:
     size: int
 
     @property
-    def releases(self) -> tuple[tuple[str, Release], ...]:
-        """Each release once, behind its run: what was begun again after a crash is the same one."""
-        found: dict[tuple[str, int, str], tuple[str, Release]] = {}
+    def releases(self) -> tuple[tuple[str, Event], ...]:
+        """Each release once, behind its run: what was begun again after a crash is the same one, as
+        is what turned out to be less than was feared before it."""
+        found: dict[tuple[str, int, str], tuple[str, Event]] = {}
         for entry in (line.entry for line in self.lines):
             if entry.release is not None:
                 key = (entry.run, entry.exchange, entry.noise)
-                found.setdefault(key, (entry.run, entry.release))
+                found[key] = (entry.run, entry.release)
         return tuple(found.values())
 
     def has(self, entry: Entry) -> bool:
@@ -44,7 +45,7 @@ class Told:
 
     def spent(self, delta: float, run: str | None = None) -> Spent:
         """What all releases come to, or those of one run."""
-        return spent([one for own, one in self.releases if run in (None, own)], delta)
+        return altogether([one for own, one in self.releases if run in (None, own)], delta)
 
 
 def read(folder: Path) -> Told | None:

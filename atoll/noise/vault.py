@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from atoll.disk.files import explained, make_folder, write_bytes
+from atoll.errors import PrivacyError
 from atoll.noise.secret import Secret
 from atoll.noise.stream import KEY, derive
 
@@ -16,7 +18,8 @@ __all__ = ["Vault"]
 class Vault:
     """The secret of a run whose directory is open; before and after that, one that nobody keeps.
 
-    So what is rehearsed, as for a plan, has noise of its own, which no run repeats.
+    So what is rehearsed, as for a plan, has noise of its own, which no run repeats. A client that
+    is not where its run is keeps a secret of its own.
     """
 
     def __init__(self) -> None:
@@ -28,6 +31,29 @@ class Vault:
         if self._secret is None:
             return derive(self._fleeting, exchange)
         return self._secret.key(exchange)
+
+    def keep(self, path: Path) -> None:
+        """Go on from the secret of a client, in a file; made where there is none.
+
+        Raises:
+            PrivacyError: when the file is not one that this wrote.
+        """
+        make_folder(path.parent)
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        write_bytes(own, os.urandom(KEY), mode=0o600)
+        try:
+            # Of several processes that begin together one makes it.
+            os.link(own, path)
+        except FileExistsError:
+            pass
+        finally:
+            own.unlink()
+        with explained(path):
+            raw = path.read_bytes()
+        if len(raw) != KEY:
+            raise PrivacyError(f"{path} is no secret of a client: it was changed or cut; remove it "
+                               "if no run goes on that began with it")  # fmt: skip
+        self._fleeting = raw
 
     @contextmanager
     def opened(self, path: Path) -> Iterator[Secret]:

@@ -4,11 +4,13 @@ from atoll.protection.planned import protection_of, rows_of
 from atoll.protection.protection import Protection
 from atoll.protection.rows import RowProtection
 from atoll.protection.securing import Parties, secured, securing_of, simulated
+from atoll.protection.spread import Spread
 
 __all__ = [
     "Parties",
     "Protection",
     "RowProtection",
+    "Spread",
     "protection_of",
     "rows_of",
     "secured",

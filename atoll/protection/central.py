@@ -17,7 +17,7 @@ from atoll.servers.quantile import CLIP, NORM, Following, following_quantile, sp
 from atoll.servers.values import ADAPTER, HEAD
 from atoll.stages import clip, uniform, withhold
 
-__all__ = ["Central", "hidden"]
+__all__ = ["Central", "check_linear", "hidden"]
 
 FINE = 20
 """The grid has 2^20 steps in the bound."""
@@ -76,6 +76,20 @@ class Central:
         return self.expected / 20 if named is None else named
 
 
+def check_linear(algorithm: Algorithm) -> None:
+    """Refuse an algorithm whose server looks at single updates.
+
+    Raises:
+        CompositionError: names its aggregator.
+    """
+    if not algorithm.aggregator.linear:
+        raise CompositionError(
+            f"aggregator '{algorithm.aggregator.name}' of algorithm '{algorithm.name}' looks at "
+            "single updates, but under privacy replies are summed on a grid to which noise is "
+            "added; use 'fedavg'"
+        )
+
+
 def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> Algorithm:
     """The algorithm under central differential privacy of a client's share.
 
@@ -84,12 +98,7 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     Raises:
         CompositionError: when something would leave clients in the open.
     """
-    if not algorithm.aggregator.linear:
-        raise CompositionError(
-            f"aggregator '{algorithm.aggregator.name}' of algorithm '{algorithm.name}' looks at "
-            "single updates, but under privacy replies are summed on a grid to which noise is "
-            "added; use 'fedavg'"
-        )
+    check_linear(algorithm)
     bound, first = central.clip, (uniform(), withhold(), *stages)
     if isinstance(bound, float):
         noise = _noise(central, least=bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,10 +12,65 @@ from atoll.config import Federation
 from atoll.config.privacy import Privacy
 from atoll.noise import Stream
 
-__all__ = ["drawn", "in_turn", "sampling_of"]
+__all__ = ["Drawing", "drawing_of", "drawn"]
 
 
-def sampling_of(settings: Privacy, federation: Federation, population: int) -> Sampling:
+@dataclass(frozen=True)
+class Drawing:
+    """How a run's cohorts come about.
+
+    population: clients when the run began.   expected: the mean size of a cohort.
+    turns: all take part in order, again and again; else cohorts are drawn in secret.
+    """
+
+    population: int
+    expected: float
+    sampling: Sampling
+    turns: bool = False
+
+    @property
+    def most(self) -> int:
+        """Clients of the largest cohort."""
+        if self.turns or isinstance(self.sampling, Fixed):
+            return round(self.expected)
+        capped = self.sampling.cap if isinstance(self.sampling, Poisson) else None
+        return capped or self.population
+
+    @property
+    def usual(self) -> int:
+        """Clients of a cohort that is small by chance: two deviations below the mean."""
+        if not isinstance(self.sampling, Poisson):
+            return round(self.expected)
+        spread = math.sqrt(self.expected * (1 - self.sampling.rate))
+        return max(math.floor(self.expected - 2 * spread), 0)
+
+    def cohort(self, key: bytes, number: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+        """Whom a round asks, in roster order; `key`: the secret of its exchange."""
+        if self.turns:
+            return _in_turn(number, round(self.expected), roster)
+        return drawn(key, self.sampling, roster)
+
+    def told(self) -> str:
+        """In words, as in "cohorts by secret coins, 10 of 100 clients"."""
+        kinds = {Poisson: "secret coins", Fixed: "secret draws"}
+        how = "turns" if self.turns else kinds.get(type(self.sampling), "no chance")
+        return f"cohorts by {how}, {self.expected:.4g} of {self.population} clients"
+
+
+def drawing_of(settings: Privacy, federation: Federation, population: int) -> Drawing:
+    """That of the file's rounds, among so many clients."""
+    sampling, turns = _sampling_of(settings, federation, population), settings.sampling == "turns"
+    expected = float(population)
+    if isinstance(sampling, Poisson):
+        expected = sampling.rate * population
+    elif isinstance(sampling, Fixed):
+        expected = float(sampling.size)
+    elif turns:
+        expected = float(min(federation.cohort(population), population))
+    return Drawing(population, expected, sampling, turns)
+
+
+def _sampling_of(settings: Privacy, federation: Federation, population: int) -> Sampling:
     """How a round's cohort is drawn among `population` clients."""
     share, asked = federation.fraction_train, min(federation.cohort(population), population)
     rate = asked / population if share is None else share
@@ -29,7 +85,7 @@ def sampling_of(settings: Privacy, federation: Federation, population: int) -> S
     return Everyone()
 
 
-def in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+def _in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]:
     """The cohort of a round, counted from 1, where all take part in order, again and again."""
     first = (number - 1) * size
     places = {place % len(roster) for place in range(first, first + size)}

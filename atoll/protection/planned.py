@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from atoll.accounting import Fixed, Poisson
 from atoll.config import Experiment, Loaded
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
-from atoll.protection.cohorts import sampling_of
+from atoll.protection.cohorts import drawing_of
 from atoll.protection.protection import Protection
 from atoll.protection.rows import RowProtection
+from atoll.protection.spread import Spread
 
 __all__ = ["protection_of", "rows_of"]
 
 
-def protection_of(loaded: Loaded, population: int) -> Protection | None:
+def protection_of(loaded: Loaded, population: int) -> Protection | Spread | None:
     """The protection that the file asks for; None where it asks for none.
 
     Raises:
@@ -26,16 +26,11 @@ def protection_of(loaded: Loaded, population: int) -> Protection | None:
         return None
     for key, why in _open(experiment):
         raise ConfigError(f"{loaded.where(key)}: {why}")
-    sampling = sampling_of(experiment.privacy, experiment.federation, population)
-    expected = float(population)
-    if isinstance(sampling, Poisson):
-        expected = sampling.rate * population
-    elif isinstance(sampling, Fixed):
-        expected = float(sampling.size)
-    elif experiment.privacy.sampling == "turns":
-        expected = float(min(experiment.federation.cohort(population), population))
+    drawing = drawing_of(experiment.privacy, experiment.federation, population)
     rounds = experiment.federation.num_rounds
-    return Protection(experiment.privacy, population, expected, sampling, rounds)
+    if experiment.privacy.mechanism in ("distributed", "local"):
+        return Spread(experiment.privacy, drawing, rounds)
+    return Protection(experiment.privacy, drawing, rounds)
 
 
 def rows_of(loaded: Loaded, data: FederatedData) -> RowProtection | None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from atoll.accounting import Poisson, Release, Sampling, Spent, noise_for, spent
+from atoll.accounting import Event, Release, Spent, altogether, noise_for
 from atoll.config.privacy import Privacy
 from atoll.core import Algorithm, Stage, State, Tree
 from atoll.matrix import Mechanism, in_turns, mechanism
 from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
-from atoll.protection.cohorts import drawn, in_turn
+from atoll.protection.cohorts import Drawing
 from atoll.protection.summed import grid_step
 
 __all__ = ["Protection"]
@@ -22,15 +22,10 @@ __all__ = ["Protection"]
 
 @dataclass(frozen=True)
 class Protection:
-    """Differential privacy of each client's share in `rounds` updates.
-
-    population: clients when the run began; expected: the mean size of a cohort.
-    """
+    """Differential privacy of each client's share in `rounds` updates, by noise of the server."""
 
     settings: Privacy
-    population: int
-    expected: float
-    sampling: Sampling
+    drawing: Drawing
     rounds: int
     vault: Vault = field(default_factory=Vault, compare=False)
 
@@ -56,26 +51,21 @@ class Protection:
         return Release(
             unit=self.settings.unit,
             noise_multiplier=noise_multiplier,
-            sampling=self.sampling,
+            sampling=self.drawing.sampling,
             steps=rounds,
         )
 
-    def spent(self, releases: Sequence[Release]) -> Spent:
+    def spent(self, releases: Sequence[Event]) -> Spent:
         """What releases come to, at the file's delta."""
-        return spent(releases, self.settings.delta)
-
-    def cohort(self, number: int, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
-        """Whom a round asks, in roster order: drawn in secret, or in turn."""
-        if self.settings.sampling == "turns":
-            return in_turn(number, round(self.expected), roster)
-        return drawn(self.vault.key(exchange), self.sampling, roster)
+        return altogether(releases, self.settings.delta)
 
     @cached_property
     def correlated(self) -> Mechanism | None:
         """The noise that rounds have in common; None where each has its own."""
         if self.settings.mechanism != "blt" or not self.rounds:
             return None
-        return mechanism(in_turns(self.population, round(self.expected), self.rounds))
+        asked = round(self.drawing.expected)
+        return mechanism(in_turns(self.drawing.population, asked, self.rounds))
 
     @property
     def releases(self) -> int:
@@ -99,18 +89,11 @@ class Protection:
         clip, step = self.settings.clip, None
         if self.settings.secure_aggregation:
             bound = clip if isinstance(clip, float) else clip.largest
-            step = grid_step(bound, self.most)
+            step = grid_step(bound, self.drawing.most)
         return Central(
-            lambda: self.noise_multiplier, clip, self.expected, self.vault.key, step,
+            lambda: self.noise_multiplier, clip, self.drawing.expected, self.vault.key, step,
             self.correlated,
         )  # fmt: skip
-
-    @property
-    def most(self) -> int:
-        """Clients of the largest cohort."""
-        how = self.sampling
-        capped = how.cap if isinstance(how, Poisson) else None
-        return capped or self.population
 
     def noise_in(self, change: Tree, state: State, rounds: int) -> float:
         """The expected L2 norm of the noise that `rounds` updates put into `change`, independent.
@@ -118,7 +101,7 @@ class Protection:
         Of a server that adds updates as they are; an adaptive bound counts as it stands at the end.
         """
         values = sum(value.numel() for value in change.values())
-        deviation = self._central.deviation(state) / self.expected
+        deviation = self._central.deviation(state) / self.drawing.expected
         together = self.correlated
         if together is not None:
             # Of a sum of first rounds at most.
@@ -132,23 +115,21 @@ class Protection:
         noise = self._central.on_update * math.sqrt(values)
         if not noise:
             return None
+        expected = self.drawing.expected
         if self.correlated is None:
-            return self.expected / noise, self.expected * math.sqrt(self.rounds) / noise
+            return expected / noise, expected * math.sqrt(self.rounds) / noise
         chosen = self.correlated.strategy
         once = noise * chosen.sensitivity
-        return self.expected / once, self.expected * self.rounds / (once * chosen.error)
+        return expected / once, expected * self.rounds / (once * chosen.error)
 
     def told(self) -> str:
         """What a run begins with, in one line."""
         settings = self.settings
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
         solved = "" if settings.noise_multiplier else f", solved for {self.rounds} rounds"
-        drawn = {"poisson": "secret coins", "fixed": "secret draws", "turns": "turns"}
-        secret = f"{drawn.get(settings.sampling, 'no chance')}, "
         return (
             f"private: {promised}delta {settings.delta:g}, unit {settings.unit}; noise multiplier "
-            f"{self.noise_multiplier:.4g}{solved}; cohorts by {secret}{self.expected:.4g} of "
-            f"{self.population} clients"
+            f"{self.noise_multiplier:.4g}{solved}; {self.drawing.told()}"
         )
 
     def statement(self) -> dict[str, Any]:
@@ -158,7 +139,7 @@ class Protection:
             "unit": settings.unit,
             "mechanism": settings.mechanism,
             "secure_aggregation": settings.secure_aggregation,
-            "sampling": self.sampling.model_dump(mode="json"),
+            "sampling": self.drawing.sampling.model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": clip if isinstance(clip, float) else clip.model_dump(mode="json"),
         }

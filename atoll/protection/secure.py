@@ -88,7 +88,7 @@ class Party:
         """The one masked vector of a round."""
         at = request.context
         own, member = self._secure.configuration(at), self._member(at.client)
-        words = member.quantised(own, self._secure.summed.values(payload)).words
+        words = self._secure.summed.words(own, member, payload)
         inbox = self._inboxes.pop((at.client, at.exchange), b"")
         message = member.masked(own, inbox, root_of(request.payload), words)
         masked = np.frombuffer(read_one(Kind.MASKED, own, message), "<i4").astype(np.int32)

@@ -14,6 +14,7 @@ from atoll.core import Algorithm, Program, State
 from atoll.errors import ConfigError
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import speaking
+from atoll.protection.spread import Spread
 from atoll.protection.summed import Summed
 from atoll.secagg import Held, Identity, Member, Terms, roster_verifier
 from atoll.secagg.keys import Verifier
@@ -41,11 +42,12 @@ class Parties:
 
 @dataclass(frozen=True)
 class Securing:
-    """most: clients of the largest cohort."""
+    """most: clients of the largest cohort.   spread: noise that clients add; None: none."""
 
     settings: Privacy
     parties: Parties
     most: int
+    spread: Spread | None = None
 
     def applied(self, algorithm: Algorithm, state: State) -> tuple[Algorithm, Algorithm]:
         """The algorithm with masks over all that it sends, and the one that the masks need.
@@ -59,9 +61,13 @@ class Securing:
         like = algorithm.client.template(server.broadcast(server.init(state), ""))
         undivided = algorithm.aggregator.undivided
         weighing = [stage.weighs for stage in algorithm.stages if stage.weighs]
-        summed = Summed(like, self._ranges(weighing == ["examples"]), undivided, self.most)
-        told = self.settings
+        told, spread = self.settings, self.spread
+        summed = Summed(
+            like, self._ranges(weighing == ["examples"]), undivided, self.most,
+            None if spread is None else spread.plan,
+        )  # fmt: skip
         terms = Terms(told.corrupt, told.dropping, told.min_survivors)
+        terms = terms if spread is None else spread.terms
         secure = Secure(summed, terms, lenient=self.settings.on)
         party = Party(secure, self.parties.member)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
@@ -74,7 +80,9 @@ class Securing:
         return {"update": bound, "weight": weight, "examples": rows, "metrics": LOSS, BELOW: 1.0}
 
 
-def securing_of(loaded: Loaded, parties: Parties, most: int) -> Securing | None:
+def securing_of(
+    loaded: Loaded, parties: Parties, most: int, spread: Spread | None
+) -> Securing | None:
     """What the file asks for; None where the server may see each update.
 
     Raises:
@@ -89,7 +97,7 @@ def securing_of(loaded: Loaded, parties: Parties, most: int) -> Securing | None:
             f"{loaded.where('adapter.head')}: the head would be solved from statistics, which have "
             "no range that a secure sum could add up; set adapter.head to train"
         )
-    return Securing(experiment.privacy, parties, most)
+    return Securing(experiment.privacy, parties, most, spread)
 
 
 def secured(program: Program, securing: Securing | None, state: State) -> Program:

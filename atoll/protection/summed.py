@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atoll.accounting.grid import Plan
 from atoll.core import Channel, Payload, Tree
 from atoll.errors import CompositionError
+from atoll.protection.apart import share
 from atoll.secagg import Channel as Range
-from atoll.secagg import Total, most_bits, tree
+from atoll.secagg import Configuration, Member, Total, most_bits, tree
+from atoll.secagg.channels import restored
 
-__all__ = ["MASKED", "WORDS", "Summed", "grid_step", "root_of"]
+__all__ = ["MASKED", "UPDATE", "WORDS", "Summed", "grid_step", "root_of"]
 
+UPDATE = "update"
 MASKED, WORDS = "masked", "words"
 """The one channel, and its one tensor, that leave a client."""
 
@@ -28,12 +32,14 @@ class Summed:
 
     A channel that is a mean travels as w·x beside w itself, so that no weight is in the clear.
     undivided: means are left sums.   most: clients of the largest sum, which has the grid of all.
+    plan: the grid of the update, to which each client adds a share of noise; None: none does.
     """
 
     like: Payload
     ranges: Mapping[str, float]
     undivided: bool
     most: int
+    plan: Plan | None = None
 
     def __post_init__(self) -> None:
         for name, channel in self.like.items():
@@ -48,7 +54,7 @@ class Summed:
         bits = most_bits(self.most)
         top = (1 << bits - 1) - 1
         return tuple(
-            Range(name, size, top * grid_step(self._bound(name), self.most), bits)
+            Range(name, size, top * self._step(name), bits)
             for name, channel in self._reduced()
             if (size := sum(value.numel() for value in channel.tree.values()))
         )
@@ -60,6 +66,17 @@ class Summed:
             for name, channel in self._reduced()
             if channel.tree
         }
+
+    def words(self, own: Configuration, member: Member, payload: Payload) -> NDArray[np.int32]:
+        """A client's vectors in whole numbers, with its share of the noise in its update."""
+        values = self.values(payload)
+        if self.plan is None:
+            return member.quantised(own, values).words
+        update = values[UPDATE]
+        words = member.quantised(own, {**values, UPDATE: np.zeros_like(update)}).words
+        part = restored(own.channels, words)[UPDATE]
+        part[:] = share(self.plan, update, member.noise_seed(own))
+        return words
 
     def restored(self, total: Total) -> Payload:
         """The aggregate that a sum is."""
@@ -87,6 +104,12 @@ class Summed:
 
     def _reduced(self) -> list[tuple[str, Channel]]:
         return [(name, one) for name, one in sorted(self.like.items()) if one.reduce != "none"]
+
+    def _step(self, name: str) -> float:
+        if self.plan is not None and name == UPDATE:
+            assert self.plan.sum.asked == self.most, "noise and sums are of the same cohorts"
+            return self.plan.spacing
+        return grid_step(self._bound(name), self.most)
 
     def _bound(self, name: str) -> float:
         channel = self.like[name]

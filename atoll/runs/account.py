@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atoll.core import Failure, Position, Reply, Runtime, Task
+from atoll.core import Failure, Position, Reply, Report, Runtime, Task
 from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import Entry, Ledger
 from atoll.noise import Secret
-from atoll.protection import Protection, RowProtection
+from atoll.protection import Protection, RowProtection, Spread
 from atoll.runs.run_dir import RunDirectory
 
 __all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
 
-Hiding = Protection | RowProtection
+Hiding = Protection | RowProtection | Spread
 LEDGER, SECRET = "privacy", ".secret"
 TRAIN, TOGETHER = "train", "all rounds"
 
@@ -29,13 +29,14 @@ class Account:
     """What a run does about its privacy.
 
     asking: a round is about to ask its cohort: (round, exchange) -> None, or it raises.
-    counted: a round is released and on the disk.   ended: the run is complete.
+    happened: a round is released.   counted: it is on the disk.   ended: the run is complete.
     epsilon: what the run has spent; None where nothing bounds it.
     exhausted: whether one more round would cross the budget.
     statement: all that this ε means; None where nothing was promised.
     """
 
     asking: Callable[[int, int], None] = lambda number, exchange: None
+    happened: Callable[[Report], None] = lambda report: None
     counted: Callable[[Position], None] = lambda position: None
     ended: Callable[[], None] = lambda: None
     epsilon: Callable[[], float | None] = lambda: None
@@ -93,9 +94,7 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         yield account
 
 
-def _account(
-    run: str, protection: Protection | RowProtection, ledger: Ledger, secret: Secret
-) -> Account:
+def _account(run: str, protection: Hiding, ledger: Ledger, secret: Secret) -> Account:
     delta, limit = protection.settings.delta, protection.settings.epsilon
 
     together = protection.settings.mechanism == "blt"
@@ -121,6 +120,20 @@ def _account(
         if not (together and ledger.told.has(entry)):
             ledger.write(entry, delta)
 
+    def happened(report: Report) -> None:
+        """A sum of more clients than it had to have has more noise."""
+        if not isinstance(protection, Spread):
+            return
+        for one in report.exchanges:
+            found = protection.happened(one) if one.algorithm == TRAIN else None
+            if found is not None:
+                exchange = max(one.folded.values())
+                entry = Entry(
+                    run=run, round=report.round, exchange=exchange, noise=secret.name(exchange),
+                    release=found,
+                )  # fmt: skip
+                ledger.write(entry, delta)
+
     def counted(position: Position) -> None:
         if position.exchanges:
             secret.commit(position.exchanges - 1)
@@ -134,11 +147,12 @@ def _account(
             **protection.statement(),
             "adjacency": "zero-out" if together else own.adjacency,
             "accountant": own.accountant,
+            "readers_epsilon": None if own.readers is None else _bounded(own.readers),
             "releases": sum(one.steps for own, one in ledger.told.releases if own == run),
             "lifetime_epsilon": _bounded(life.epsilon),
         }
 
-    return Account(asking, counted, secret.erase, epsilon, exhausted, statement)
+    return Account(asking, happened, counted, secret.erase, epsilon, exhausted, statement)
 
 
 def _bounded(epsilon: float) -> float | None:

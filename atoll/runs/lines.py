@@ -76,7 +76,7 @@ def _traffic(setup: Setup, report: Report) -> tuple[int, int, int | None]:
     if setup.protection is None or not hidden:
         clients = sum(len(x.cohort) - len(x.failures) for x in trained)
         return up, down, clients
-    algorithm, expected = setup.program.algorithms["train"], setup.protection.expected
+    algorithm, expected = setup.program.algorithms["train"], setup.protection.drawing.expected
     broadcast = algorithm.server.broadcast(report.position.server, "")
     reply = algorithm.client.template(broadcast)
     return (

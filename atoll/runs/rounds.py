@@ -11,7 +11,7 @@ from pathlib import Path
 
 from atoll.core import Failure, Federation, Position, Reply, Report, Runtime, Task
 from atoll.experiment.setup import Setup
-from atoll.protection import Protection
+from atoll.protection import Protection, Spread
 from atoll.round import federate
 from atoll.runs.account import Account
 from atoll.runs.where import Observer, Where
@@ -56,15 +56,16 @@ def reports(
 
 
 def _secret(
-    protection: Protection,
+    protection: Protection | Spread,
     members: tuple[str, ...],
     number: int,
     exchange: int,
     roster: tuple[str, ...],
 ) -> tuple[str, ...]:
     """A cohort of those for whom the noise was solved, as far as they are still there."""
+    key = protection.vault.key(exchange)
     return tuple(
-        client for client in protection.cohort(number, exchange, members) if client in roster
+        client for client in protection.drawing.cohort(key, number, members) if client in roster
     )
 
 

@@ -98,6 +98,7 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
     told = reports(setup, run.path, done.position, under)
     del done  # as above: no state is kept beside that of now
     for report, seconds in told:
+        account.happened(report)
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))

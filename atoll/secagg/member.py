@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 from atoll.errors import ProtocolError
 from atoll.secagg.channels import Quantised, quantise
-from atoll.secagg.client import advertise, confirm, mask, open_sum, rounding_seed, share
+from atoll.secagg.client import (
+    advertise,
+    confirm,
+    mask,
+    open_sum,
+    rounding_seed,
+    share,
+)
 from atoll.secagg.configuration import Configuration
-from atoll.secagg.keys import Signer, Verifier
+from atoll.secagg.keys import Signer, Verifier, derive
 from atoll.secagg.messages import Advert, Kind, Survivors, read_each, write_each, write_one
 from atoll.secagg.state import ClientState
 from atoll.secagg.store import Store
@@ -85,6 +92,10 @@ class Member:
         """The client's vectors as integers, rounded by coins of this exchange; see `quantise`."""
         seed = rounding_seed(self._state(configuration))
         return quantise(configuration.channels, values, seed)
+
+    def noise_seed(self, configuration: Configuration) -> bytes:
+        """The secret of this client's noise in this exchange, which is masked once; 32 bytes."""
+        return derive(self._state(configuration).secret, "noise")
 
     def signature(self, configuration: Configuration, message: bytes) -> bytes:
         """SURVIVORS -> SIGNATURE."""

@@ -9,7 +9,7 @@ from atoll.core import Channel, Context, Payload, Server, State, Tree
 from atoll.matrix import Mechanism
 from atoll.noise import Stream, standard_normal
 
-__all__ = ["Noise", "noised"]
+__all__ = ["Noise", "divided", "noised"]
 
 UPDATE = "update"
 BUFFERS = "buffers"
@@ -64,3 +64,17 @@ def _drawn(context: Context, like: Tree, state: State, noise: Noise) -> tuple[Tr
     stream, before = Stream(key, "noise"), state.get(BUFFERS) or noise.correlated.init(like)
     made, after = noise.correlated.noise(before, lambda shape: standard_normal(stream, shape))
     return made, {BUFFERS: after}
+
+
+def divided(inner: Server, denominator: float) -> Server:
+    """The server `inner`, which is moved by Σ x_k / (q·N), of clients who added the noise.
+
+    denominator: the expected size of a cohort, which no client moves.
+    """
+
+    def apply(context: Context, state: State, aggregate: Payload) -> State:
+        total = aggregate[UPDATE].tree
+        update = {name: (value / denominator).float() for name, value in total.items()}
+        return inner.apply(context, state, {**aggregate, UPDATE: Channel(update)})
+
+    return replace(inner, name=f"divided {inner.name}", apply=apply, noised=(UPDATE,))

@@ -129,6 +129,46 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     assert gap < 1e-4
 
 
+OWN = {
+    "local": "mechanism: local",
+    "distributed": "mechanism: distributed, secure_aggregation: true, min_survivors: 3, "
+    "corrupt: 0, dropping: 0",
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mechanism", OWN)
+def test_sites_that_add_the_noise_count_what_the_server_sees(
+    mechanism: str, people: People
+) -> None:
+    folder, path = people.folder, people.folder / "private.yaml"
+    privacy = f"privacy: {{epsilon: 8, clip: 0.5, {OWN[mechanism]}}}"
+    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
+    path.write_text(text.replace(", clients_per_round: 2", ""))
+    rules = (
+        "label_names: true\nmin_rows: 1\nmin_cohort: 3\nprivacy: {required: true, max_clip: 0.5, "
+    )
+    (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 8}\n")
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None, seconds=400)
+    assert server.process.returncode == 0, server.said
+    summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
+    assert 7.9 < summary["epsilon"] <= 8
+    assert summary["privacy"]["readers_epsilon"] <= summary["epsilon"]
+    for client in CLIENTS:
+        state = folder / "fed" / client / "state"
+        told = verified(state / "privacy")
+        assert sum(release.steps for _, release in told.releases) == 3
+        assert told.lines[-1].epsilon == pytest.approx(summary["epsilon"])
+        if mechanism == "local":
+            norms = [sum(t["l2"] ** 2 for t in line["tensors"] if t["channel"] == "update") ** 0.5
+                     for line in _departures(state)]  # fmt: skip
+            # What leaves is the noise, above all: 2 clips in every one of its values.
+            assert min(norms) > 5
+
+
 def _departures(state: Path) -> list[dict[str, object]]:
     words = [ATOLL, "egress", "show", str(state / "egress"), "--format", "json"]
     found = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import dp_accounting
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from scipy import stats
 from scipy.optimize import brentq
 
-from atoll.accounting.distributed import guaranteed, plan_for, released
+from atoll.accounting.distributed import Guarantee, guaranteed, plan_for, released
 from atoll.accounting.grid import Mechanism, Sum, planned
 from atoll.accounting.shares import Shared, concentrated, divergence, tau
 from atoll.errors import PrivacyError
@@ -28,8 +29,15 @@ Masses = NDArray[np.float64]
 
 def _shared(mechanism: Mechanism, norm: float, sigma: float, survivors: int) -> Shared:
     return Shared(
-        mechanism=mechanism, norm=norm, values=1, sigma=sigma, asked=survivors, survivors=survivors
-    )
+        mechanism=mechanism, norm=norm, values=1, sigma=sigma, asked=survivors, survivors=survivors,
+        population=survivors,
+    )  # fmt: skip
+
+
+def _guaranteed(releases: Iterable[Shared], population: int, delta: float) -> Guarantee:
+    """Of draws from so many clients."""
+    told = [one.model_copy(update={"population": population}) for one in releases]
+    return guaranteed(told, delta)
 
 
 def _noise(mechanism: Mechanism, sigma: float, clients: int) -> Masses:
@@ -92,7 +100,7 @@ def test_epsilon_covers_that_of_the_exact_distribution_and_is_near(
 ) -> None:
     noise = _noise(mechanism, sigma, clients)
     exact = _exact([(np.roll(noise, norm), noise)], DELTA)
-    stated = guaranteed([_shared(mechanism, norm, sigma, clients)], clients, DELTA).server
+    stated = _guaranteed([_shared(mechanism, norm, sigma, clients)], clients, DELTA).server
     # What is known of Skellam is loose where its variance is a few grid units.
     assert exact <= stated <= {"discrete_gaussian": 1.12, "skellam": 1.65}[mechanism] * exact
 
@@ -102,9 +110,9 @@ def test_rounds_compose(mechanism: Mechanism) -> None:
     first, second = _noise(mechanism, 2.0, 4), _noise(mechanism, 2.0, 3)
     pair = (np.outer(np.roll(first, 3), np.roll(second, 3)), np.outer(first, second))
     rounds = [_shared(mechanism, 3, 2.0, 4), _shared(mechanism, 3, 2.0, 3)]
-    stated = guaranteed(rounds, 4, DELTA).server
+    stated = _guaranteed(rounds, 4, DELTA).server
     assert _exact([pair], DELTA) <= stated <= 1.25 * _exact([pair], DELTA)
-    assert guaranteed([], 4, DELTA).server == 0
+    assert _guaranteed([], 4, DELTA).server == 0
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -118,10 +126,10 @@ def test_fine_grids_are_as_concentrated_as_a_continuous_gaussian(
     accountant = RdpAccountant(np.concatenate([np.arange(1.1, 10, 0.01), np.arange(10, 2000)]))
     accountant.compose(dp_accounting.GaussianDpEvent(multiplier), 7)
     assert accountant.get_epsilon(1e-6) == pytest.approx(epsilon, rel=2e-3)
-    got = guaranteed([released(plan, 80)] * 7, 1000, 1e-6)
+    got = _guaranteed([released(plan, 80, 1_000_000)] * 7, 1000, 1e-6)
     assert got.server <= epsilon
     assert got.server == pytest.approx(epsilon, rel=1e-4)
-    assert guaranteed([released(plan, 100)] * 7, 1000, 1e-6).server < 0.95 * epsilon
+    assert _guaranteed([released(plan, 100, 1_000_000)] * 7, 1000, 1e-6).server < 0.95 * epsilon
 
 
 def test_what_skellam_costs_more_than_a_gaussian() -> None:
@@ -129,17 +137,17 @@ def test_what_skellam_costs_more_than_a_gaussian() -> None:
     sigma, orders = 2000.0 / math.sqrt(50), np.arange(2.0, 100.0)
     shared = _shared("skellam", 1000.0, sigma, 50).model_copy(update={"values": 100_000})
     assert divergence(shared, 50)(orders) == pytest.approx(orders / 8, rel=1e-5)
-    assert guaranteed([shared], 50, 1e-5).server == pytest.approx(2.16572, rel=2e-3)
+    assert _guaranteed([shared], 50, 1e-5).server == pytest.approx(2.16572, rel=2e-3)
     gauss = _shared("discrete_gaussian", 1000.0, sigma, 50)
-    assert guaranteed([gauss], 50, 1e-5).server == pytest.approx(2.16572, abs=1e-4)
+    assert _guaranteed([gauss], 50, 1e-5).server == pytest.approx(2.16572, abs=1e-4)
 
 
 def test_those_who_may_collude_hide_nothing_from_the_server() -> None:
     full = _shared("skellam", 6.0, 2.0, 9)
     some = full.model_copy(update={"colluding": 5})
     fewer = _shared("skellam", 6.0, 2.0, 4)
-    assert guaranteed([some], 9, DELTA).server == guaranteed([fewer], 9, DELTA).server
-    assert guaranteed([some], 100, DELTA).readers == guaranteed([full], 100, DELTA).readers
+    assert _guaranteed([some], 9, DELTA).server == _guaranteed([fewer], 9, DELTA).server
+    assert _guaranteed([some], 100, DELTA).readers == _guaranteed([full], 100, DELTA).readers
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -157,9 +165,9 @@ def test_readers_bound_covers_every_cohort_that_they_do_not_know(mechanism: Mech
             with_own, without = seen((own, *others)), seen((0, *others))
             pairs += [(with_own, without), (without, with_own)]
     release = _shared(mechanism, 2.0, 3.0, 2)
-    got = guaranteed([release], 6, DELTA)
+    got = _guaranteed([release], 6, DELTA)
     assert _exact(pairs, DELTA) <= got.readers <= got.server
-    assert got.server == guaranteed([release], 2, DELTA).readers
+    assert got.server == _guaranteed([release], 2, DELTA).readers
 
 
 @pytest.mark.parametrize(("asked", "population"), [(10, 1000), (100, 1000), (50, 100)])
@@ -178,9 +186,11 @@ def test_readers_bound_is_near_that_of_sampling_without_replacement(
     event = dp_accounting.SampledWithoutReplacementDpEvent(population, asked, gaussian)
     accountant.compose(event, 20)
     want = accountant.get_epsilon(1e-6)
-    got = guaranteed([gauss] * 20, population, 1e-6)
+    got = _guaranteed([gauss] * 20, population, 1e-6)
     assert got.readers == pytest.approx(min(want, got.server), rel=1e-3)
-    assert got.readers <= guaranteed([skellam] * 20, population, 1e-6).readers <= got.server * 1.003
+    assert (
+        got.readers <= _guaranteed([skellam] * 20, population, 1e-6).readers <= got.server * 1.003
+    )
 
 
 @pytest.mark.parametrize("norm", [7.0, 10.0])
@@ -206,7 +216,7 @@ def test_readers_bound_for_skellam_is_that_of_the_paper(norm: float) -> None:
     epsilon, best = compute_epsilon(orders, divergences, 1e-3)
     assert best < 32
     shared = _shared("skellam", norm, 10.0, 4).model_copy(update={"asked": 4})
-    assert guaranteed([shared], 200, 1e-3).readers == pytest.approx(epsilon, rel=1e-9)
+    assert _guaranteed([shared], 200, 1e-3).readers == pytest.approx(epsilon, rel=1e-9)
 
 
 def test_skellam_is_bounded_at_whole_orders_and_by_chords_between() -> None:
@@ -232,7 +242,7 @@ def test_no_exact_divergence_of_skellam_is_larger(order: float) -> None:
 def test_the_gap_between_shares_and_one_gaussian_counts_for_readers() -> None:
     fine = _shared("discrete_gaussian", 10.0, 2.0, 3000)
     coarse = fine.model_copy(update={"sigma": 1.0, "norm": 5.0, "values": 20})
-    one, other = (guaranteed([each], 30_000, 1e-6).readers for each in (fine, coarse))
+    one, other = (_guaranteed([each], 30_000, 1e-6).readers for each in (fine, coarse))
     assert other - one == pytest.approx(3 * 20 * tau(1.0, 3000), rel=0.05)
 
 
@@ -240,12 +250,12 @@ def test_the_gap_between_shares_and_one_gaussian_counts_for_readers() -> None:
 def test_a_sum_of_too_few_is_not_unmasked(survivors: int) -> None:
     plan = planned(Sum(clip=1.0, values=100, asked=100, floor=80), 1.0, "skellam")
     with pytest.raises(PrivacyError, match=f"^{survivors} clients answered.* stays masked$"):
-        released(plan, survivors)
+        released(plan, survivors, 1_000_000)
 
 
 def test_a_release_is_plain_values() -> None:
     plan = planned(Sum(clip=1.0, values=100, asked=10, floor=8), 1.0, "skellam")
-    release = released(plan, 9)
+    release = released(plan, 9, 1_000_000)
     assert Shared.model_validate_json(release.model_dump_json()) == release
     for wrong in (
         {"sigma": 0.0}, {"survivors": 0}, {"kind": "fixed"}, {"norm": math.inf},
@@ -266,14 +276,14 @@ def test_little_noise_that_no_grid_holds_becomes_more() -> None:
     total = Sum(clip=1.0, values=1_000_000, asked=500_000, floor=500_000)
     plan = plan_for(total, "skellam", epsilon=80.0, delta=1e-6, rounds=1)
     assert plan.sigma == pytest.approx(1.5, rel=1e-3)
-    assert guaranteed([released(plan, 500_000)], 500_000, 1e-6).server < 40
+    assert _guaranteed([released(plan, 500_000, 1_000_000)], 500_000, 1e-6).server < 40
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_little_and_much_noise_have_their_epsilon(mechanism: Mechanism) -> None:
     total = Sum(clip=1.0, values=10_000, asked=50, floor=40)
     epsilons = [
-        guaranteed([released(planned(total, noise, mechanism), 45)], 1000, 1e-6)
+        _guaranteed([released(planned(total, noise, mechanism), 45, 1_000_000)], 1000, 1e-6)
         for noise in (0.05, 0.5, 5.0, 500.0, 50_000.0)
     ]
     for found in epsilons:

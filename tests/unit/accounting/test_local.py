@@ -6,14 +6,15 @@ import math
 
 import pytest
 from dp_accounting import GaussianDpEvent
+from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prv_accountant import GaussianMechanism, PRVAccountant
 from scipy.stats import norm
 
-from atoll.accounting import spent
-from atoll.accounting.local import Neighbours, epsilon_of, release, sensitivity, sigma_for
+from atoll.accounting import Everyone, Release, Shared, altogether
+from atoll.accounting.local import Neighbours, epsilon_of, sensitivity, sigma_for
 from atoll.errors import ConfigError
 
 
@@ -75,8 +76,32 @@ def test_rounds_compose_as_other_accountants_say(epsilon: float, rounds: int) ->
         delta_error=1e-10,
     ).compute_epsilon(1e-5, rounds)  # fmt: skip
     assert low <= epsilon <= high
-    made = release(sigma=sigma, clip=0.5, neighbours="replace-one", rounds=rounds)
-    assert spent([made], 1e-5).epsilon == pytest.approx(epsilon, abs=1e-6)
+    made = Shared(
+        mechanism="gaussian", norm=0.5, sigma=sigma, values=9, asked=4, survivors=1, population=8,
+        steps=rounds,
+    )  # fmt: skip
+    assert altogether([made], 1e-5).epsilon == pytest.approx(epsilon, abs=1e-6)
+    # Readers see no more than the sum of four, whose noise is twice as large.
+    four = altogether([made.model_copy(update={"survivors": 4})], 1e-5)
+    alone = PLDAccountant()
+    alone.compose(GaussianDpEvent(2 * sigma), rounds)
+    assert four.readers is not None
+    # Rényi divergences say a little more than the closed form.
+    assert four.readers <= alone.get_epsilon(1e-5) * 1.1
+    assert four.epsilon == pytest.approx(epsilon, abs=1e-6)
+
+
+def test_noise_of_servers_and_of_clients_adds_up() -> None:
+    server = Release(unit="client", noise_multiplier=2.0, sampling=Everyone(), steps=3)
+    own = Shared(mechanism="gaussian", norm=0.5, sigma=3.0, values=9, asked=1, survivors=1,
+                 population=1)  # fmt: skip
+    both = altogether([server, own], 1e-5)
+    each = [altogether([one], 5e-6).epsilon for one in (server, own)]
+    assert both.epsilon == pytest.approx(sum(each))
+    # Basic composition says more than one Gaussian of both.
+    one = (3 / 2.0**2 + (2 * 0.5 / 3.0) ** 2) ** -0.5
+    assert both.epsilon >= get_epsilon_gaussian(one, 1e-5)
+    assert both.adjacency == "zero-out"
 
 
 @pytest.mark.parametrize(

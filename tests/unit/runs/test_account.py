@@ -17,6 +17,7 @@ from atoll.accounting import Everyone, Poisson, Release, spent
 from atoll.errors import CompositionError, ConfigError, PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
+from atoll.protection import Protection
 from atoll.runs import run as run_module
 from atoll.runs.account import LEDGER, SECRET
 from atoll.runs.run import federated, run_experiment
@@ -37,6 +38,12 @@ def _setup(folder: Path, zoo: Zoo, **sections: Mapping[str, Any]) -> Setup:
     both = {name: {**SECTIONS.get(name, {}), **sections.get(name, {})} for name in
             {**SECTIONS, **sections}}  # fmt: skip
     return scene(folder, zoo, **both)
+
+
+def _cohort(
+    protection: Protection, number: int, exchange: int, roster: tuple[str, ...]
+) -> tuple[str, ...]:
+    return protection.drawing.cohort(protection.vault.key(exchange), number, roster)
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -180,16 +187,18 @@ def test_cohorts_are_secret_coins(tmp_path: Path, zoo: Zoo) -> None:
     protection = _setup(tmp_path, zoo).protection
     assert protection is not None
     roster = tuple(f"c{i:03}" for i in range(200))
-    rate = protection.sampling.rate if isinstance(protection.sampling, Poisson) else 0
-    cohorts = [protection.cohort(1, exchange, roster) for exchange in range(100)]
+    rate = (
+        protection.drawing.sampling.rate if isinstance(protection.drawing.sampling, Poisson) else 0
+    )
+    cohorts = [_cohort(protection, 1, exchange, roster) for exchange in range(100)]
     share = sum(map(len, cohorts)) / (100 * 200)
     assert share == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 20_000) ** 0.5)
     assert len(set(cohorts)) == 100
     assert all(list(cohort) == sorted(cohort) for cohort in cohorts)
-    assert protection.cohort(1, 3, roster) == cohorts[3]
+    assert _cohort(protection, 1, 3, roster) == cohorts[3]
     other = _setup(tmp_path, zoo).protection
     assert other is not None
-    assert other.cohort(1, 3, roster) != cohorts[3]
+    assert _cohort(other, 1, 3, roster) != cohorts[3]
 
 
 def test_a_cap_and_a_fixed_size_hold(tmp_path: Path, zoo: Zoo) -> None:
@@ -198,9 +207,9 @@ def test_a_cap_and_a_fixed_size_hold(tmp_path: Path, zoo: Zoo) -> None:
     assert capped is not None
     assert fixed is not None
     roster = tuple("abcde")
-    sizes = {len(capped.cohort(1, exchange, roster)) for exchange in range(50)}
+    sizes = {len(_cohort(capped, 1, exchange, roster)) for exchange in range(50)}
     assert sizes == {0, 1}
-    drawn = [fixed.cohort(1, exchange, roster) for exchange in range(300)]
+    drawn = [_cohort(fixed, 1, exchange, roster) for exchange in range(300)]
     assert {len(cohort) for cohort in drawn} == {2}
     assert len(set(drawn)) == 10
 
@@ -241,7 +250,7 @@ def test_all_take_part_in_turns(tmp_path: Path, zoo: Zoo) -> None:
     protection = _setup(tmp_path, zoo, privacy=BLT).protection
     assert protection is not None
     roster = tuple("abcde")
-    cohorts = [protection.cohort(number, 0, roster) for number in range(1, 6)]
+    cohorts = [_cohort(protection, number, 0, roster) for number in range(1, 6)]
     assert cohorts == [("a", "b"), ("c", "d"), ("a", "e"), ("b", "c"), ("d", "e")]
     for client in roster:
         rounds = [number for number, cohort in enumerate(cohorts) if client in cohort]
