@@ -5,50 +5,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
 from atoll.adapters.lora import A, LoraScale
 from atoll.adapters.site import fan
-from atoll.core import Task
+from atoll.core import Channel, Task
 from atoll.experiment.setup import Setup
+from atoll.local.bench import trained_values
 from atoll.policy.guard import Frozen, Known, check_broadcast
+from atoll.servers.values import ADAPTER, HEAD
 
 __all__ = ["Broadcasts", "known_of"]
-
-TRAIN, ADAPTER = "train", "adapter"
 
 
 class Broadcasts:
     """What a client takes for a model, from the one on that it made itself."""
 
     def __init__(self, setup: Setup, client: str) -> None:
-        self._client, self._known, self._round = client, known_of(setup), 0
+        self._bench, self._client, self._known = setup.bench, client, known_of(setup)
 
     def take(self, tasks: Sequence[Task]) -> None:
-        """Look at what is to be trained.
+        """Look at the model of each task, whatever is to be done with it: statistics and scores
+        tell of rows too.
 
         Raises:
             PolicyError: for a model that training does not make of the last one.
         """
         for task in tasks:
-            payload = task.broadcast(self._client) if task.algorithm == TRAIN else {}
+            payload = task.broadcast(self._client)
             if ADAPTER not in payload:
                 continue
-            values, number = payload[ADAPTER].tree, task.context.round
-            check_broadcast(values, self._known, rounds=max(number - self._round, 1))
-            self._known, self._round = replace(self._known, values=values), number
+            values = trained_values(self._bench, payload)
+            check_broadcast(values, self._known)
+            self._known = replace(self._known, values=values)
 
 
 def known_of(setup: Setup) -> Known:
     """What a client knows of the values that train before it was sent any."""
-    values, model = setup.start.server[ADAPTER], setup.base.model
-    modules, frozen = dict(model.named_modules()), dict[str, Frozen]()
-    settings = setup.experiment.adapter
-    for name, value in values.items():
-        module = modules.get(name.removesuffix(f".{A}"))
-        if not name.endswith(f".{A}") or module is None or fan(module) is None:
-            continue
-        weight = model.get_parameter(f"{name.removesuffix(f'.{A}')}.weight").detach()
-        scale = LoraScale(settings.lora_alpha, settings.use_rslora).at(len(value))
-        turned = weight.shape[1] != value.shape[1]
-        frozen[name.removesuffix(f".{A}")] = Frozen(weight.T if turned else weight, scale)
+    start, model = setup.start.server, setup.base.model
+    values = trained_values(setup.bench, {part: Channel(start[part]) for part in (ADAPTER, HEAD)
+                                          if part in start})  # fmt: skip
+    modules = dict(model.named_modules())
+    names = (name.removesuffix(f".{A}") for name in values if name.endswith(f".{A}"))
+    frozen = {
+        name: _frozen(setup, modules[name], values[f"{name}.{A}"])
+        for name in names
+        if name in modules and fan(modules[name]) is not None
+    }
     own = frozenset(values) & {name for name, _ in model.named_parameters()}
-    return Known(values, own, frozen)
+    tables = {f"{name}.weight" for name, one in modules.items() if isinstance(one, nn.Embedding)}
+    return Known(values, own, own & tables, frozen)
+
+
+def _frozen(setup: Setup, module: nn.Module, a: Tensor) -> Frozen:
+    settings = setup.experiment.adapter
+    scale = LoraScale(settings.lora_alpha, settings.use_rslora).at(len(a))
+    return Frozen(float(_weight(module, a.shape[1]).norm(dim=1).max()), scale)
+
+
+def _weight(module: nn.Module, width: int) -> Tensor:
+    """[d_out, d_in], as the layer computes with it."""
+    weight = module.get_parameter("weight")
+    if type(weight) is nn.Parameter and weight.is_floating_point():
+        return (weight.T if isinstance(module, Conv1D) else weight).detach().float()
+    with torch.no_grad():
+        # Whole numbers and scales: what it makes of unit vectors.
+        ones = torch.eye(width, device=weight.device)
+        found: Tensor = (module(ones) - module(torch.zeros_like(ones))).T.float()
+    return found

@@ -26,7 +26,8 @@ __all__ = ["RULE", "Frozen", "Known", "check_broadcast", "movement"]
 RULE = "guard"
 
 MOVED = 0.75
-"""Most that a tensor, or one neuron of it, moves in a round, in its own size…"""
+"""Most that a tensor, or one neuron of it, moves between two broadcasts, in its own size, however
+many rounds a server says lie between…"""
 OUTLIER = 8.0
 """… where it also moves by so many times what others do."""
 SHIFT = 10.0
@@ -40,16 +41,14 @@ OUTWEIGHS = 10.0
 LARGE = 1e4
 WIDE = 32
 """Features of vectors that are not alike by chance."""
-MANY = 20_000
-"""Rows of an embedding, which are tokens and not neurons."""
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen layer's weight [d_out, d_in] under LoRA, and what B·A is multiplied by."""
+    """A frozen layer under LoRA: the length of its largest neuron, and what multiplies B·A."""
 
-    weight: Tensor
+    largest: float
     scale: float
 
 
@@ -59,16 +58,18 @@ class Known:
 
     values: the last broadcast that it accepted; before the first, those that it made itself.
     own: names of values that came with the model, which training starts from.
+    tables: those of them whose rows are tokens or places, and no neurons.
     frozen: layers under LoRA, by their names.
     """
 
     values: Tree
     own: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
 
 
-def check_broadcast(sent: Tree, known: Known, *, rounds: int = 1) -> None:
-    """Refuse values that training does not make in so many rounds.
+def check_broadcast(sent: Tree, known: Known) -> None:
+    """Refuse values that training does not make of the last ones.
 
     Raises:
         PolicyError: names the tensor, and says why.
@@ -80,15 +81,19 @@ def check_broadcast(sent: Tree, known: Known, *, rounds: int = 1) -> None:
     for name, value in sent.items():
         if value.shape != held[name].shape or not finite(value):
             raise _refusal(name, f"has another shape than {list(held[name].shape)}, or no numbers")
-        if float(value.abs().max()) > max(LARGE, 10 * float(held[name].abs().max())):
-            raise _refusal(name, f"holds values as large as {float(value.abs().max()):.3g}")
-    _check_moves(sent, known, MOVED * rounds)
+        if _largest(value) > max(LARGE, 10 * _largest(held[name])):
+            raise _refusal(name, f"holds values as large as {_largest(value):.3g}")
+    _check_moves(sent, known)
     for name in sorted(known.own):
         if sent[name].dim() == 2:
-            _check_neurons(name, sent[name], held[name], MOVED * rounds)
+            _check_neurons(name, sent[name], held[name], table=name in known.tables)
             _check_shifts(name, sent, held)
     for module, layer in known.frozen.items():
         _check_adapter(module, layer, sent)
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.double().abs().max()) if value.numel() else 0.0
 
 
 def movement(sent: Tensor, held: Tensor) -> Tensor:
@@ -109,12 +114,12 @@ def _rms(rows: Tensor) -> Tensor:
     return found
 
 
-def _check_moves(sent: Tree, known: Known, most: float) -> None:
+def _check_moves(sent: Tree, known: Known) -> None:
     """Whole tensors that moved as no other did."""
     moves = {name: _whole(sent[name], known.values[name]) for name in sorted(known.own)}
     usual = median(moves.values()) if moves else 0.0
     for name, move in moves.items():
-        if move > most and move > OUTLIER * usual:
+        if move > max(MOVED, OUTLIER * usual):
             raise _refusal(
                 name,
                 f"moved by {move:.2g} of its size since the last broadcast, and half of the "
@@ -127,14 +132,13 @@ def _whole(sent: Tensor, held: Tensor) -> float:
     return float(rows.square().mean().sqrt())
 
 
-def _check_neurons(name: str, sent: Tensor, held: Tensor, most: float) -> None:
+def _check_neurons(name: str, sent: Tensor, held: Tensor, *, table: bool) -> None:
     """Single neurons that were replaced, and such as are each other's opposite."""
-    for now, then in ((sent, held), (sent.T, held.T)):
-        if len(now) > MANY:
-            continue
+    ways = ((sent.T, held.T),) if table else ((sent, held), (sent.T, held.T))
+    for now, then in ways:
         rows = movement(now, then)
         worst = int(rows.argmax())
-        if float(rows[worst]) > max(most, OUTLIER * float(rows.median())):
+        if float(rows[worst]) > max(MOVED, OUTLIER * float(rows.median())):
             raise _refusal(
                 name,
                 f"neuron {worst} moved by {float(rows[worst]):.2g} of its size, and half of the "
@@ -184,12 +188,12 @@ def _shifts(weight: Tensor, bias: Tensor) -> Tensor:
 
 def _check_adapter(module: str, layer: Frozen, sent: Tree) -> None:
     added = layer.scale * (sent[f"{module}{LORA_B}"] @ sent[f"{module}{LORA_A}"])
-    most, usual = float(added.norm(dim=1).max()), float(layer.weight.norm(dim=1).max())
-    if most > OUTWEIGHS * usual:
+    most = float(added.norm(dim=1).max())
+    if most > OUTWEIGHS * layer.largest:
         raise _refusal(
             f"{module}{LORA_B}",
-            f"adds {most / usual:.3g} times the length of the layer's largest neuron to one: the "
-            "adapter takes the layer's place",
+            f"adds {most:.3g} to a neuron of a layer whose largest has a length of "
+            f"{layer.largest:.3g}: the adapter takes the layer's place",
         )
 
 

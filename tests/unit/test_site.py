@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 
 import pytest
 import torch
 
+from atoll.audit.planted import Planted, Ways, plant
 from atoll.config import dump, load
 from atoll.core import Context, Failure, Reply, Task
 from atoll.core.wire import unpack
@@ -19,6 +20,7 @@ from atoll.experiment.opening import opening_letter
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.frames import Frame, Kind
+from atoll.local.bench import model_values
 from atoll.models.locate import fingerprint
 from atoll.policy import Policy, pause, resume
 from atoll.runtimes.asking import Asking
@@ -36,23 +38,33 @@ from tests.support.scenes import write_clients
 KINDS = (Kind.READY, Kind.BROKEN, Kind.RECORD, Kind.DONE)
 
 RUN = 32 * "0"
+LORA = {"r": 2, "target_modules": ["query"], "head": "train"}
+FULL = {"method": "full", "head": "train"}
+POLICY = Policy(label_names=True, min_rows=1, models=("any",))
+WHOLE = Policy(label_names=True, min_rows=1, models=("any",), tensors=("*",))
 
 
 class Server:
     """Asks the site `ada`, by letters."""
 
-    def __init__(self, folder: Path, zoo: Zoo, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        zoo: Zoo,
+        note: Callable[[str], None],
+        adapter: Mapping[str, object] = LORA,
+        policy: Policy = POLICY,
+    ) -> None:
         self.state, self.doing = folder / "state", Doing("localhost:9092")
         write_clients(folder / "data", labelled_rows({"ada": 9}))
         written = {
             "model": {"name_or_path": zoo("bert"), "pooling": "mean"},
             "data": {"path": str(folder / "data"), "max_length": 24},
-            "adapter": {"r": 2, "target_modules": ["query"], "head": "train"},
+            "adapter": {**adapter},
             "train": {"device": "cpu", "group_size": 1, "max_steps": 1},
         }
         (folder / "fl.yaml").write_text(str(written))
         self.loaded = load(folder / "fl.yaml")
-        policy = Policy(label_names=True, min_rows=1, models=("any",))
         place = Place("ada", folder / "data" / "ada", self.state, policy)
         self.record = folder / "egress"
         self.egress = open_record(self.record, site("ada"))
@@ -85,12 +97,17 @@ class Server:
         assert frame.kind is Kind.READY
         return setup
 
-    def trains(self, setup: Setup, round: int, planted: Tree | None = None) -> Reply | Failure:
-        algorithm, state = setup.program.algorithms["train"], setup.start.server
-        state = {**state, "adapter": {**state["adapter"], **(planted or {})}}
+    def trains(
+        self, setup: Setup, round: int, planted: Tree | None = None, *, task: str = "train"
+    ) -> Reply | Failure:
+        algorithm, start = setup.program.algorithms[task], setup.start.server
+        state = {
+            part: {name: (planted or {}).get(name, value) for name, value in tree.items()}
+            for part, tree in start.items()
+        }
         context = Context(0, "federated", round, round, ("ada",), 1)
-        task = Task("train", context, lambda c: algorithm.server.broadcast(state, c), {})
-        frames = self.asks(Letter.of(f"r{round}", Asking([task], number=0).frames(["ada"], set())))
+        asked = Task(task, context, lambda c: algorithm.server.broadcast(state, c), {})
+        frames = self.asks(Letter.of(f"r{round}", Asking([asked], number=0).frames(["ada"], set())))
         (record,) = [unpack(frame.data) for frame in frames if frame.kind is Kind.RECORD]
         assert isinstance(record, Reply | Failure)
         return record
@@ -172,3 +189,41 @@ def test_a_server_makes_its_first_state_anew_and_keeps_none(server: Server) -> N
         for name, value in tree.items():
             assert torch.equal(again[part][name], value)
             assert again[part][name].data_ptr() != value.data_ptr()
+
+
+def _trap(setup: Setup) -> Planted:
+    """A model of which one neuron fires for one text of the site."""
+    block = "backbone.encoder.layer."
+    ways = Ways(
+        up=f"{block}0.intermediate.dense", down=f"{block}0.output.dense",
+        silenced=f"{block}1.attention.output.dense", trap=f"{block}1.intermediate.dense",
+    )  # fmt: skip
+    label = (setup.data.labels or ())[0]
+    rows = [{"text": text, "label": label} for text in ("reef tide", "stern mast", "sail")]
+    target, *others = setup.bench.objective.encode(rows)
+    return plant(setup.bench, model_values(setup.start.server), ways, target, others)
+
+
+def test_a_trap_in_a_full_model_is_refused_whatever_it_is_sent_for(
+    tmp_path: Path, zoo: Zoo, noted: list[str]
+) -> None:
+    server = Server(tmp_path, zoo, noted.append, FULL, WHOLE)
+    with server.egress:
+        setup = server.agrees()
+        trap = _trap(setup).values
+        assert isinstance(server.trains(setup, 1), Reply)
+        # Scores of rows tell of them as updates do, and rounds between are the server's word.
+        for number, task in ((2, "train"), (3, "evaluation"), (900, "train")):
+            refused = server.trains(setup, number, trap, task=task)
+            assert isinstance(refused, Failure)
+            assert refused.message.startswith("policy rule 'guard': backbone.encoder.layer.")
+        left = [line.task for line in recorded(server.record, []) if line.kind == "sent"]
+        assert left[-4:] == ["train", "failure", "failure", "failure"]
+
+
+def test_a_site_may_do_without_the_guard(tmp_path: Path, zoo: Zoo, noted: list[str]) -> None:
+    policy = WHOLE.model_copy(update={"guard": False})
+    server = Server(tmp_path, zoo, noted.append, FULL, policy)
+    with server.egress:
+        setup = server.agrees()
+        assert isinstance(server.trains(setup, 1, _trap(setup).values), Reply)

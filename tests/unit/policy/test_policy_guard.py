@@ -10,7 +10,7 @@ import torch
 
 from atoll.core import Context, Federation, Position, Program, State, Task
 from atoll.errors import PolicyError
-from atoll.experiment.broadcasts import Broadcasts
+from atoll.experiment.broadcasts import Broadcasts, known_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.policy.guard import Frozen, Known, check_broadcast, movement
@@ -63,6 +63,7 @@ def _trains(folder: Path, zoo: Zoo, training: Training, *, rounds: int) -> None:
     runtime = InProcess(setup.data.clients, program.algorithms, memory_store())
     federation = Federation(0, "r", rounds, len(setup.data.clients))
     broadcasts, values = Broadcasts(setup, "ada"), model_values(setup.start.server)
+    seldom = Broadcasts(setup, "ada")
     for report in federate(program, runtime, federation, Position(setup.start.server, round=0)):
         state, number = report.position.server, report.round
         assert any(not torch.equal(x, values[name]) for name, x in model_values(state).items())
@@ -73,6 +74,43 @@ def _trains(folder: Path, zoo: Zoo, training: Training, *, rounds: int) -> None:
         trap = {**state["adapter"], name: state["adapter"][name].flip(0)}
         with pytest.raises(PolicyError, match=rf"{name} .* replaced, not trained"):
             broadcasts.take([_task(setup, {**state, "adapter": trap}, number + 1)])
+    # Nor is a client refused that is asked for the first time now, at a usual rate.
+    if train["learning_rate"] <= 5e-3:
+        seldom.take([_task(setup, state, number)])
+
+
+def test_the_largest_neuron_of_a_layer_however_it_is_stored(tmp_path: Path, zoo: Zoo) -> None:
+    for kind in ("llama", "gpt2"):
+        setup = scene(
+            _folder(tmp_path, kind),
+            zoo,
+            kind,
+            adapter={"method": "lora", "target_modules": "all-linear"},
+        )
+        frozen = known_of(setup).frozen
+        for name, layer in frozen.items():
+            module = setup.base.model.get_submodule(name)
+            width = setup.start.server["adapter"][f"{name}.lora_A.weight"].shape[1]
+            with torch.no_grad():
+                made = module(torch.eye(width)) - module(torch.zeros(1, width))
+            assert layer.largest == pytest.approx(float(made.norm(dim=0).max()), rel=1e-4)
+        assert len(frozen) > 4
+
+
+def test_layers_of_eight_bits_are_known_too(tmp_path: Path, zoo: Zoo) -> None:
+    plain, eight = (
+        known_of(scene(_folder(tmp_path, name), zoo, "llama", model=model,
+                       adapter={"method": "lora", "target_modules": "all-linear"}))
+        for name, model in (("plain", {}), ("eight", {"load_in_8bit": True}))
+    )  # fmt: skip
+    assert plain.frozen.keys() == eight.frozen.keys()
+    for name, layer in eight.frozen.items():
+        assert layer.largest == pytest.approx(plain.frozen[name].largest, rel=0.02)
+
+
+def _folder(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
 
 
 def _task(setup: Setup, state: State, number: int) -> Task:
@@ -100,7 +138,7 @@ def _trained(tree: Tree, *, by: float, seed: int = 1) -> Tree:
 
 def _refused(sent: Tree, held: Tree, *, frozen: dict[str, Frozen] | None = None) -> str:
     with pytest.raises(PolicyError) as error:
-        check_broadcast(sent, Known(held, frozenset(held), frozen or {}))
+        check_broadcast(sent, Known(held, frozenset(held), frozen=frozen or {}))
     assert error.value.rule == "guard"
     return str(error.value)
 
@@ -153,7 +191,7 @@ def test_a_neuron_that_never_fires_or_always(sign: int) -> None:
     held = _model()
     sent = _trained(held, by=0.02)
     sent["d.bias"][5] = sign * 14 * float(sent["d.weight"][5].norm())
-    told = _refused({**sent, "d.bias": sent["d.bias"]}, {**held, "d.bias": held["d.bias"]})
+    told = _refused(sent, held)
     assert "d.bias of the server's broadcast" in told
     own = frozenset(held) - {"d.bias"}
     with pytest.raises(
@@ -190,7 +228,7 @@ def test_an_adapter_that_takes_its_layers_place() -> None:
     draw = torch.Generator().manual_seed(2)
     lora = {"a.lora_A.weight": torch.randn(4, WIDTH, generator=draw) / 8,
             "a.lora_B.weight": 0.1 * torch.randn(48, 4, generator=draw)}  # fmt: skip
-    known = Known(lora, frozenset(), {"a": Frozen(weight, 2.0)})
+    known = Known(lora, frozen={"a": Frozen(float(weight.norm(dim=1).max()), 2.0)})
     check_broadcast(lora, known)
     planted = {**lora, "a.lora_B.weight": lora["a.lora_B.weight"].clone()}
     planted["a.lora_B.weight"][9] = 60.0
