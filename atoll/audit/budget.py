@@ -19,11 +19,13 @@ CLIENTS, ROUNDS = 4, 4
 
 @dataclass(frozen=True)
 class Budget:
-    """Clients and rounds of what is tried, and rows: of each client, of secrets, of members."""
+    """Clients and rounds of what is tried, and rows: of each client, of a batch, of secrets, of
+    members."""
 
     clients: int
     rounds: int
     rows: int
+    batch: int
     secrets: int
     members: int
 
@@ -44,6 +46,7 @@ def budget_of(setup: Setup, *, tokens: float) -> Budget:
         clients=clients,
         rounds=ROUNDS,
         rows=_between(rows, 4, 24),
+        batch=min(_between(scored / 100, 2, 4), setup.experiment.train.per_device_train_batch_size),
         secrets=_between(scored, 256, 1024),
         members=_between(scored, 100, 1000),
     )

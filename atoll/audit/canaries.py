@@ -50,39 +50,48 @@ def secrets_of(
 ) -> Secrets | None:
     """Secrets for clients, each unlike all others; None for tasks that have no form for them.
 
-    Texts of random digits, for models that write; else random words with a random label.
+    Texts of random digits, for models that write, or of random words, where a tokenizer knows no
+    digits; with a random label, where rows have one.
     """
-    make = _form(setup, draw)
-    if make is None:
-        return None
-    wanted, found = len(clients) * len(COPIES) + others, dict[bytes, Example]()
+    wanted = len(clients) * len(COPIES) + others
+    for make in _forms(setup, draw):
+        found = _different(setup, make, wanted)
+        if len(found) == wanted:
+            examples = iter(found)
+            own = {client: {copies: next(examples) for copies in COPIES} for client in clients}
+            return Secrets(own, list(examples))
+    return None
+
+
+def _different(setup: Setup, make: Callable[[], Row], wanted: int) -> list[Example]:
+    """So many rows of one form, each of other tokens; fewer where it has no more."""
+    found: dict[bytes, Example] = {}
     for _ in range(4):
         rows = [make() for _ in range(wanted - len(found))]
         found |= {example.ids.tobytes(): example for example in setup.bench.objective.encode(rows)}
         if len(found) == wanted:
             break
-    else:
-        return None
-    examples = iter(found.values())
-    own = {client: {copies: next(examples) for copies in COPIES} for client in clients}
-    return Secrets(own, list(examples))
+    return list(found.values())
 
 
-def _form(setup: Setup, draw: np.random.Generator) -> Callable[[], Row] | None:
+def _forms(setup: Setup, draw: np.random.Generator) -> list[Callable[[], Row]]:
     task: TaskName = setup.experiment.model.task
-    if task in ("causal-lm", "masked-lm"):
-        return lambda: {"text": "pin " + "".join(map(str, draw.integers(10, size=DIGITS)))}
-    if task != "classification":
-        return None
+    if task not in ("causal-lm", "masked-lm", "classification"):
+        return []
     tokenizer, labels = setup.base.tokenizer, list(setup.data.labels or ())
     special = set(tokenizer.all_special_ids)
     usual = [token for token in range(len(tokenizer)) if token not in special]
 
-    def row() -> Row:
-        text = tokenizer.decode(draw.choice(usual, size=WORDS).tolist())
-        return {"text": text, "label": labels[draw.integers(len(labels))]}
+    def words() -> Row:
+        return {"text": tokenizer.decode(draw.choice(usual, size=WORDS).tolist())}
 
-    return row
+    def labelled() -> Row:
+        return {**words(), "label": labels[draw.integers(len(labels))]}
+
+    def digits() -> Row:
+        return {"text": "pin " + "".join(map(str, draw.integers(10, size=DIGITS)))}
+
+    return [labelled] if task == "classification" else [digits, words]
 
 
 def planted(rows: Mapping[str, Sequence[Example]], secrets: Secrets) -> dict[str, list[Example]]:

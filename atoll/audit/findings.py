@@ -87,6 +87,7 @@ class Findings:
     """All parts; None where a part is not covered, and `missing` says why, by its name.
 
     compared: the ε of what is shown under differential privacy.
+    sees: the view that the run's own server had, client or sum.
     """
 
     run: str
@@ -96,6 +97,7 @@ class Findings:
     epsilon: float | None
     delta: float | None
     compared: float
+    sees: str
     seconds: float
     server: Sequence[View] | None = None
     secrets: Secrecy | None = None

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from atoll.audit.ranking import auc
-from atoll.audit.rebuild import Later, at_their_places, in_order, reads_forward, right_places
+from atoll.audit.rebuild import (
+    Later,
+    at_their_places,
+    in_order,
+    reads_forward,
+    right_at_places,
+    right_in_order,
+)
 from atoll.audit.sight import Sight, Space, distance, row_vectors, sights_of, spaces_of
 from atoll.audit.span import Recovered, recovered
 from atoll.audit.tokens import Vocabulary, embedding_scores, scores_of, tokens_of, vocabulary_of
@@ -35,7 +42,7 @@ class Seen:
         guessing would find; token_auc: how well they are told from all others.
     exact: how many tokens are certain; wrong: how many of those are not there; true: how many are.
     row_auc: how well the rows are told from rows that nobody trained on.
-    order: the share of a row's tokens that are found at their place.
+    order: the share of a batch's tokens that are found at their place.
     """
 
     tokens: float | None = None
@@ -50,11 +57,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Upload:
-    """An update, and the rows that it was made of; one: of a single row and step."""
+    """An update, and the rows that it was made of; inverted: rows are put in order again."""
 
     update: Tree
     rows: Sequence[Example]
-    one: bool = False
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def _tokens(eye: Eye, upload: Upload, scores: Tensor, row_auc: float | None) -> 
     if not 0 < len(true) < len(vocabulary.ids):
         return Seen(row_auc=row_auc)
     found = recovered(single if rows is None else rows, true)
-    order = _order(eye, upload, scores) if upload.one else None
+    order = _order(eye, upload, scores) if upload.inverted else None
     return Seen(**_named(found), row_auc=row_auc, order=order)
 
 
@@ -150,18 +157,20 @@ def _named(found: Recovered) -> dict[str, float]:
 
 
 def _order(eye: Eye, upload: Upload, scores: Tensor) -> float | None:
-    """How much of the one row is put in order again; None where nothing tells of order."""
-    vocabulary, bench, (row, *_) = eye.vocabulary, eye.setup.bench, upload.rows
+    """How much of the rows is put in order again; None where nothing tells of order."""
+    vocabulary, bench, rows = eye.vocabulary, eye.setup.bench, upload.rows
     assert vocabulary is not None, "there are tokens to put in order"
     if vocabulary.by_position:
-        found = at_their_places(scores, vocabulary)
+        found = at_their_places(scores, vocabulary, rows=len(rows))
+        right, count = right_at_places(found, rows, vocabulary)
     else:
         later = _later(eye, upload, vocabulary)
-        if later is None or row.pair is not None:
+        if later is None or any(row.pair is not None for row in rows):
             return None
-        found = in_order(bench, eye.values, scores[:, 0], vocabulary, len(row.ids), later)
-    right, count = right_places(found, row, vocabulary)
-    return right / count if count else None
+        lengths = [len(row.ids) for row in rows]
+        texts = in_order(bench, eye.values, scores[:, 0], vocabulary, lengths, later)
+        right, count = right_in_order(texts, rows, vocabulary)
+    return float(right / count) if count else None
 
 
 def _later(eye: Eye, upload: Upload, vocabulary: Vocabulary) -> Later | None:

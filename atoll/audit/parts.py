@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 from atoll.audit.canaries import exposed, planted, secrets_of
-from atoll.audit.canary_algorithm import mechanism_release
-from atoll.audit.canary_clients import Estimate, Schedule, estimated, gaussian_release, watched
+from atoll.audit.canary_clients import Schedule, estimated, gaussian_release, watched
 from atoll.audit.findings import Claim, Mechanism, Secrecy
 from atoll.audit.looking import eye_of
 from atoll.audit.membership import Membership, losses_of, membership
+from atoll.audit.noise_seen import NoiseSeen, noise_of_rounds, noise_of_rows
 from atoll.audit.one_run import lower_bound_from_scores
 from atoll.audit.server_view import View, views
 from atoll.audit.subject import Subject, Uncovered
-from atoll.audit.trial import protected
+from atoll.audit.trial import gradient_of
 from atoll.config.tasks import TASKS
+from atoll.models.objective import Example
+from atoll.tree import Tree
 
 __all__ = ["mechanism_part", "membership_part", "secrets_part", "server_part"]
 
 OTHERS = 64
 """Rows that nobody trained on, which uploads are held against."""
-CANARIES, IN_CODE, FEWEST = 10_000, 1_000, 100
-Z = 1.96
+CANARIES, IN_CODE = 10_000, 1_000
 
 
 def server_part(subject: Subject) -> list[View]:
@@ -35,8 +37,17 @@ def server_part(subject: Subject) -> list[View]:
             f"adapter.method is {setup.experiment.adapter.method}: no linear layer trains, and "
             "this attack looks at gradients of such layers"
         )
-    trial = subject.trial({c: [eye.cut(row) for row in own] for c, own in subject.rows.items()})
-    return views(eye, trial, subject.private(trial))
+    rows = {c: [eye.cut(row) for row in own] for c, own in subject.rows.items()}
+    trial = subject.trial(rows, hidden=True)
+    private = None if subject.hides_rows else subject.private(trial, rounds=1)
+
+    def step(some: Sequence[Example]) -> Tree:
+        if not subject.hides_rows:
+            return gradient_of(setup.bench, eye.values, some)
+        (payload,) = subject.trial({next(iter(rows)): some}, hidden=True).payloads().values()
+        return payload["update"].tree
+
+    return views(eye, trial, step, private, batch=subject.budget.batch)
 
 
 def secrets_part(subject: Subject) -> Secrecy:
@@ -47,18 +58,21 @@ def secrets_part(subject: Subject) -> Secrecy:
     )
     if secrets is None:
         raise Uncovered(
-            f"secrets are planted in texts that a model writes or gives one label, and not for "
-            f"task {setup.experiment.model.task}, or rows of so few tokens (data.max_length)"
+            "secrets are planted in texts that a model writes or gives one label, and this is task "
+            f"{setup.experiment.model.task} with data.max_length {setup.experiment.data.max_length}"
         )
     labelled = TASKS[setup.experiment.model.task].classes
     before = subject.run.values if labelled else None
-    trial = subject.trial(planted(subject.rows, secrets), rounds=budget.rounds)
-    hidden = protected(trial, subject.private(trial), rounds=budget.rounds)
-    plain, private = (
-        exposed(bench, one.after(budget.rounds), secrets, before) for one in (trial, hidden)
+    rows, rounds = planted(subject.rows, secrets), budget.rounds
+    trial = subject.trial(rows, rounds=rounds)
+    hidden = (
+        subject.trial(rows, rounds=rounds, hidden=True)
+        if subject.hides_rows
+        else subject.private(trial, rounds=rounds)
     )
-    rows = max(len(own) for own in subject.rows.values())
-    return Secrecy(plain, private, budget.rounds, rows, len(secrets.others))
+    plain, private = (exposed(bench, one.after(rounds), secrets, before) for one in (trial, hidden))
+    most = max(len(own) for own in subject.rows.values())
+    return Secrecy(plain, private, rounds, most, len(secrets.others))
 
 
 def membership_part(subject: Subject) -> Membership:
@@ -82,12 +96,10 @@ def mechanism_part(subject: Subject) -> Mechanism:
     claim, key = subject.promised, os.urandom(32)
     schedule, noise = Schedule(claim.rounds, claim.rate), claim.noise_multiplier
     if claim.mechanism != "gaussian":
-        raise Uncovered("noise that later rounds take back is not audited; its ε is for all rounds")
+        raise Uncovered(f"noise of mechanism {claim.mechanism} is not audited")
     scores = watched(gaussian_release(noise, key=key), schedule, canaries=CANARIES, key=key)
     found = estimated(scores, claim.delta)
-    code = _in_code(subject, claim, key) if claim.unit == "client" else None
-    seen, ends = _noise(code)
-    hidden = math.isfinite(found.epsilon)
+    code, hidden = _in_code(subject, claim, key), math.isfinite(found.epsilon)
     return Mechanism(
         claim=claim,
         own=subject.claim is not None,
@@ -95,31 +107,19 @@ def mechanism_part(subject: Subject) -> Mechanism:
         bound=lower_bound_from_scores(scores.values, scores.included, claim.delta),
         estimate=found.epsilon if hidden else None,
         interval=found.interval if hidden else None,
-        noise=seen,
-        noise_interval=ends,
-        less_noise=found.beyond(schedule.separation(noise))
-        or (code is not None and code.beyond(Schedule().separation(noise))),
+        noise=code.multiplier,
+        noise_interval=code.interval,
+        less_noise=found.beyond(schedule.separation(noise)) or code.less,
     )
 
 
-def _in_code(subject: Subject, claim: Claim, key: bytes) -> Estimate | None:
-    """What one round of the mechanism's own code lets show; None for too few values to tell."""
-    trial = subject.trial(subject.rows)
-    (payload, *_) = trial.payloads().values()
-    canaries = min(IN_CODE, sum(value.numel() for value in payload["update"].tree.values()))
-    if canaries < FEWEST:
-        return None
-    settings = subject.private(trial)
+def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
+    """What the run's own code lets show of one round, or of one step."""
+    trial = subject.trial(subject.rows, hidden=True)
+    if claim.unit == "example":
+        return noise_of_rows(trial, claim.noise_multiplier)
+    settings = subject.noise(trial)
     if not subject.hides_clients:
         told = {"noise_multiplier": claim.noise_multiplier, "epsilon": None}
         settings = settings.model_copy(update=told)
-    release = mechanism_release(trial, settings, canaries=canaries, key=key)
-    return estimated(watched(release, Schedule(), canaries=canaries, key=key), claim.delta)
-
-
-def _noise(code: Estimate | None) -> tuple[float | None, tuple[float, float] | None]:
-    """The noise multiplier of one round, and the ends of its interval."""
-    if code is None or code.separation <= Z * code.error:
-        return None, None
-    low, high = (code.separation + side * Z * code.error for side in (1, -1))
-    return 1 / code.separation, (1 / low, 1 / high)
+    return noise_of_rounds(trial, settings, claim.noise_multiplier, canaries=IN_CODE, key=key)

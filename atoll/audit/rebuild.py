@@ -1,4 +1,4 @@
-"""Gradient inversion: a row of text put in order again from the gradient of one step.
+"""Gradient inversion: the rows of a batch put in order again from the gradient of one step.
 
 Where layers read a token otherwise at another place, each place is looked up by itself. Where they
 do not, the next layers of a causal model tell how a text goes on: Petrov et al., DAGER (NeurIPS
@@ -21,7 +21,14 @@ from atoll.local.bench import Bench
 from atoll.models.objective import Example
 from atoll.tree import Tree
 
-__all__ = ["Later", "at_their_places", "in_order", "reads_forward", "right_places"]
+__all__ = [
+    "Later",
+    "at_their_places",
+    "in_order",
+    "reads_forward",
+    "right_at_places",
+    "right_in_order",
+]
 
 BEAM, CANDIDATES = 6, 32
 AGAIN = 0.01
@@ -50,22 +57,34 @@ def reads_forward(bench: Bench, values: Tree, sight: Sight, vocabulary: Vocabula
     return same and not torch.allclose(one[1], before[1], rtol=1e-4, atol=1e-5)
 
 
-def at_their_places(scores: Tensor, vocabulary: Vocabulary) -> list[int]:
-    """The token of the lowest residual at each place; scores [tokens, places]."""
-    return [int(token) for token in vocabulary.ids[scores.argmin(0)]]
+def at_their_places(scores: Tensor, vocabulary: Vocabulary, *, rows: int) -> list[list[int]]:
+    """The tokens of the lowest residuals at each place, one for each row; scores [tokens, places].
+
+    Which of them are of one row is not told.
+    """
+    best = scores.topk(min(rows, len(scores)), dim=0, largest=False).indices
+    found: list[list[int]] = vocabulary.ids[best].T.tolist()
+    return found
 
 
 def in_order(
-    bench: Bench, values: Tree, scores: Tensor, vocabulary: Vocabulary, length: int, later: Later
-) -> list[int]:
-    """The text whose every beginning lies deepest in the span of the later layers.
+    bench: Bench,
+    values: Tree,
+    scores: Tensor,
+    vocabulary: Vocabulary,
+    lengths: Sequence[int],
+    later: Later,
+) -> list[list[int]]:
+    """The texts whose every beginning lies deepest in the span of the later layers: as many of each
+    length as `lengths` has.
 
     scores: [tokens], the residuals of single tokens; the best of them are tried at each place.
     """
-    few = vocabulary.ids[scores.argsort()[:CANDIDATES]].tolist()
-    tried = torch.tensor([*few, *later.special])
+    some = max(CANDIDATES, min(CANDIDATES * len(lengths), int((scores < EXACT).sum())))
+    tried = torch.tensor([*vocabulary.ids[scores.argsort()[:some]].tolist(), *later.special])
     beams, costs = torch.zeros(1, 0, dtype=torch.long), torch.zeros(1)
-    for _ in range(length):
+    texts: list[list[int]] = []
+    for length in range(1, max(lengths) + 1):
         longer = torch.cat(
             [
                 beams.repeat_interleave(len(tried), 0),
@@ -74,11 +93,22 @@ def in_order(
             dim=1,
         )
         read = read_texts(bench, values, later.sight, longer.tolist())
-        found = costs.repeat_interleave(len(tried)) + distance(read[:, -1], later.spaces).cpu()
-        found += AGAIN * _repeats(read).cpu()
-        order = found.argsort()[:BEAM]
+        last = distance(read[:, -1], later.spaces).cpu() + AGAIN * _repeats(read).cpu()
+        ended = lengths.count(length)
+        texts += _ended(longer.view(len(beams), len(tried), -1), costs, last, ended)
+        found = costs.repeat_interleave(len(tried)) + last
+        order = found.argsort()[: BEAM + len(lengths) - 1]
         beams, costs = longer[order], found[order]
-    return [int(token) for token in beams[0]]
+    return texts
+
+
+def _ended(longer: Tensor, costs: Tensor, last: Tensor, count: int) -> list[list[int]]:
+    """The best texts [beams, tokens, places] as they end, each of another beginning: the last
+    token predicts nothing, and tells little by its own."""
+    each, which = last.view(longer.shape[:2]).min(1)
+    best = (costs + AGAIN * each).argsort()[:count]
+    found: list[list[int]] = longer[best, which[best]].tolist()
+    return found
 
 
 def _repeats(read: Tensor) -> Tensor:
@@ -90,8 +120,29 @@ def _repeats(read: Tensor) -> Tensor:
     return same.float()
 
 
-def right_places(found: Sequence[int], example: Example, vocabulary: Vocabulary) -> tuple[int, int]:
-    """How many of a row's ordinary tokens were found at their place, and how many there are."""
+def right_in_order(
+    texts: Sequence[Sequence[int]], rows: Sequence[Example], vocabulary: Vocabulary
+) -> tuple[int, int]:
+    """How many ordinary tokens of rows stand at their place in the text most like their row, and
+    how many there are."""
+    right, count = 0, 0
+    for row in rows:
+        places, own = _places(row, vocabulary), [t for t in texts if len(t) == len(row.ids)]
+        right += max((sum(t[place] == row.ids[place] for place in places) for t in own), default=0)
+        count += len(places)
+    return right, count
+
+
+def right_at_places(
+    found: Sequence[Sequence[int]], rows: Sequence[Example], vocabulary: Vocabulary
+) -> tuple[int, int]:
+    """How many ordinary tokens of rows are among those found at their place, and how many there
+    are."""
+    told = [(place, row.ids[place]) for row in rows for place in _places(row, vocabulary)]
+    return sum(token in found[place] for place, token in told), len(told)
+
+
+def _places(row: Example, vocabulary: Vocabulary) -> list[int]:
+    """Where it has tokens that are not special."""
     usual = set(vocabulary.ids.tolist())
-    places = [place for place, token in enumerate(example.ids.tolist()) if token in usual]
-    return sum(found[place] == example.ids[place] for place in places), len(places)
+    return [place for place, token in enumerate(row.ids.tolist()) if token in usual]

@@ -13,7 +13,7 @@ from atoll.audit.budget import Budget, budget_of
 from atoll.audit.claim import DELTA, EPSILON, claim_of, compared_with
 from atoll.audit.findings import Claim
 from atoll.audit.membership import drawn
-from atoll.audit.trial import Trial, trial_of
+from atoll.audit.trial import Trial, protected, trial_of
 from atoll.config import Loaded, load
 from atoll.config.privacy import Privacy
 from atoll.errors import DataError
@@ -21,7 +21,7 @@ from atoll.experiment.setup import Setup
 from atoll.models.objective import Example
 from atoll.protection import protection_of
 from atoll.trained.load_run import TrainedRun
-from atoll.tree import Tree, l2_norm
+from atoll.tree import l2_norm
 
 __all__ = ["Subject", "Uncovered", "subject_of"]
 
@@ -55,14 +55,15 @@ class Subject:
         return rng.numpy_generator(self.loaded.experiment.seed, "audit", *address)
 
     def trial(
-        self, rows: Mapping[str, Sequence[Example]], values: Tree | None = None, *, rounds: int = 1
+        self, rows: Mapping[str, Sequence[Example]], *, rounds: int = 1, hidden: bool = False
     ) -> Trial:
-        """The run's algorithm over rows, from the trained model.
+        """The run's algorithm over rows, from the trained model; hidden: where the run hides rows.
 
         Raises:
             Uncovered: where the run trains nothing at its clients.
         """
-        found = trial_of(self.setup, self.loaded, values or self.run.values, rows, rounds=rounds)
+        values = self.run.values
+        found = trial_of(self.setup, self.loaded, values, rows, rounds=rounds, hidden=hidden)
         if found is None:
             raise Uncovered("no model is trained at the clients: the head is solved from sums")
         return found
@@ -70,19 +71,33 @@ class Subject:
     @property
     def hides_clients(self) -> bool:
         """Whether the run itself adds noise that hides clients."""
+        return self._hides("client")
+
+    @property
+    def hides_rows(self) -> bool:
+        """Whether the run itself adds noise that hides single rows."""
+        return self._hides("example")
+
+    def _hides(self, unit: str) -> bool:
         claim = self.claim
-        return claim is not None and claim.unit == "client" and claim.epsilon is not None
+        return claim is not None and claim.unit == unit and claim.epsilon is not None
 
-    def private(self, trial: Trial) -> Privacy:
-        """The noise that hides clients: the run's own, or what would give the ε to compare with.
+    def private(self, trial: Trial, *, rounds: int) -> Trial:
+        """A trial of open updates under the noise that hides clients: the run's own, or what would
+        give the ε to compare with."""
+        return protected(trial, self.noise(trial), rounds=rounds)
 
-        Updates are then cut to the median of what they are.
+    def noise(self, trial: Trial) -> Privacy:
+        """The noise that hides clients. Where it is not the run's, updates are cut to the median of
+        what they are.
         """
         section = self.loaded.experiment.privacy
         if self.hides_clients:
             protection = protection_of(self.loaded, len(self.setup.data.clients))
             assert protection is not None, "the run adds noise"
-            told = {"noise_multiplier": protection.noise_multiplier, "epsilon": None}
+            # Of noise that rounds have in common: that of a round by itself.
+            told = {"noise_multiplier": protection.noise_multiplier, "epsilon": None,
+                    "mechanism": "gaussian", "sampling": "poisson"}  # fmt: skip
             return section.model_copy(update={**told, "secure_aggregation": False})
         norms = [l2_norm(payload["update"].tree) for payload in trial.payloads().values()]
         return Privacy(epsilon=EPSILON, delta=DELTA, clip=max(median(norms), 1e-6))

@@ -80,17 +80,24 @@ class Trial:
 
 
 def trial_of(
-    setup: Setup, loaded: Loaded, values: Tree, rows: Rows, *, rounds: int = 1
+    setup: Setup,
+    loaded: Loaded,
+    values: Tree,
+    rows: Rows,
+    *,
+    rounds: int = 1,
+    hidden: bool = False,
 ) -> Trial | None:
     """The adapter algorithm of a file, without its server's noise, from a model's `values`.
 
-    None where the file trains nothing. Rows are hidden where it hides them in local training.
+    None where the file trains nothing.   hidden: single rows, where the file hides them.
     """
     bench = replace(
         setup.bench,
         examples=lambda client, split: rows[client],
         group_size=1,
         num_rounds=max(setup.bench.num_rounds, rounds),
+        private=setup.bench.private if hidden else None,
     )
     program = build_program(loaded, bench, Heads())
     if "train" not in program.algorithms:

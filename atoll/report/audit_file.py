@@ -41,7 +41,7 @@ class Seen(BaseModel):
 
 
 class View(BaseModel):
-    """One way to look at uploads: step, client, sum, noisy."""
+    """One way to look at uploads: step, batch, client, sum, noisy."""
 
     model_config = LENIENT
 
@@ -130,7 +130,10 @@ class Mechanism(BaseModel):
 
 
 class Audit(BaseModel):
-    """The whole file; missing: parts that say nothing of this run, and why."""
+    """The whole file; missing: parts that say nothing of this run, and why.
+
+    sees: the view that the run's own server had, client or sum.
+    """
 
     model_config = LENIENT
 
@@ -138,6 +141,7 @@ class Audit(BaseModel):
     epsilon: float | None = None
     delta: float | None = None
     compared: float
+    sees: str = ""
     seconds: float
     server: tuple[View, ...] | None = None
     secrets: Secrets | None = None

@@ -16,7 +16,7 @@ __all__ = ["leak_tables"]
 def leak_tables(audit: Audit) -> Iterator[Table]:
     """A table for each part."""
     if audit.server:
-        yield _server_table(audit.server, audit.compared)
+        yield _server_table(audit, audit.server)
     if audit.secrets:
         yield _secrets_table(audit.secrets, audit.compared)
     if audit.membership:
@@ -25,32 +25,38 @@ def leak_tables(audit: Audit) -> Iterator[Table]:
         yield _mechanism_table(audit.mechanism)
 
 
-def _server_table(views: tuple[View, ...], compared: float) -> Table:
-    titles = {
-        "step": "one step on one row",
-        "client": "one client's update",
-        "sum": "the sum of {} clients",
-        "noisy": "… under ε = {:g}",
-    }
-    rows = []
-    for view in views:
-        title = titles.get(view.name, view.name)
-        title = title.format(compared if view.name == "noisy" else view.clients)
-        rows.append((title, *_seen(view.seen)))
+def _server_table(audit: Audit, views: tuple[View, ...]) -> Table:
     head = ("a server that sees", "words found", "guessing", "words AUC", "certain", "rows AUC",
             "in order")  # fmt: skip
-    return Table("What a server sees", head, tuple(rows))
+    rows = tuple((_title(audit, view), *_seen(view.seen)) for view in views)
+    return Table("What a server sees", head, rows)
+
+
+def _title(audit: Audit, view: View) -> str:
+    title = {
+        "step": "one step on one row",
+        "batch": f"one step on {view.rows} rows",
+        "client": "one client's update",
+        "sum": f"the sum of {view.clients} clients",
+        "noisy": f"… under ε = {audit.compared:.4g}",
+    }.get(view.name, view.name)
+    return f"{title} (this run)" if view.name == audit.sees else title
 
 
 def _seen(seen: Seen) -> tuple[str, ...]:
     certain = MISSING
     if seen.exact is not None and seen.true is not None:
-        wrong = f", {seen.wrong:.3g} wrong" if seen.wrong else ""
-        certain = f"{seen.exact:.3g} of {seen.true:.3g}{wrong}"
+        wrong = f", {_count(seen.wrong)} wrong" if seen.wrong else ""
+        certain = f"{_count(seen.exact)} of {_count(seen.true)}{wrong}"
     return (
         share(seen.tokens), share(seen.token_chance), number(seen.token_auc), certain,
         number(seen.row_auc), share(seen.order),
     )  # fmt: skip
+
+
+def _count(value: float) -> str:
+    """Of one row on average, or of many."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _secrets_table(secrets: Secrets, compared: float) -> Table:
@@ -64,7 +70,7 @@ def _secrets_table(secrets: Secrets, compared: float) -> Table:
         )
         for one in secrets.plain
     )
-    head = ("written by one client", "bits given away", "as fitted", f"under ε = {compared:g}")
+    head = ("written by one client", "bits given away", "as fitted", f"under ε = {compared:.4g}")
     return Table("Planted secrets", head, rows)
 
 
@@ -86,7 +92,11 @@ def _mechanism_table(found: Mechanism) -> Table:
         ("ε refuted below", number(found.bound), MISSING),
         ("ε suggested", number(found.estimate), interval_text(found.interval)),
         (f"noise multiplier {whose}", number(claim.noise_multiplier), MISSING),
-        ("noise multiplier in one round", number(found.noise), interval_text(found.noise_interval)),
+        (
+            f"noise multiplier in one {'round' if claim.unit == 'client' else 'step'}",
+            number(found.noise),
+            interval_text(found.noise_interval),
+        ),
     ]
     caption = (
         f"What {found.canaries:,} canary clients see: {counted(claim.rounds, 'release')}, each "

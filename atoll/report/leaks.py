@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from atoll.report.audit_file import Audit, Mechanism, Membership, Secrets, Seen, View
+from atoll.report.audit_file import Audit, Mechanism, Membership, Secrets, View
 from atoll.report.leak_words import share, times
 from atoll.words import counted
 
@@ -17,12 +17,19 @@ PARTS = {
     "mechanism": "what canary clients see of the noise",
 }
 
+UNITS = {"client": "client", "example": "row"}
+SEES = {
+    "client": " In this run the server saw single updates.",
+    "sum": " In this run the server saw sums of updates, and no update.",
+}
+
 
 def leak_sentences(audit: Audit) -> list[str]:
     """The short of it, one sentence or two for each part that was measured."""
     found = []
     if audit.server:
-        found.append(_of_server({view.name: view for view in audit.server}, audit.compared))
+        words = _of_server({view.name: view for view in audit.server}, audit.compared)
+        found.append(f"{words}{SEES.get(audit.sees, '')}")
     if audit.secrets:
         found.append(_of_secrets(audit.secrets, audit.compared))
     if audit.membership:
@@ -42,7 +49,7 @@ def _of_server(views: dict[str, View], compared: float) -> str:
     places = {
         "client": "from one client's update of a round",
         "sum": f"from the sum of {several}, which is what secure aggregation shows",
-        "noisy": f"from what ε = {compared:g} releases",
+        "noisy": f"from what ε = {compared:.4g} releases",
     }
     seen = {name: views[name].seen for name in places if name in views}
     words = {name: one for name, one in seen.items() if one.tokens is not None}
@@ -62,10 +69,13 @@ def _of_server(views: dict[str, View], compared: float) -> str:
 
 
 def _order(views: dict[str, View]) -> str:
-    step = views["step"].seen if "step" in views else Seen()
-    if step.order is None:
-        return ""
-    return f" Of one step on a single row it puts {share(step.order)} of the words in their place."
+    told = {name: views[name] for name in ("step", "batch") if name in views}
+    parts = [
+        f"{share(view.seen.order)} of one step on {counted(view.rows, 'row')}"
+        for view in told.values()
+        if view.seen.order is not None
+    ]
+    return f" It puts words in their place: {', '.join(parts)}." if parts else ""
 
 
 def _of_secrets(secrets: Secrets, compared: float) -> str:
@@ -74,8 +84,8 @@ def _of_secrets(secrets: Secrets, compared: float) -> str:
     return (
         f"Of a secret that one client wrote {times(most)} among {counted(secrets.rows, 'row')}, "
         f"the model gives {plain[most].bits:.1f} bits away, of "
-        f"{math.log2(secrets.compared + 1):.1f} that could be measured; under ε = {compared:g} it "
-        f"would give {private[most].bits:.1f}. A secret that nobody wrote has "
+        f"{math.log2(secrets.compared + 1):.1f} that could be measured; under ε = {compared:.4g} "
+        f"it would give {private[most].bits:.1f}. A secret that nobody wrote has "
         f"{plain[0].bits:.1f} by chance."
     )
 
@@ -109,7 +119,8 @@ def _of_mechanism(found: Mechanism) -> str:
             "model under that promise; look for noise that is missing."
         )
     return (
-        f"The run promises ε = {claim.epsilon:.4g} at δ = {claim.delta:g}, and {hint}: in accord."
+        f"The run promises each {UNITS.get(claim.unit, claim.unit)} ε = {claim.epsilon:.4g} at "
+        f"δ = {claim.delta:g}, and {hint}: in accord."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from atoll.audit.looking import Eye, Upload, eye_of, looked, mean_of
 from atoll.audit.server_view import views
 from atoll.audit.sight import sights_of, spaces_of
-from atoll.audit.trial import Trial, gradient_of, trial_of
+from atoll.audit.trial import Trial, gradient_of, protected, trial_of
 from atoll.config.privacy import Privacy
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
@@ -45,7 +46,9 @@ def _trial(eye: Eye, rows: int) -> Trial:
 def test_one_step_of_a_small_lora_gives_sixteen_tokens_away(eye: Eye) -> None:
     rows = eye.setup.bench.examples("ada", "train")[:4]
     assert [len(row) for row in rows] == [16] * 4
-    uploads = [Upload(gradient_of(eye.setup.bench, eye.values, [r]), [r], one=True) for r in rows]
+    uploads = [
+        Upload(gradient_of(eye.setup.bench, eye.values, [r]), [r], inverted=True) for r in rows
+    ]
     seen = mean_of(looked(eye, uploads))
     assert seen.tokens is not None
     assert seen.token_auc is not None
@@ -56,15 +59,52 @@ def test_one_step_of_a_small_lora_gives_sixteen_tokens_away(eye: Eye) -> None:
     assert seen.order == 1.0
 
 
+def _step(eye: Eye) -> Callable[[Sequence[Example]], Tree]:
+    return lambda rows: gradient_of(eye.setup.bench, eye.values, rows)
+
+
+@pytest.mark.parametrize(("rank", "least", "most"), [(64, 0.9, 1.0), (8, 0.0, 0.3)])
+def test_a_batch_is_put_in_order_where_ranks_are_as_many_as_its_tokens(
+    tmp_path: Path, rank: int, least: float, most: float
+) -> None:
+    setup = world(tmp_path, adapter={**LORA, "r": rank}, words=9)
+    rows = setup.bench.examples("ada", "train")[:4]
+    assert sum(len(row) for row in rows) == 40
+    eye = eye_of(setup, begun_values(setup), [], probe=rows[:2])
+    assert eye is not None
+    (seen,) = looked(eye, [Upload(_step(eye)(rows), rows, inverted=True)])
+    assert seen.order is not None
+    assert least <= seen.order <= most
+
+
+def test_rows_that_are_hidden_before_they_leave_give_no_tokens_away(tmp_path: Path) -> None:
+    setup = world(
+        tmp_path, adapter=LORA, privacy={"unit": "example", "noise_multiplier": 1.0, "clip": 0.1}
+    )
+    values, rows = begun_values(setup), setup.bench.examples("ada", "train")[:1]
+    eye = eye_of(setup, values, setup.all_held_out()[:32], probe=rows)
+    assert eye is not None
+    seen = []
+    for hidden in (False, True):
+        trial = trial_of(setup, setup.loaded, values, {"ada": rows}, hidden=hidden)
+        assert trial is not None
+        update = trial.payloads()["ada"]["update"].tree
+        seen += looked(eye, [Upload(update, rows, inverted=True)])
+    assert (seen[0].tokens, seen[0].order) == (1.0, 1.0)
+    assert seen[1].tokens is not None
+    assert seen[1].order is not None
+    assert max(seen[1].tokens, seen[1].order) <= 0.2
+
+
 def test_sums_give_less_away_and_noise_next_to_nothing(eye: Eye) -> None:
     private = Privacy(epsilon=8.0, delta=1e-5, clip=0.1)
-    step, client, total, noisy = views(eye, _trial(eye, 2), private)
-    assert [view.name for view in (step, client, total, noisy)] == [
-        "step", "client", "sum", "noisy",
+    trial = _trial(eye, 2)
+    found = views(eye, trial, _step(eye), protected(trial, private, rounds=1), batch=2)
+    assert [view.name for view in found] == ["step", "batch", "client", "sum", "noisy"]
+    assert [(view.clients, view.rows) for view in found] == [
+        (1, 1), (1, 2), (1, 2), (4, 8), (4, 8),
     ]  # fmt: skip
-    assert [(view.clients, view.rows) for view in (step, client, total, noisy)] == [
-        (1, 1), (1, 2), (4, 8), (4, 8),
-    ]  # fmt: skip
+    step, _, client, total, noisy = found
     found = [view.seen.tokens for view in (step, client, total, noisy)]
     assert all(value is not None for value in found)
     step_tokens, client_tokens, total_tokens, noisy_tokens = map(float, found)  # type: ignore[arg-type]

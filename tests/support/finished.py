@@ -23,7 +23,7 @@ TEXTS = ["reef tide coral", "boat", "sun moon star wind rain rope " * 6, "unknow
 
 
 def finish(folder: Path, zoo: Zoo, kind: str, **sections: Mapping[str, Any]) -> Path:
-    """The directory of a run of one round."""
+    """The directory of a run, of one round where no section says otherwise."""
     train = {"learning_rate": 0.05, "num_train_epochs": 2, "group_size": 1, "device": "cpu",
              "prefix_cache": "off"}  # fmt: skip
     setup = scene(
@@ -33,7 +33,7 @@ def finish(folder: Path, zoo: Zoo, kind: str, **sections: Mapping[str, Any]) -> 
         **{
             **sections,
             "train": {**train, **sections.get("train", {})},
-            "federation": {"num_rounds": 1},
+            "federation": {"num_rounds": 1, **sections.get("federation", {})},
             "evaluate": {"baselines": []},
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from atoll.audit.canary_clients import (
     gaussian_release,
     watched,
 )
+from atoll.audit.noise_seen import noise_of_rows
 from atoll.audit.trial import Trial, trial_of
 from atoll.config.privacy import AdaptiveClip, Privacy
 from tests.unit.audit.worlds import CLIENTS, begun_values, world
@@ -128,3 +130,28 @@ def test_canaries_change_nothing_of_the_trial(trial: Trial) -> None:
     assert trial == replace(trial)
     for part, tree in before.items():
         assert all(trial.state[part][name] is value for name, value in tree.items())
+
+
+def _of_rows(folder: Path, noise: float) -> Trial:
+    setup = world(folder, privacy={"unit": "example", "noise_multiplier": noise, "clip": 0.2})
+    rows = {"ada": setup.bench.examples("ada", "train")[:2]}
+    found = trial_of(setup, setup.loaded, begun_values(setup), rows, hidden=True)
+    assert found is not None
+    return found
+
+
+def test_the_noise_that_hides_rows_is_as_much_as_it_says_or_is_missed(tmp_path: Path) -> None:
+    trial = _of_rows(tmp_path, 1.0)
+    found = noise_of_rows(trial, 1.0)
+    assert found.multiplier is not None
+    assert found.interval is not None
+    assert found.interval[0] < 1.0 < found.interval[1] < found.multiplier * 1.05
+    assert not found.less
+    # Half of what a promise says, or of what the code adds.
+    assert noise_of_rows(trial, 2.0).less
+    private = trial.bench.private
+    assert private is not None
+    halved = replace(trial.bench, private=replace(private, noise_multiplier=0.5))
+    less = noise_of_rows(replace(trial, bench=halved), 1.0)
+    assert less.less
+    assert less.multiplier == pytest.approx(0.5, abs=0.05)

@@ -88,10 +88,13 @@ def test_rows_are_drawn_and_not_taken_from_the_beginning(setup: Setup) -> None:
     assert len(drawn(rows, 100, np.random.default_rng(0))) == len(rows)
 
 
-def test_secrets_are_many_and_all_different_and_planted_as_often_as_said(setup: Setup) -> None:
+def test_a_tokenizer_that_knows_no_digits_has_words_for_secrets(setup: Setup) -> None:
     secrets = secrets_of(setup, CLIENTS, others=50, draw=np.random.default_rng(0))
-    # A word-level tokenizer of w0 … w1998 knows no digits: there is no form for secrets.
-    assert secrets is None
+    assert secrets is not None
+    every = [*secrets.others, *(one for own in secrets.planted.values() for one in own.values())]
+    assert len({one.ids.tobytes() for one in every}) == 50 + len(CLIENTS) * len(COPIES)
+    # Eight words of the vocabulary, and its end.
+    assert {len(one) for one in every} == {9}
 
 
 def _written(tmp_path: Path, zoo: Zoo) -> Setup:

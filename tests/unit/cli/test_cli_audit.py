@@ -73,7 +73,7 @@ def test_a_run_is_audited_and_its_report_says_so(
 def _is_of_a_run_without_promises(found: dict[str, Any]) -> None:
     typed = Audit.model_validate(found)
     assert typed.server is not None
-    assert [view.name for view in typed.server] == ["step", "client", "sum", "noisy"]
+    assert [view.name for view in typed.server] == ["step", "batch", "client", "sum", "noisy"]
     step = typed.server[0].seen
     assert (step.tokens, step.wrong) == (1.0, 0)
     assert typed.secrets is not None
@@ -136,6 +136,42 @@ def test_what_refutes_a_promise(
     found = Mechanism(claim, own, 1000, bound, 3.5, (3.0, 4.0), 1.0, (0.9, 1.1), less)
     assert found.refuted is refuted
     assert "refute" in found.told()
+
+
+@pytest.mark.long
+def test_a_run_that_hides_rows(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finish(
+        tmp_path, zoo, "bert", adapter={"head": "train"},
+        privacy={"unit": "example", "noise_multiplier": 1.0, "clip": 0.2},
+    )  # fmt: skip
+    typed = Audit.model_validate(_audit(run, capsys))
+    assert typed.server is not None
+    # What leaves a client is private already: nothing is under clients' noise.
+    assert [view.name for view in typed.server] == ["step", "batch", "client", "sum"]
+    assert typed.mechanism is not None
+    assert (typed.mechanism.own, typed.mechanism.refuted) == (True, False)
+    assert typed.mechanism.claim.unit == "example"
+    assert typed.mechanism.noise == pytest.approx(1.0, abs=0.1)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["privacy"]["noise_multiplier"] = 2.0
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert guarded(["audit", str(run)]) == 10
+
+
+@pytest.mark.long
+def test_a_run_whose_rounds_take_noise_back(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finish(
+        tmp_path, zoo, "bert", adapter={"head": "train"},
+        federation={"num_rounds": 8, "clients_per_round": 1},
+        privacy={"epsilon": 8, "clip": 0.2, "mechanism": "blt", "sampling": "turns"},
+    )  # fmt: skip
+    found = _audit(run, capsys)
+    assert found["missing"] == {"mechanism": "noise of mechanism blt is not audited"}
+    assert found["compared"] == found["epsilon"]
 
 
 def test_a_run_of_which_only_the_head_is_solved(

@@ -34,8 +34,10 @@ def _audit(**changes: Any) -> dict[str, Any]:
     return {
         "run": "run", "task": "causal-lm", "method": "lora", "clients": 9, "format": FORMAT,
         "epsilon": None, "delta": None, "compared": 8.0, "seconds": 31.2, "missing": {},
+        "sees": "client",
         "server": [
             {"name": "step", "clients": 1, "rows": 1, "seen": SEEN},
+            {"name": "batch", "clients": 1, "rows": 4, "seen": {**SEEN, "order": 0.25}},
             {"name": "client", "clients": 1, "rows": 20, "seen": LESS},
             {"name": "sum", "clients": 4, "rows": 80, "seen": {**LESS, "tokens": 0.2}},
             {"name": "noisy", "clients": 4, "rows": 80, "seen": NONE},
@@ -72,8 +74,9 @@ def test_the_sentences_hold_the_numbers() -> None:
     assert _sentences(_audit()) == [
         "Of the words in its clients' rows a server finds 31% from one client's update of a round "
         "(guessing: 0.8%); 20% from the sum of 4 clients, which is what secure aggregation shows "
-        "(guessing: 0.8%); 0.4% from what ε = 8 releases (guessing: 0.8%). Of one step on a single "
-        "row it puts 50% of the words in their place.",
+        "(guessing: 0.8%); 0.4% from what ε = 8 releases (guessing: 0.8%). It puts words in their "
+        "place: 50% of one step on 1 row, 25% of one step on 4 rows. In this run the server saw "
+        "single updates.",
         "Of a secret that one client wrote 4 times among 32 rows, the model gives 10.0 bits away, "
         "of 10.0 that could be measured; under ε = 8 it would give 1.2. A secret that nobody wrote "
         "has 1.1 by chance.",
@@ -90,15 +93,19 @@ def test_without_words_it_is_about_rows() -> None:
     assert _sentences(_audit(server=views))[0] == (
         "Of pairs of a row that was trained on and one that was not, a server tells which is which "
         "in 75% from one client's update of a round; 75% from the sum of 4 clients, which is what "
-        "secure aggregation shows; 52% from what ε = 8 releases (guessing: 50%)."
+        "secure aggregation shows; 52% from what ε = 8 releases (guessing: 50%). In this run the "
+        "server saw single updates."
+    )
+    assert _sentences(_audit(server=views, sees="sum"))[0].endswith(
+        "In this run the server saw sums of updates, and no update."
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "refuted", "said"),
     [
-        ({}, False, "The run promises ε = 4 at δ = 1e-05, and canary clients rule out less than "
-                    "3.2, and suggest 3.9: in accord."),
+        ({}, False, "The run promises each client ε = 4 at δ = 1e-05, and canary clients rule out "
+                    "less than 3.2, and suggest 3.9: in accord."),
         ({"bound": 4.2}, True, "The promise of ε = 4 does not hold: canary clients rule out less "
                                "than 4.2, and suggest 3.9. Do not publish the model"),
         ({"less_noise": True}, True, "suggest 3.9, and less noise than promised shows. Do not "),
@@ -158,7 +165,8 @@ def test_the_tables_hold_the_numbers() -> None:
     server, secrets, membership, mechanism = leak_tables(Audit.model_validate(_audit()))
     assert server.rows == (
         ("one step on one row", "94%", "0.8%", "0.961", "15 of 16", "0.990", "50%"),
-        ("one client's update", "31%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
+        ("one step on 4 rows", "94%", "0.8%", "0.961", "15 of 16", "0.990", "25%"),
+        ("one client's update (this run)", "31%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
         ("the sum of 4 clients", "20%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
         ("… under ε = 8", "0.4%", "0.8%", "0.510", "2 of 16, 2 wrong", "0.520", "–"),
     )

@@ -1,0 +1,99 @@
+"""The noise that a run's own code adds, measured: in a round's sum, or in a client's one step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from atoll.algorithms.fedavg import fedavg
+from atoll.audit.canary_algorithm import mechanism_release
+from atoll.audit.canary_clients import Schedule, estimated, watched
+from atoll.audit.trial import Trial
+from atoll.config.privacy import Privacy
+from atoll.core import Payload
+from atoll.local.per_example import PerExample
+
+__all__ = ["NoiseSeen", "noise_of_rounds", "noise_of_rows"]
+
+FEWEST = 100
+"""Values below which nothing is said."""
+Z = 1.96
+CERTAIN = 5.0
+"""Standard errors by which a tensor must have less noise than promised, of the many that are."""
+PLAIN_STEP = {
+    "optimizer": "sgd", "learning_rate": 1.0, "head_learning_rate": None, "momentum": 0.0,
+    "weight_decay": 0.0, "max_steps": 1, "lr_scheduler_type": "constant", "warmup_steps": 0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NoiseSeen:
+    """The noise multiplier that shows, and its 95 % interval; None: too little shows to say.
+
+    less: whether it is less than promised.
+    """
+
+    multiplier: float | None = None
+    interval: tuple[float, float] | None = None
+    less: bool = False
+
+
+def noise_of_rounds(
+    trial: Trial, settings: Privacy, promised: float, *, canaries: int, key: bytes
+) -> NoiseSeen:
+    """What canary clients see of one round under `settings`."""
+    (payload, *_) = trial.payloads().values()
+    canaries = min(canaries, sum(value.numel() for value in payload["update"].tree.values()))
+    if canaries < FEWEST:
+        return NoiseSeen()
+    release = mechanism_release(trial, settings, canaries=canaries, key=key)
+    code = estimated(watched(release, Schedule(), canaries=canaries, key=key), settings.delta)
+    less = code.beyond(Schedule().separation(promised))
+    if code.separation <= Z * code.error:
+        return NoiseSeen(less=less)
+    low, high = (code.separation + side * Z * code.error for side in (1, -1))
+    return NoiseSeen(1 / code.separation, (1 / low, 1 / high), less)
+
+
+def noise_of_rows(trial: Trial, promised: float) -> NoiseSeen:
+    """What two clients with the same one row show, who take one plain step from the same model.
+
+    All of their updates is noise of so many clips but the row's gradient, which they share, and
+    which dropout makes differ by two clips at most over all values together.
+    """
+    private = trial.bench.private
+    assert private is not None, "rows are hidden"
+    one, other = (payload["update"].tree for payload in _one_step(trial, private).values())
+    apart = {
+        name: ((one[name] - other[name]).double() / (private.clip * math.sqrt(2))).flatten()
+        for name in one
+    }
+    values = torch.cat(list(apart.values()))
+    if len(values) < FEWEST:
+        return NoiseSeen()
+    less = any(
+        _deviation(own) * (1 + CERTAIN / math.sqrt(2 * len(own))) < promised
+        for own in apart.values()
+        if len(own) >= FEWEST
+    )
+    found, share = _deviation(values), Z / math.sqrt(2 * len(values))
+    return NoiseSeen(found, (found * (1 - share), found * (1 + share)), less)
+
+
+def _one_step(trial: Trial, private: PerExample) -> dict[str, Payload]:
+    row = next(own[0] for own in trial.rows.values() if own)
+    bench = replace(
+        trial.bench,
+        examples=lambda client, split: [row],
+        settings=trial.bench.settings.model_copy(update=PLAIN_STEP),
+        private=replace(private, sampling_rate=1.0),
+    )
+    rows = {client: [row] for client in ("one", "other")}
+    return replace(trial, algorithm=fedavg(bench), bench=bench, rows=rows).payloads()
+
+
+def _deviation(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
