@@ -26,8 +26,8 @@ __all__ = ["RULE", "Frozen", "Known", "check_broadcast", "movement"]
 RULE = "guard"
 
 MOVED = 0.75
-"""Most that a tensor, or one neuron of it, moves between two broadcasts, in its own size, however
-many rounds a server says lie between…"""
+"""Most that a tensor, or a neuron, moves between two broadcasts, in its size, however many rounds
+a server says lie between…"""
 OUTLIER = 8.0
 """… where it also moves by so many times what others do."""
 SHIFT = 10.0
@@ -116,7 +116,7 @@ def _rms(rows: Tensor) -> Tensor:
 
 def _check_moves(sent: Tree, known: Known) -> None:
     """Whole tensors that moved as no other did."""
-    moves = {name: _whole(sent[name], known.values[name]) for name in sorted(known.own)}
+    moves = {n: float(_rms(movement(sent[n], known.values[n])[None])) for n in sorted(known.own)}
     usual = median(moves.values()) if moves else 0.0
     for name, move in moves.items():
         if move > max(MOVED, OUTLIER * usual):
@@ -125,11 +125,6 @@ def _check_moves(sent: Tree, known: Known) -> None:
                 f"moved by {move:.2g} of its size since the last broadcast, and half of the "
                 f"model's values by {usual:.2g} at most: it was replaced, not trained",
             )
-
-
-def _whole(sent: Tensor, held: Tensor) -> float:
-    rows = movement(sent, held)
-    return float(rows.square().mean().sqrt())
 
 
 def _check_neurons(name: str, sent: Tensor, held: Tensor, *, table: bool) -> None:
@@ -167,7 +162,7 @@ def _twins(rows: Tensor) -> int:
 
 def _check_shifts(name: str, sent: Tree, held: Tree) -> None:
     """Neurons that have come to fire never, or always."""
-    bias = f"{name.removesuffix('weight')}bias"
+    bias = name.removesuffix("weight") + "bias"
     if bias not in sent or len(sent[bias]) not in sent[name].shape:
         return
     now, then = (_shifts(tree[name], tree[bias]) for tree in (sent, held))
