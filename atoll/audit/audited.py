@@ -48,11 +48,18 @@ def audited(run: TrainedRun, *, say: Callable[[str], None]) -> Findings:
         epsilon=None if claim is None else claim.epsilon,
         delta=None if claim is None else claim.delta,
         compared=EPSILON if claim is None or claim.epsilon is None else claim.epsilon,
-        sees="sum" if run.setup.experiment.privacy.secure_aggregation else "client",
+        sees=_sees(subject),
         seconds=round(time.monotonic() - begun, 3),
         missing=missing,
         **found,
     )
+
+
+def _sees(subject: Subject) -> str:
+    privacy = subject.loaded.experiment.privacy
+    if privacy.mechanism == "distributed":
+        return "noisy"
+    return "sum" if privacy.secure_aggregation else "client"
 
 
 def written(run: TrainedRun, findings: Findings) -> None:

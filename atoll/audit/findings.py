@@ -87,7 +87,7 @@ class Findings:
     """All parts; None where a part is not covered, and `missing` says why, by its name.
 
     compared: the ε of what is shown under differential privacy.
-    sees: the view that the run's own server had, client or sum.
+    sees: the view that the run's own server had: client, sum or noisy.
     """
 
     run: str

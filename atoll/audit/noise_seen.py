@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +17,7 @@ from atoll.config.privacy import Privacy
 from atoll.core import Payload
 from atoll.local.per_example import PerExample
 
-__all__ = ["NoiseSeen", "noise_of_rounds", "noise_of_rows"]
+__all__ = ["NoiseSeen", "noise_between", "noise_of_rounds", "noise_of_rows"]
 
 FEWEST = 100
 """Values below which nothing is said."""
@@ -59,17 +60,18 @@ def noise_of_rounds(
 
 
 def noise_of_rows(trial: Trial, promised: float) -> NoiseSeen:
-    """What two clients with the same one row show, who take one plain step from the same model.
-
-    All of their updates is noise of so many clips but the row's gradient, which they share, and
-    which dropout makes differ by two clips at most over all values together.
-    """
+    """What two clients with the same one row show, who take one plain step from the same model."""
     private = trial.bench.private
     assert private is not None, "rows are hidden"
-    one, other = (payload["update"].tree for payload in _one_step(trial, private).values())
+    return noise_between(_one_step(trial, private), private.clip, promised)
+
+
+def noise_between(payloads: Mapping[str, Payload], clip: float, promised: float) -> NoiseSeen:
+    """What two updates show that were made of the same rows: all that they do not share is noise,
+    but for dropout, which moves each by less than its clip, over all values together."""
+    one, other = (payload["update"].tree for payload in payloads.values())
     apart = {
-        name: ((one[name] - other[name]).double() / (private.clip * math.sqrt(2))).flatten()
-        for name in one
+        name: ((one[name] - other[name]).double() / (clip * math.sqrt(2))).flatten() for name in one
     }
     values = torch.cat(list(apart.values()))
     if len(values) < FEWEST:

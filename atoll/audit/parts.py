@@ -11,7 +11,7 @@ from atoll.audit.canary_clients import Schedule, estimated, gaussian_release, wa
 from atoll.audit.findings import Claim, Mechanism, Secrecy
 from atoll.audit.looking import eye_of
 from atoll.audit.membership import Membership, losses_of, membership
-from atoll.audit.noise_seen import NoiseSeen, noise_of_rounds, noise_of_rows
+from atoll.audit.noise_seen import NoiseSeen, noise_between, noise_of_rounds, noise_of_rows
 from atoll.audit.one_run import lower_bound_from_scores
 from atoll.audit.server_view import View, views
 from atoll.audit.subject import Subject, Uncovered
@@ -38,13 +38,13 @@ def server_part(subject: Subject) -> list[View]:
             "this attack looks at gradients of such layers"
         )
     rows = {c: [eye.cut(row) for row in own] for c, own in subject.rows.items()}
-    trial = subject.trial(rows, hidden=True)
-    private = None if subject.hides_rows else subject.private(trial, rounds=1)
+    trial = subject.leaving(rows)
+    private = None if subject.hides_before else subject.private(trial, rounds=1)
 
     def step(some: Sequence[Example]) -> Tree:
-        if not subject.hides_rows:
+        if not subject.hides_before:
             return gradient_of(setup.bench, eye.values, some)
-        (payload,) = subject.trial({next(iter(rows)): some}, hidden=True).payloads().values()
+        (payload,) = subject.leaving({next(iter(rows)): some}).payloads().values()
         return payload["update"].tree
 
     return views(eye, trial, step, private, batch=subject.budget.batch)
@@ -66,8 +66,8 @@ def secrets_part(subject: Subject) -> Secrecy:
     rows, rounds = planted(subject.rows, secrets), budget.rounds
     trial = subject.trial(rows, rounds=rounds)
     hidden = (
-        subject.trial(rows, rounds=rounds, hidden=True)
-        if subject.hides_rows
+        subject.leaving(rows, rounds=rounds)
+        if subject.hides_before
         else subject.private(trial, rounds=rounds)
     )
     plain, private = (exposed(bench, one.after(rounds), secrets, before) for one in (trial, hidden))
@@ -94,9 +94,12 @@ def membership_part(subject: Subject) -> Membership:
 def mechanism_part(subject: Subject) -> Mechanism:
     """What canary clients see of the noise."""
     claim, key = subject.promised, os.urandom(32)
+    if claim.mechanism == "blt":
+        raise Uncovered("noise that later rounds take back is not audited; its ε is for all rounds")
     schedule, noise = Schedule(claim.rounds, claim.rate), claim.noise_multiplier
-    if claim.mechanism != "gaussian":
-        raise Uncovered(f"noise of mechanism {claim.mechanism} is not audited")
+    if claim.mechanism == "local":
+        # Who takes part is seen: a canary sends one update, or its opposite.
+        noise /= 2
     scores = watched(gaussian_release(noise, key=key), schedule, canaries=CANARIES, key=key)
     found = estimated(scores, claim.delta)
     code, hidden = _in_code(subject, claim, key), math.isfinite(found.epsilon)
@@ -114,11 +117,19 @@ def mechanism_part(subject: Subject) -> Mechanism:
 
 
 def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
-    """What the run's own code lets show of one round, or of one step."""
-    trial = subject.trial(subject.rows, hidden=True)
+    """What the run's own code lets show of one round, one update or one step; of shares of noise in
+    sums nothing is said."""
+    trial = subject.leaving(subject.rows)
     if claim.unit == "example":
         return noise_of_rows(trial, claim.noise_multiplier)
+    if claim.mechanism == "distributed":
+        return NoiseSeen()
     settings = subject.noise(trial)
+    if claim.mechanism == "local":
+        own = next(iter(subject.rows.values()))
+        two = subject.leaving({"one": own, "other": own}).payloads()
+        assert isinstance(settings.clip, float), "the file was checked"
+        return noise_between(two, settings.clip, claim.noise_multiplier)
     if not subject.hides_clients:
         told = {"noise_multiplier": claim.noise_multiplier, "epsilon": None}
         settings = settings.model_copy(update=told)

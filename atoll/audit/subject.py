@@ -26,6 +26,9 @@ from atoll.tree import l2_norm
 __all__ = ["Subject", "Uncovered", "subject_of"]
 
 
+Rows = Mapping[str, Sequence[Example]]
+
+
 class Uncovered(Exception):
     """Why a part of the audit says nothing of this run."""
 
@@ -54,14 +57,20 @@ class Subject:
         """Randomness of the audit itself; noise never comes from it."""
         return rng.numpy_generator(self.loaded.experiment.seed, "audit", *address)
 
-    def trial(
-        self, rows: Mapping[str, Sequence[Example]], *, rounds: int = 1, hidden: bool = False
-    ) -> Trial:
-        """The run's algorithm over rows, from the trained model; hidden: where the run hides rows.
+    def trial(self, rows: Rows, *, rounds: int = 1) -> Trial:
+        """The run's algorithm over rows, from the trained model, hiding nothing.
 
         Raises:
             Uncovered: where the run trains nothing at its clients.
         """
+        return self._trial(rows, rounds, hidden=False)
+
+    def leaving(self, rows: Rows, *, rounds: int = 1) -> Trial:
+        """The same, hiding what the run hides before it leaves clients."""
+        found = self._trial(rows, rounds, hidden=True)
+        return self.private(found, rounds=rounds) if self._mechanism == "local" else found
+
+    def _trial(self, rows: Rows, rounds: int, *, hidden: bool) -> Trial:
         values = self.run.values
         found = trial_of(self.setup, self.loaded, values, rows, rounds=rounds, hidden=hidden)
         if found is None:
@@ -74,13 +83,17 @@ class Subject:
         return self._hides("client")
 
     @property
-    def hides_rows(self) -> bool:
-        """Whether the run itself adds noise that hides single rows."""
-        return self._hides("example")
+    def hides_before(self) -> bool:
+        """Whether what leaves a client is private already."""
+        return self._hides("example") or self._mechanism == "local"
 
     def _hides(self, unit: str) -> bool:
         claim = self.claim
         return claim is not None and claim.unit == unit and claim.epsilon is not None
+
+    @property
+    def _mechanism(self) -> str:
+        return self.claim.mechanism if self.claim is not None and self.hides_clients else ""
 
     def private(self, trial: Trial, *, rounds: int) -> Trial:
         """A trial of open updates under the noise that hides clients: the run's own, or what would
@@ -95,9 +108,10 @@ class Subject:
         if self.hides_clients:
             protection = protection_of(self.loaded, len(self.setup.data.clients))
             assert protection is not None, "the run adds noise"
-            # Of noise that rounds have in common: that of a round by itself.
+            # Of noise that rounds have in common, or sums: that of a round by itself.
+            own = "local" if self._mechanism == "local" else "gaussian"
             told = {"noise_multiplier": protection.noise_multiplier, "epsilon": None,
-                    "mechanism": "gaussian", "sampling": "poisson"}  # fmt: skip
+                    "mechanism": own, "sampling": "poisson"}  # fmt: skip
             return section.model_copy(update={**told, "secure_aggregation": False})
         norms = [l2_norm(payload["update"].tree) for payload in trial.payloads().values()]
         return Privacy(epsilon=EPSILON, delta=DELTA, clip=max(median(norms), 1e-6))

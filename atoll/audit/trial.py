@@ -30,7 +30,7 @@ from atoll.experiment.program import Heads, build_program
 from atoll.experiment.setup import Setup
 from atoll.local.bench import Bench, model_values
 from atoll.models.objective import Example
-from atoll.protection import Protection
+from atoll.protection import Protection, Spread
 from atoll.protection.cohorts import Drawing
 from atoll.round import answer, decoded, federate
 from atoll.runtimes.inprocess import InProcess
@@ -118,7 +118,8 @@ def protected(
     client: other client work than training.
     """
     clients = len(trial.rows)
-    protection = Protection(settings, Drawing(clients, float(clients), Everyone()), rounds)
+    kind = Spread if settings.mechanism == "local" else Protection
+    protection = kind(settings, Drawing(clients, float(clients), Everyone()), rounds)
     plain = fedavg(trial.bench)
     algorithm = protection.applied(replace(plain, client=client or plain.client), ())
     return replace(trial, algorithm=algorithm, state=algorithm.server.init(trial.state))

@@ -105,6 +105,7 @@ class Claim(BaseModel):
     noise_multiplier: float
     rounds: int
     rate: float
+    mechanism: str = "gaussian"
 
 
 class Mechanism(BaseModel):
@@ -132,7 +133,7 @@ class Mechanism(BaseModel):
 class Audit(BaseModel):
     """The whole file; missing: parts that say nothing of this run, and why.
 
-    sees: the view that the run's own server had, client or sum.
+    sees: the view that the run's own server had: client, sum or noisy.
     """
 
     model_config = LENIENT

@@ -12,6 +12,8 @@ from atoll.words import counted
 
 __all__ = ["leak_tables"]
 
+PLACES = {"client": "round", "example": "step"}
+
 
 def leak_tables(audit: Audit) -> Iterator[Table]:
     """A table for each part."""
@@ -87,13 +89,14 @@ def _membership_table(found: Membership) -> Table:
 def _mechanism_table(found: Mechanism) -> Table:
     claim = found.claim
     whose = "promised" if found.own else "to compare with"
+    one = "update" if claim.mechanism == "local" else PLACES.get(claim.unit, "release")
     rows = [
         (f"ε {whose}, δ = {claim.delta:g}", number(claim.epsilon), MISSING),
         ("ε refuted below", number(found.bound), MISSING),
         ("ε suggested", number(found.estimate), interval_text(found.interval)),
         (f"noise multiplier {whose}", number(claim.noise_multiplier), MISSING),
         (
-            f"noise multiplier in one {'round' if claim.unit == 'client' else 'step'}",
+            f"noise multiplier in one {one}",
             number(found.noise),
             interval_text(found.noise_interval),
         ),

@@ -21,6 +21,7 @@ UNITS = {"client": "client", "example": "row"}
 SEES = {
     "client": " In this run the server saw single updates.",
     "sum": " In this run the server saw sums of updates, and no update.",
+    "noisy": " In this run the server saw sums that clients had hidden in noise, and no update.",
 }
 
 

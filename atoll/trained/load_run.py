@@ -86,7 +86,8 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
     loaded = load(path / "experiment.yaml", overrides=overrides)
     if loaded.experiment.privacy.mechanism != "gaussian":
-        # Noise that rounds have in common is of the cohorts that were asked; none is added now.
+        # Noise of clients, or that rounds have in common, is of the cohorts that were asked; none
+        # is added now.
         overrides += ["privacy.mechanism=gaussian", "privacy.sampling=poisson"]
         loaded = load(path / "experiment.yaml", overrides=overrides)
     folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
