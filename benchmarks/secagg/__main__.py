@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from benchmarks.secagg.peer import Measured, flower
 
 FOLDER = Path(__file__).parent
 RATES = (0.0, 0.1, 0.3)
+PEERS = ("all", "same")
 BOUND = 4.0
 
 
@@ -42,8 +43,8 @@ def main() -> None:
         content = {"targets": [target(*case) for case in TARGETS]}
         path = write_result(FOLDER, "secagg-targets", content)
     else:
-        rows = compare(options.clients, options.values, options.repeats)
-        name = f"secagg-{options.clients}x{options.values}"
+        rows = compare(options.clients, options.values, options.repeats, options.beside)
+        name = f"secagg-{options.clients}x{options.values}-{'-'.join(options.beside)}"
         path = write_result(FOLDER, name, {"rows": rows})
     print(f"{path.read_text()}\nwritten to {path}")
 
@@ -53,12 +54,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--values", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--beside", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--targets", action="store_true")
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 
-def compare(clients: int, values: int, repeats: int) -> list[dict[str, Any]]:
+def compare(clients: int, values: int, repeats: int, beside: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each rate of dropping out."""
     vector, drops = _vector(values), [round(rate * clients) for rate in RATES]
     agreed = {
@@ -66,15 +68,21 @@ def compare(clients: int, values: int, repeats: int) -> list[dict[str, Any]]:
         for drop, rate in zip(drops, RATES, strict=True)
     }
     own = {drop: _ours(agreed[drop], vector, drop, repeats) for drop in drops}
-    full = dict(zip(drops, flower(clients, clients, clients // 2 + 1, vector, drops), strict=True))
-    same = {}
-    for shape in sorted({(made.neighbours, made.threshold) for made in agreed.values()}):
-        of = [at for at in drops if (agreed[at].neighbours, agreed[at].threshold) == shape]
-        # Flower counts the client itself among its shares.
-        found = flower(clients, shape[0] + 1, shape[1], vector, of)
-        same |= dict(zip(of, found, strict=True))
+    peers: dict[int, dict[str, Measured]] = {drop: {} for drop in drops}
+    for which in beside:
+        shapes = {
+            drop: (made.neighbours, made.threshold) if which == "same"
+            else (clients - 1, clients // 2 + 1)
+            for drop, made in agreed.items()
+        }  # fmt: skip
+        for shape in sorted(set(shapes.values())):
+            of = [drop for drop in drops if shapes[drop] == shape]
+            # Flower counts the client itself among its shares.
+            found = flower(clients, shape[0] + 1, shape[1], vector, of)
+            for drop, measured in zip(of, found, strict=True):
+                peers[drop][which] = measured
     once = _one_pass(values)
-    return [_row(agreed[at], at, own[at], (full[at], same[at]), once) for at in drops]
+    return [_row(agreed[drop], drop, own[drop], peers[drop], once) for drop in drops]
 
 
 def _agreed(clients: int, values: int, terms: Terms) -> Configuration:
@@ -96,7 +104,7 @@ def _row(
     configuration: Configuration,
     dropped: int,
     own: Measured,
-    peers: tuple[Measured, Measured],
+    peers: Mapping[str, Measured],
     once: float,
 ) -> dict[str, Any]:
     clients, near = len(configuration.cohort), configuration.neighbours
@@ -115,7 +123,7 @@ def _row(
         "signatures_ms": (clients + configuration.signers - 2) * _one_check() * 1e3,
         "limit_client_ms": limits["client"] * 1e3, "limit_server_ms": limits["server"] * 1e3,
     }  # fmt: skip
-    for name, peer in zip(("all", "same"), peers, strict=True):
+    for name, peer in peers.items():
         spent = statistics.median(peer.clients)
         row |= {
             f"flower_{name}_client_ms": spent * 1e3, f"flower_{name}_server_ms": peer.server * 1e3,
@@ -197,15 +205,18 @@ HEADER = (
 
 def table(folder: Path) -> str:
     """The last result of each size."""
-    rows = {}
+    rows = dict[tuple[int, int, int], dict[str, Any]]()
     for path in sorted(folder.glob("secagg-[0-9]*.json"), key=lambda path: path.stat().st_mtime):
         for row in json.loads(path.read_text())["rows"]:
-            rows[row["clients"], row["values"], row["dropped"]] = row
+            key = row["clients"], row["values"], row["dropped"]
+            rows[key] = rows.get(key, {}) | row
     return markdown(HEADER, [_line(rows[key]) for key in sorted(rows)])
 
 
 def _line(row: dict[str, Any]) -> list[str]:
     def peer(who: str, which: str) -> str:
+        if f"flower_{which}_{who}_ms" not in row:
+            return ""
         spent, times = row[f"flower_{which}_{who}_ms"], row[f"{who}_times_{which}"]
         return f"{spent:.0f} ({times:.1f}×)"
 
@@ -216,7 +227,8 @@ def _line(row: dict[str, Any]) -> list[str]:
         peer("client", "all"), peer("client", "same"),
         f"{row['server_ms']:.0f}", f"{row['limit_server_ms']:.0f}",
         peer("server", "all"), peer("server", "same"),
-        f"{4 * row['upload_ratio']:.2f}", f"{4 * row['flower_all_upload_ratio']:.2f}",
+        f"{4 * row['upload_ratio']:.2f}",
+        f"{4 * max(row[key] for key in row if key.endswith('_upload_ratio')):.2f}",
     ]  # fmt: skip
 
 
