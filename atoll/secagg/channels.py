@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import CipherContext
 from numpy.typing import NDArray
 
 from atoll.errors import PayloadError, ProtocolError
@@ -16,8 +17,8 @@ from atoll.secagg.wire import Reader, blob, number
 
 __all__ = ["Channel", "Quantised", "check_words", "most_bits", "quantise", "restored"]
 
-# Small enough for the second-level cache, with four vectors of 8 bytes.
-_CHUNK = 16_384
+# Small enough for the second-level cache, with two vectors of 8 bytes and three of 4.
+_CHUNK = 32_768
 
 
 def most_bits(clients: int) -> int:
@@ -102,7 +103,7 @@ def quantise(
         odd = sorted(values.keys() ^ {channel.name for channel in channels})
         raise PayloadError(f"channels of a secure sum do not match: {', '.join(odd[:3])}")
     words, at = np.empty(sum(channel.size for channel in channels), np.int32), 0
-    random, clamped = stream(seed), dict[str, int]()
+    room, clamped = _Room(stream(seed)), dict[str, int]()
     for channel in channels:
         given = values[channel.name]
         if given.shape != (channel.size,):
@@ -112,39 +113,48 @@ def quantise(
         clamped[channel.name] = 0
         for start in range(0, channel.size, _CHUNK):
             part = given[start : start + _CHUNK]
-            bits = np.frombuffer(random.update(bytes(4 * len(part))), np.uint32)
-            clamped[channel.name] += _round(channel, part, bits, words[at : at + len(part)])
+            clamped[channel.name] += room.round(channel, part, words[at : at + len(part)])
             at += len(part)
     return Quantised(words, clamped)
 
 
-def _round(
-    channel: Channel,
-    values: NDArray[np.floating],
-    bits: NDArray[np.uint32],
-    out: NDArray[np.int32],
-) -> int:
-    """floor(value / step + u) with u = bits · 2⁻³², in whole numbers of 2⁻³² steps.
+class _Room:
+    """What a chunk is rounded in, over and over: memory that is new each time costs more."""
 
-    Returns how many values were outside of the range.
-    """
-    limit, outside = channel.top * 2.0**32, 0
-    scaled = np.multiply(values, limit / channel.bound, dtype=np.float64)
+    def __init__(self, coins: CipherContext) -> None:
+        self._coins, self._zeros = coins, memoryview(bytes(4 * _CHUNK))
+        # The library wants room for one block more than it writes.
+        self._drawn = bytearray(4 * _CHUNK + 16)
+        self._scaled, self._whole = np.empty(_CHUNK, "<f8"), np.empty(_CHUNK, "<i8")
+
+    def round(self, channel: Channel, values: NDArray[np.floating], out: NDArray[np.int32]) -> int:
+        """floor(value / step + u) with u = coins · 2⁻³², in whole numbers of 2⁻³² steps.
+
+        Returns how many values were outside of the range.
+        """
+        size, limit = len(values), channel.top * 2.0**32
+        scaled, whole = self._scaled[:size], self._whole[:size]
+        self._coins.update_into(self._zeros[: 4 * size], self._drawn)
+        np.copyto(scaled, values)
+        scaled *= limit / channel.bound
+        outside = _clamped(channel.name, scaled, limit)
+        np.copyto(whole, scaled, casting="unsafe")
+        whole += np.frombuffer(self._drawn, "<u4", size)
+        # The upper half of each is what a shift by 32 leaves.
+        np.copyto(out, whole.view("<i4")[1::2])
+        return outside
+
+
+def _clamped(name: str, scaled: NDArray[np.float64], limit: float) -> int:
+    """Brings all of them within the limit; returns how many were outside."""
     low, high = scaled.min(), scaled.max()
     # Also false where a value is not a number.
-    if not (-limit <= low and high <= limit):
-        if np.isnan(low):
-            raise PayloadError(
-                f"channel '{channel.name}' holds values that are not numbers; nothing was sent"
-            )
-        outside = int(np.count_nonzero(np.abs(scaled) > limit))
-        np.clip(scaled, -limit, limit, out=scaled)
-    # Where the values were: nothing larger than the cache is written.
-    whole = scaled.view(np.int64)
-    np.copyto(whole, scaled, casting="unsafe")
-    whole += bits
-    whole >>= 32
-    out[:] = whole
+    if -limit <= low and high <= limit:
+        return 0
+    if np.isnan(low):
+        raise PayloadError(f"channel '{name}' holds values that are not numbers; nothing was sent")
+    outside = int(np.count_nonzero(np.abs(scaled) > limit))
+    np.clip(scaled, -limit, limit, out=scaled)
     return outside
 
 
@@ -169,7 +179,9 @@ def check_words(channels: Sequence[Channel], words: NDArray[np.int32]) -> None:
     parts = restored(channels, words)
     for channel in channels:
         part = parts[channel.name]
-        if part.max() > channel.top or part.min() < -channel.top:
+        # In pieces that stay in the cache between the two.
+        pieces = [part[at : at + _CHUNK] for at in range(0, channel.size, _CHUNK)]
+        if any(one.max() > channel.top or one.min() < -channel.top for one in pieces):
             raise ProtocolError(
                 f"channel '{channel.name}' holds integers beyond {channel.top}; a sum of them "
                 "could overflow, so nothing was masked"

@@ -18,20 +18,31 @@ __all__ = ["Ring", "ring"]
 class Ring:
     """Members in a random order, each with `degree` neighbours, or all others where they are fewer.
 
-    degree: even, unless it reaches all others.
+    members: ascending.   degree: even, unless it reaches all others.
+    seed: draws the order; everyone who has it has the same.
     """
 
-    order: tuple[int, ...]
+    members: tuple[int, ...]
     degree: int
+    seed: bytes
 
     def near(self, member: int) -> tuple[int, ...]:
         """The neighbours of a member, ascending; whoever is one has it as one."""
-        count, half = len(self.order), self.degree // 2
+        count, half = len(self.members), self.degree // 2
         if self.degree >= count - 1:
-            return tuple(sorted(each for each in self.order if each != member))
+            return tuple(each for each in self.members if each != member)
         at = self._places[member]
         steps = (*range(-half, 0), *range(1, half + 1))
         return tuple(sorted(self.order[(at + step) % count] for step in steps))
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The ring, from where it was cut."""
+
+        def drawn(member: int) -> bytes:
+            return hashlib.sha256(self.seed + member.to_bytes(4, "big")).digest()
+
+        return tuple(sorted(self.members, key=drawn))
 
     @cached_property
     def _places(self) -> dict[int, int]:
@@ -39,9 +50,5 @@ class Ring:
 
 
 def ring(members: Iterable[int], degree: int, seed: bytes) -> Ring:
-    """The ring whose order `seed` draws; everyone who has the seed has the same."""
-
-    def drawn(member: int) -> bytes:
-        return hashlib.sha256(seed + member.to_bytes(4, "big")).digest()
-
-    return Ring(tuple(sorted(members, key=drawn)), degree)
+    """The ring whose order `seed` draws."""
+    return Ring(tuple(sorted(members)), degree, seed)

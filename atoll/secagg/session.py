@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from atoll.secagg.configuration import Configuration
 from atoll.secagg.graph import Ring, ring
 from atoll.secagg.keys import Verifier, derive
 from atoll.secagg.messages import Advert, Survivors
+from atoll.secagg.wire import write_items
 
 __all__ = ["Session", "begun", "check_advert", "commitment"]
 
@@ -66,13 +68,13 @@ def begun(configuration: Configuration, adverts: Mapping[int, Advert]) -> Sessio
             f"{len(adverts)} adverts, and {configuration.least} clients must be there at the end; "
             "the exchange ends here"
         )
-    keys = {key for advert in adverts.values() for key in (advert.sealing, advert.masking)}
+    keys = {advert.sealing for advert in adverts.values()}
+    keys.update(advert.masking for advert in adverts.values())
     if len(keys) != 2 * len(adverts):
         raise ProtocolError("two adverts have a key in common; each must be of one client alone")
-    digest = hashlib.sha256(b"atoll secagg session\0" + configuration.digest)
-    for place in sorted(adverts):
-        digest.update(_places(place) + adverts[place].to_bytes())
-    seed = digest.digest()
+    said = write_items({place: advert.to_bytes() for place, advert in adverts.items()})
+    start = b"atoll secagg session\0" + configuration.digest
+    seed = hashlib.sha256(start + said).digest()
     return Session(configuration, adverts, seed, ring(adverts, configuration.neighbours, seed))
 
 
@@ -98,4 +100,4 @@ def commitment(seed: bytes, configuration: Configuration, place: int) -> bytes:
 
 
 def _places(*places: int) -> bytes:
-    return b"".join(place.to_bytes(4, "big") for place in places)
+    return struct.pack(f">{len(places)}I", *places)
