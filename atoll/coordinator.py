@@ -92,7 +92,7 @@ def _coordinated(
                 update={"offers": offers_of(loaded.experiment, post, found.run, observer.note)}
             )
         told = found.agreed or agreed(loaded.experiment, found.offers, "")
-        parties = parties_of(loaded, found.offers, server.place.ca)
+        parties = parties_of(loaded, found.offers, server.place.ca, found.run)
         setup = _prepared(loaded, found.offers, told, observer, machine, parties)
         observer.began(setup)
         if found.agreed is None:

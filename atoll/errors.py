@@ -11,6 +11,7 @@
     ├── RunError                   exit 6   the run directory and its files
     │   └── EgressError            exit 6   the record of what left a site: changed, or cut
     ├── QuorumError                exit 7   too few clients answered
+    │   └── ClosedError            exit 7   a secure sum that stays closed; asked for again
     ├── CertificateError           exit 8   certificates and keys
     ├── PolicyError                exit 9   what a site's own policy refuses
     └── PrivacyError               exit 10  a promise of privacy that would be broken
@@ -25,6 +26,7 @@ import re
 __all__ = [
     "AtollError",
     "CertificateError",
+    "ClosedError",
     "CompositionError",
     "ConfigError",
     "DataError",
@@ -97,6 +99,10 @@ class QuorumError(AtollError):
     """Too few clients answered for the round to count."""
 
     exit_code = 7
+
+
+class ClosedError(QuorumError):
+    """A secure sum that stays closed; another attempt under fresh keys may be opened."""
 
 
 class CertificateError(AtollError):

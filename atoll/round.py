@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from atoll.core import (
     Algorithm,
@@ -30,6 +31,7 @@ from atoll.core import (
     Stage,
     Task,
     answers,
+    attempted,
     begun,
     faded,
     in_order,
@@ -38,7 +40,7 @@ from atoll.core import (
     question,
     validate,
 )
-from atoll.errors import PayloadError, QuorumError
+from atoll.errors import ClosedError, PayloadError, QuorumError
 
 __all__ = ["answer", "decoded", "federate"]
 
@@ -57,15 +59,16 @@ def federate(
             algorithm = program.algorithms[name]
             context = _context(algorithm, federation, runtime.roster, number, position.exchanges)
             task = question(name, algorithm, context, position, federation.staleness)
-            aggregate, exchange = _exchange(algorithm, runtime, task, federation)
+            ask = partial(_exchange, algorithm, runtime, federation)
+            (aggregate, exchange), closed = attempted(task, ask)
             position = replace(
                 position,
                 server=algorithm.server.apply(context, position.server, aggregate),
                 exchanges=position.exchanges + 1,
                 folded={**position.folded, **exchange.folded},
             )
-            exchanges.append(exchange)
-            del aggregate, task  # as large as the model: none is kept beside the next one
+            exchanges.append(replace(exchange, closed=closed))
+            del aggregate, task, ask  # as large as the model: none is kept beside the next one
         position = replace(position, round=number)
         yield Report(number, position, tuple(exchanges))
 
@@ -85,13 +88,13 @@ def _context(
 
 
 def _exchange(
-    algorithm: Algorithm, runtime: Runtime, task: Task, federation: Federation
+    algorithm: Algorithm, runtime: Runtime, federation: Federation, task: Task
 ) -> tuple[Payload, Exchange]:
     """Ask the cohort, and fold its replies in cohort order: early ones wait for their turn."""
     cohort = task.context.cohort
     like = algorithm.client.template(task.broadcast(cohort[0] if cohort else ""))
     sealed = begun(algorithm, runtime, task, like)
-    state = algorithm.aggregator.init(algorithm.travelling(like))
+    state = sealed.start
     failures: list[Failure] = []
     clients: dict[str, Mapping[str, float]] = {}
     bytes_up, bytes_again, folded = 0, 0, dict[str, int]()
@@ -107,13 +110,15 @@ def _exchange(
             continue
         asked = reply.late or task.context if isinstance(reply, Reply) else task.context
         fades = task.staleness ** (task.context.round - asked.round)
-        state = algorithm.aggregator.add(state, faded(payload, fades))
+        state = sealed.add(state, reply.client, faded(payload, fades))
         clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
         del reply, payload  # before the next one comes
     _check_needs_all(algorithm, failures)
     if len(folded) < _quorum(algorithm, federation, task.context):
-        raise QuorumError(_too_few(task, federation, len(folded), failures))
-    aggregate = sealed.recover(algorithm.aggregator.finish(state), tuple(folded))
+        why = _too_few(task, federation, len(folded), failures)
+        raise ClosedError(why) if algorithm.sealing else QuorumError(why)
+    aggregate = sealed.recover(state, tuple(folded))
+    failures.extend(one for one in sealed.closed() if folded.pop(one.client, None) is not None)
     for stage in reversed(algorithm.stages):
         if stage.decode_at == "sum":
             aggregate = stage.decode(task.context, aggregate, like)

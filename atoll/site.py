@@ -105,7 +105,7 @@ class Site:
         loaded = taken_up(opening, letter.run, self._place)
         offer = offered(loaded, self._place)
         if opening.agreed is not None:
-            setup = joined(loaded, opening.agreed, self._place, self._note)
+            setup = joined(letter.run, loaded, opening.agreed, self._place, self._note)
             if setup.protection is not None:
                 self._ledger.check(letter.run, setup.protection)
             offer = offer.model_copy(update={"base": opening.agreed.base})
@@ -127,6 +127,8 @@ class Site:
     def _guard(self, run: str, setup: Setup) -> Guard:
         policy, kind = self._place.policy, setup.experiment.model.task
         secure = setup.experiment.privacy.secure_aggregation
+        found = [one.sealing for one in setup.program.algorithms.values()]
+        masking = [sealing for sealing in found if sealing is not None]
         spent: list[float | None] = [None]
         broadcasts = Broadcasts(setup, self._place.name)
 
@@ -136,7 +138,8 @@ class Site:
             with self._doing.refusing():
                 self._check_paused()
                 check_now(policy, datetime.now())
-                check_cohort(policy, len(tasks[-1].context.cohort), secure=secure)
+                for sealing in masking:
+                    check_cohort(policy, sealing.among(tasks[-1].context.at(self._place.name)))
                 spent[0] = self._spends(run, setup, tasks)
             self._note(f"round {tasks[0].context.round}: {what}")
 

@@ -45,7 +45,7 @@ def across_groups(rule: Aggregator, *, size: int) -> Aggregator:
     def combine(updates: Sequence[Tree]) -> Tree:
         return _folded(rule, mixed(updates, _shares(_drawn(updates, size), len(updates))))
 
-    return replace(robust("grouped", combine, least=size * rule.least), group=size)
+    return replace(robust("grouped", combine, least=size * rule.least), group=size, rule=rule)
 
 
 def across_neighbours(rule: Aggregator, *, byzantine: int) -> Aggregator:

@@ -14,10 +14,11 @@ from atoll.core.check import check, check_order
 from atoll.core.parts import Aggregator, ClientWork, Downlink, Server, Stage
 from atoll.core.payload import Channel, Payload, faded, metrics_of, payload_nbytes, validate
 from atoll.core.progress import Exchange, Federation, Position, Report
-from atoll.core.sealed import Sealed, Sealing
+from atoll.core.sealed import ATTEMPTS, Sealed, Sealing, attempted
 from atoll.tree import Tree
 
 __all__ = [
+    "ATTEMPTS",
     "Aggregator",
     "Algorithm",
     "Channel",
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "Tree",
     "answers",
+    "attempted",
     "begun",
     "check",
     "check_order",

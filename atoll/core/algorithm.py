@@ -63,8 +63,13 @@ def begun(algorithm: Algorithm, runtime: Runtime, task: Task, like: Payload) -> 
     """The replies to a task; where nothing seals them, as they are."""
     if algorithm.sealing is not None:
         return algorithm.sealing.begin(runtime, task, like)
-    replies = runtime.call([task], task.context.cohort)
-    return Sealed(replies, lambda aggregate, clients: aggregate, lambda: (0, 0))
+    fold = algorithm.aggregator
+    return Sealed(
+        runtime.call([task], task.context.cohort),
+        fold.init(like),
+        lambda state, client, payload: fold.add(state, payload),
+        lambda state, clients: fold.finish(state),
+    )
 
 
 def question(

@@ -21,6 +21,7 @@ class Context:
 
     exchange counts every question to clients since the run began (a round may hold several);
     client is a roster name ("" on the server); cohort holds all clients that were asked.
+    attempt counts the sums of this exchange that stayed closed before.
     """
 
     seed: int
@@ -30,6 +31,7 @@ class Context:
     cohort: tuple[str, ...]
     population: int
     client: str = ""
+    attempt: int = 0
 
     @property
     def sampling_rate(self) -> float:

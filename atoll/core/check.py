@@ -41,13 +41,15 @@ def _check_closer_look(client: ClientWork, stages: Sequence[Stage], aggregator: 
     """An aggregator that compares replies has to see them, and all that they can change."""
     own = aggregator.group == 1
     for stage in stages:
+        if stage.sums_only and not own and stage.group == aggregator.group:
+            continue
         if stage.sums_only and own:
             raise CompositionError(
                 f"aggregator '{aggregator.name}' looks at single updates, which stage "
                 f"'{stage.name}' hides: the server learns one sum, and cannot tell whose update "
-                "spoils it; use a mean. What a rule could look at is sums of groups of "
-                f"{HIDING} clients or more, each group under masks of its own (aggregator "
-                "'grouped' in clear); this version masks a cohort as one"
+                "spoils it; use a mean, or a rule over the sums of groups, each under masks of its "
+                f"own: {{name: grouped, size: {HIDING}, rule: median}}, with groups as "
+                "large as min_survivors at least"
             )
         if stage.sums_only or stage.decode_at == "sum":
             needs = "each reply" if own else f"the sum of each group of {aggregator.group}"

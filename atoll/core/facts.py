@@ -30,7 +30,7 @@ TOLD = 4_000
 
 
 def _sane(context: Context) -> Context:
-    counts = (context.round, context.exchange, context.population)
+    counts = (context.round, context.exchange, context.population, context.attempt)
     if not 0 <= context.seed < 2**63 or not all(0 <= count < 2**31 for count in counts):
         raise ValueError("its numbers are out of range")
     if len(set(context.cohort)) < len(context.cohort):

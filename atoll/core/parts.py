@@ -56,7 +56,8 @@ class Stage:
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
     data_support (which values travel depends on the data), sums_only (the server sees only sums),
-    lossy (what arrives differs for good), blanks (no value of its channels travels).
+    group (of so many clients each, with sums_only; 0: one sum of all), lossy (what arrives differs
+    for good), blanks (no value of its channels travels).
     """
 
     name: str
@@ -73,6 +74,7 @@ class Stage:
     dense_floats: bool = False
     data_support: bool = False
     sums_only: bool = False
+    group: int = 0
     lossy: bool = False
     blanks: bool = False
     sealing: Sealing | None = None
@@ -89,6 +91,7 @@ class Aggregator:
     undivided: means are left sums, for the server to divide by a number that no client moves.
     least: the fewest replies that it can make something of; none at all still gives zeros.
     group: what is not linear looks at sums of so many replies (1: at each by itself).
+    rule: what it makes of those sums' means.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Aggregator:
     undivided: bool = False
     least: int = 1
     group: int = 1
+    rule: Aggregator | None = None
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What one question to clients came to; folded: whose answer, and to which exchange."""
+    """What one question to clients came to.
+
+    folded: whose answer, and to which exchange.   closed: why sums stayed closed before this one.
+    """
 
     algorithm: str
     kind: str
@@ -67,6 +70,7 @@ class Exchange:
     bytes_up: int
     bytes_down: int
     folded: Mapping[str, int] = field(default_factory=dict)
+    closed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,10 @@ def offered(loaded: Loaded, place: Place) -> Offer:
     return silent(offer) if privacy.on else offer
 
 
-def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], None]) -> Setup:
-    """Model and data, as all clients agreed.
+def joined(
+    run: str, loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], None]
+) -> Setup:
+    """Model and data of a federation, as all its clients agreed.
 
     Raises:
         RunError: when the base is another one.   PolicyError: when it is not allowed here.
@@ -115,7 +117,8 @@ def joined(loaded: Loaded, agreed: Agreed, place: Place, note: Callable[[str], N
     data = replace(data, label_counts=agreed.label_counts)
     parties = None
     if loaded.experiment.privacy.secure_aggregation:
-        parties = site_parties(Keys(place.name, place.state, place.certs), agreed.roster or {})
+        keys = Keys(place.name, place.state, place.certs)
+        parties = site_parties(keys, agreed.roster or {}, run)
     private = agreed.private
     setup = prepare(
         _noised(loaded, private), note=note, data=data, parties=parties,

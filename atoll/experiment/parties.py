@@ -52,7 +52,7 @@ def own_claim(keys: Keys) -> Claimed:
     return claimed(_identity(keys), client_files(keys.certs))
 
 
-def site_parties(keys: Keys, roster: Mapping[str, Claimed]) -> Parties:
+def site_parties(keys: Keys, roster: Mapping[str, Claimed], run: str) -> Parties:
     """One site, beside the others of a roster that the server has passed on.
 
     Raises:
@@ -67,7 +67,7 @@ def site_parties(keys: Keys, roster: Mapping[str, Claimed]) -> Parties:
         raise PolicyError("privacy", "the server's roster holds another identity for this site")
     verify = verifier_of(roster, client_files(keys.certs).ca)
     member = Member(keys.name, identity.sign, verify, Folder(keys.state / SECAGG))
-    return Parties(verify, {keys.name: member}.__getitem__, len(roster))
+    return Parties(verify, {keys.name: member}.__getitem__, len(roster), run)
 
 
 def _identity(keys: Keys) -> Identity:
@@ -80,7 +80,9 @@ def roster_of(offers: Mapping[str, Offer]) -> dict[str, Claimed] | None:
     return found or None
 
 
-def parties_of(loaded: Loaded, offers: Mapping[str, Offer], ca: Path | None) -> Parties | None:
+def parties_of(
+    loaded: Loaded, offers: Mapping[str, Offer], ca: Path | None, run: str
+) -> Parties | None:
     """Those of a server; None where its sums are open. See `_server_parties`."""
     privacy = loaded.experiment.privacy
     if privacy.on and privacy.unit == "example":
@@ -90,7 +92,7 @@ def parties_of(loaded: Loaded, offers: Mapping[str, Offer], ca: Path | None) -> 
         )
     if not privacy.secure_aggregation:
         return None
-    return _server_parties(roster_of(offers) or {}, ca)
+    return _server_parties(roster_of(offers) or {}, ca, run)
 
 
 def hides(experiment: Experiment) -> bool:
@@ -123,7 +125,7 @@ def closing_of(experiment: Experiment, protection: Protection | Spread | None) -
     return Closing(federation.min_clients, federation.grace, federation.late == "fold")
 
 
-def _server_parties(roster: Mapping[str, Claimed], ca: Path | None) -> Parties:
+def _server_parties(roster: Mapping[str, Claimed], ca: Path | None, run: str) -> Parties:
     """A server, which signs nothing.
 
     Raises:
@@ -133,4 +135,4 @@ def _server_parties(roster: Mapping[str, Claimed], ca: Path | None) -> Parties:
     if ca is None:
         raise ConfigError(f"privacy.{NEEDS}")
     nobody: dict[str, Member] = {}
-    return Parties(verifier_of(roster, ca), nobody.__getitem__, len(roster))
+    return Parties(verifier_of(roster, ca), nobody.__getitem__, len(roster), run)

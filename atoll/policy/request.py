@@ -59,16 +59,16 @@ def check_now(policy: Policy, now: datetime) -> None:
     )
 
 
-def check_cohort(policy: Policy, cohort_size: int, *, secure: bool) -> None:
-    """Refuse a secure aggregation over so few clients that a sum says much of each.
+def check_cohort(policy: Policy, summed: int) -> None:
+    """Refuse a secure sum of so few clients that it says much of each.
 
     Raises:
         PolicyError: names both numbers.
     """
-    if secure and cohort_size < policy.min_cohort:
+    if summed < policy.min_cohort:
         raise PolicyError(
             "min_cohort",
-            f"secure aggregation would hide this site among {cohort_size} clients; it asks for "
+            f"secure aggregation would hide this site among {summed} clients; it asks for "
             f"{policy.min_cohort}",
         )
 

@@ -150,7 +150,9 @@ class Policy(BaseModel):
         'patterns of names; only "*" lets a full model leave.',
     )
     min_cohort: int = Field(
-        5, ge=2, description="Least clients of a round whose secure aggregation hides each one."
+        5,
+        ge=2,
+        description="Least clients of a secure sum, which hides each of them among the others.",
     )
     privacy: Privacy = Field(
         default_factory=Privacy, description="What a run's privacy section has to promise."

@@ -10,13 +10,15 @@ from functools import lru_cache
 from atoll.config import Loaded
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.config.tasks import TASKS
-from atoll.core import Algorithm, Program, State
-from atoll.errors import ConfigError
+from atoll.core import Aggregator, Algorithm, Program, State
+from atoll.errors import CompositionError, ConfigError
+from atoll.protection.groups import Apart
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import speaking
 from atoll.protection.spread import Spread
 from atoll.protection.summed import Summed
 from atoll.secagg import Held, Identity, Member, Terms, roster_verifier
+from atoll.secagg.degree import degree
 from atoll.secagg.keys import Verifier
 from atoll.servers.quantile import BELOW
 
@@ -32,12 +34,13 @@ class Parties:
     """Whose signatures count, and the clients of this process.
 
     verify: against a roster that the server does not run.   member: by name.
-    population: clients that there are in all.
+    population: clients that there are in all.   run: a name of the federation that no other has.
     """
 
     verify: Verifier
     member: Callable[[str], Member]
     population: int
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,17 @@ class Securing:
         like = algorithm.client.template(server.broadcast(server.init(state), ""))
         undivided = algorithm.aggregator.undivided
         weighing = [stage.weighs for stage in algorithm.stages if stage.weighs]
-        told, spread = self.settings, self.spread
+        told, spread, apart = self.settings, self.spread, _apart(algorithm.aggregator)
+        terms = Terms(told.corrupt, told.dropping, told.min_survivors)
+        terms, most = terms if spread is None else spread.terms, self.most
+        if apart is not None:
+            _check_size(apart.size, terms)
+            most = min(most, 2 * apart.size - 1)
         summed = Summed(
-            like, self._ranges(weighing == ["examples"]), undivided, self.most,
+            like, self._ranges(weighing == ["examples"]), undivided, most,
             None if spread is None else spread.plan,
         )  # fmt: skip
-        terms = Terms(told.corrupt, told.dropping, told.min_survivors)
-        terms = terms if spread is None else spread.terms
-        secure = Secure(summed, terms, lenient=self.settings.on)
+        secure = Secure(summed, terms, told.on, apart, self.parties.run)
         party = Party(secure, self.parties.member)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
         return replace(algorithm, stages=stages), speaking(party.says)
@@ -78,6 +84,25 @@ class Securing:
         bound = clip.largest if isinstance(clip, AdaptiveClip) else clip
         weight = rows if by_examples else 1.0
         return {"update": bound, "weight": weight, "examples": rows, "metrics": LOSS, BELOW: 1.0}
+
+
+def _apart(aggregator: Aggregator) -> Apart | None:
+    """The groups that a rule compares; None where one sum is all that is asked for."""
+    return None if aggregator.rule is None else Apart(aggregator.group, aggregator.rule)
+
+
+def _check_size(size: int, terms: Terms) -> None:
+    """Refuse groups that could not be summed, or would hide too little.
+
+    Raises:
+        CompositionError: with what is missing.
+    """
+    try:
+        degree(size, terms)
+    except ConfigError as error:
+        raise CompositionError(
+            f"aggregator 'grouped' has groups of {size} clients, each a secure sum: {error}"
+        ) from None
 
 
 def securing_of(

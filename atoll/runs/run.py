@@ -102,6 +102,8 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))
+        for why in (one for exchange in report.exchanges for one in exchange.closed):
+            note(f"round {line.round}: the sum was asked for again: {why}")
         for failure in (one for exchange in report.exchanges for one in exchange.failures):
             note(f"round {line.round}: {failure.client} is left out: {failure.message}")
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:

@@ -12,7 +12,7 @@ from atoll.errors import AtollError, PayloadError, RunError
 
 __all__ = ["PROTOCOL", "Ask", "Broken", "Identity", "Question", "broken", "error_of", "read"]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when frames, messages or records change."""
 
 Message = TypeVar("Message", bound=BaseModel)

@@ -147,4 +147,5 @@ def sweep(spool: Path, round: int) -> None:
 
 def letter_name(context: Context) -> str:
     """Of the letters of a question."""
-    return f"r{context.round}-e{context.exchange}"
+    again = f"-a{context.attempt}" if context.attempt else ""
+    return f"r{context.round}-e{context.exchange}{again}"

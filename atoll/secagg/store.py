@@ -47,8 +47,13 @@ class Held:
         """See `Store`."""
         moment = state.configuration.moment
         if state.step == Step.OPENED:
-            self._opened[moment.run] = max(moment.exchange, self.opened(moment.run))
-            self.forget(moment)
+            last = self._opened[moment.run] = max(moment.exchange, self.opened(moment.run))
+            # Other attempts of the same exchange too: none of them is opened beside it.
+            self._states = {
+                at: kept
+                for at, kept in self._states.items()
+                if at.run != moment.run or at.exchange > last
+            }
         else:
             self._states[moment] = state
 

@@ -123,9 +123,9 @@ def test_weights_that_are_ignored(aggregator: Aggregator) -> None:
 
 
 HIDES = (
-    "the server learns one sum, and cannot tell whose update spoils it; use a mean. What a rule "
-    "could look at is sums of groups of 5 clients or more, each group under masks of its own "
-    "(aggregator 'grouped' in clear); this version masks a cohort as one"
+    "the server learns one sum, and cannot tell whose update spoils it; use a mean, or a rule over "
+    "the sums of groups, each under masks of its own: {name: grouped, size: 5, rule: median}, with "
+    "groups as large as min_survivors at least"
 )
 BY_ITSELF = [
     median(), trimmed_mean(fraction=0.1), krum(byzantine=1), multi_krum(byzantine=1),

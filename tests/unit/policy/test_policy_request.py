@@ -309,11 +309,10 @@ def test_without_hours_training_may_always_run() -> None:
         check_now(policy(), datetime(2026, 1, 1, hour))
 
 
-def test_min_cohort_is_about_secure_aggregation() -> None:
-    check_cohort(policy(), 5, secure=True)
-    check_cohort(policy(), 1, secure=False)
+def test_min_cohort_is_about_secure_sums() -> None:
+    check_cohort(policy(), 5)
     with pytest.raises(PolicyError) as caught:
-        check_cohort(policy(), 4, secure=True)
+        check_cohort(policy(), 4)
     assert caught.value.rule == "min_cohort"
 
 

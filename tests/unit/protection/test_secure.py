@@ -11,6 +11,7 @@ import torch
 
 from atoll.aggregators import mean
 from atoll.core import (
+    ATTEMPTS,
     Algorithm,
     Channel,
     ClientWork,
@@ -87,10 +88,14 @@ def _algorithms(*, weighing: bool = True, floor: int = 3) -> dict[str, Algorithm
 
 @dataclass
 class Wire:
-    """A runtime that hears all, and loses what it is told to: (step, client)."""
+    """A runtime that hears all, and loses what it is told to, in the first attempts.
+
+    lost: (step, client).   times: attempts in which they are.
+    """
 
     inner: InProcess
     lost: frozenset[tuple[str, str]] = frozenset()
+    times: int = ATTEMPTS
     heard: list[tuple[str, Reply]] = field(default_factory=list)
 
     @property
@@ -100,7 +105,8 @@ class Wire:
     def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
         for task in tasks:
             step = "train" if task.algorithm == "toy" else STEPS[task.context.exchange // SIDE]
-            reached = [client for client in clients if (step, client) not in self.lost]
+            lost = self.lost if task.context.attempt < self.times else frozenset()
+            reached = [client for client in clients if (step, client) not in lost]
             for reply in self.inner.call([task], reached):
                 if isinstance(reply, Reply):
                     self.heard.append((step, reply))
@@ -198,6 +204,37 @@ def test_too_few_open_nothing(step: str) -> None:
     wire = _wire(algorithms, *((step, name) for name in "abcd"))
     with pytest.raises(QuorumError, match=r"secure sum needs|must"):
         _run(algorithms, wire, rounds=1)
+
+
+@pytest.mark.parametrize("step", ["advert", "shares", "train", "signature"])
+def test_a_sum_that_stays_closed_is_asked_for_again_under_fresh_keys(step: str) -> None:
+    algorithms = _algorithms(floor=5)
+    wire = replace(_wire(algorithms, *((step, name) for name in "abcd")), times=ATTEMPTS - 1)
+    report = _run(algorithms, wire, rounds=1)[-1]
+    want = _weighted(ROSTER, 1)
+    assert torch.allclose(report.position.server["adapter"]["w"], want, atol=4 * _tolerance(8))
+    (exchange,) = report.exchanges
+    assert len(exchange.closed) == ATTEMPTS - 1
+    assert exchange.failures == ()
+    said = [reply.payload["message"].tree["bytes"] for at, reply in wire.heard if at == "advert"]
+    # Behind the head of 40 bytes stand two public keys and a commitment.
+    keys = {one[at : at + 32].numpy().tobytes() for one in said for at in (40, 72, 104)}
+    assert len(said) == 8 * ATTEMPTS - (8 if step == "advert" else 0)
+    assert len(keys) == 3 * len(said)
+    masked = [reply.payload[MASKED].tree["words"] for at, reply in wire.heard if at == "train"]
+    assert len({words.numpy().tobytes() for words in masked}) == len(masked)
+
+
+def test_who_has_opened_a_sum_opens_no_other_attempt_of_it() -> None:
+    """Four clients open, which is too few: they are in no sum that could be subtracted."""
+    algorithms = _algorithms(floor=5)
+    wire = replace(_wire(algorithms, *(("opening", name) for name in "abcd")), times=1)
+    with pytest.raises(
+        QuorumError, match=r"4 clients opened their share of a's secret, and 5 must"
+    ):
+        _run(algorithms, wire, rounds=1)
+    opened = [reply.client for step, reply in wire.heard if step == "opening"]
+    assert sorted(opened) == list("efgh")
 
 
 def test_a_cohort_below_the_floor_is_told() -> None:
