@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 
 __all__ = [
+    "PROTOCOL",
     "AtollError",
     "CertificateError",
     "ClosedError",
@@ -83,6 +84,10 @@ class HeldError(PayloadError):
 
 class ProtocolError(PayloadError):
     """A message of secure aggregation that breaks what was agreed; nothing is unmasked after it."""
+
+
+PROTOCOL = "protocol"
+"""The kind of failure of a client that takes no part in an attempt of a secure sum any more."""
 
 
 class RunError(AtollError):

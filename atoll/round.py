@@ -40,7 +40,7 @@ from atoll.core import (
     question,
     validate,
 )
-from atoll.errors import ClosedError, PayloadError, QuorumError
+from atoll.errors import PROTOCOL, ClosedError, PayloadError, ProtocolError, QuorumError
 
 __all__ = ["answer", "decoded", "federate"]
 
@@ -158,7 +158,8 @@ def answer(algorithm: Algorithm, requests: Sequence[Request]) -> Iterator[Reply 
         try:
             yield _encode(algorithm.stages, asked[reply.client], reply)
         except PayloadError as error:
-            yield Failure(reply.client, "payload", str(error))
+            kind = PROTOCOL if isinstance(error, ProtocolError) else "payload"
+            yield Failure(reply.client, kind, str(error))
 
 
 def _encode(stages: Sequence[Stage], request: Request, reply: Reply) -> Reply:

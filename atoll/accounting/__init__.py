@@ -4,7 +4,7 @@ from atoll.accounting.epsilon import Spent, spent
 from atoll.accounting.events import Everyone, Fixed, Poisson, Release, Sampling
 from atoll.accounting.shares import Shared
 from atoll.accounting.solve import noise_for
-from atoll.accounting.statement import stated
+from atoll.accounting.statement import stated, summed
 from atoll.accounting.together import Event, altogether
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "noise_for",
     "spent",
     "stated",
+    "summed",
 ]

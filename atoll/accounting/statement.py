@@ -7,7 +7,7 @@ from typing import Any
 
 from atoll.words import counted
 
-__all__ = ["stated"]
+__all__ = ["stated", "summed"]
 
 _UNITS = {"client": "whole clients", "example": "single rows"}
 
@@ -35,6 +35,23 @@ def stated(summary: Mapping[str, Any]) -> str | None:
         f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
         f"{counted(privacy['releases'], 'release')}. {_mechanism(privacy)} "
         f"{_cohorts(privacy['sampling'])}"
+    )
+
+
+def summed(summary: Mapping[str, Any]) -> str | None:
+    """What the server saw of updates, where it saw sums; None where it saw each."""
+    sums = summary.get("secure_sums")
+    if sums is None:
+        return None
+    if sums["group"] is None:
+        return (
+            f"Secure aggregation: the server saw one sum a round, of {sums['least']} clients or "
+            "more, and no client's update."
+        )
+    return (
+        f"Secure aggregation in groups: the server saw sums of groups of {sums['group']} clients "
+        f"({sums['least']} or more of them answered), whose means a rule compared, and no client's "
+        "update."
     )
 
 

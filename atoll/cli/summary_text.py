@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.accounting import stated
+from atoll.accounting import stated, summed
 from atoll.cli.output import command_line
 from atoll.report.read import REPORT
 from atoll.report.records import Summary
@@ -34,7 +34,7 @@ def show_run(
     lines = [
         *filter(None, [verdict(typed)]),
         *differences(typed),
-        *filter(None, [stated(summary)]),
+        *filter(None, [stated(summary), summed(summary)]),
         f"{counted(summary['num_rounds'], 'round')}, "
         f"{counted(summary['exchanges'], 'statistics exchange')}: "
         f"{bytes_text(summary['bytes_up'])} up, {bytes_text(summary['bytes_down'])} down, "

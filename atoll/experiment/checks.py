@@ -15,6 +15,8 @@ from atoll.words import counted
 __all__ = ["check_cohort", "check_late", "check_program", "check_revision", "check_runtime"]
 
 PLACES = "atoll.experiment.places"
+FEW = 5
+"""Groups from which on a rule over their sums is worth its price."""
 """The runtimes; they stand on a setup, and are imported by name."""
 
 
@@ -110,6 +112,9 @@ def _check_aggregator(
             f"{place}: {needs}, but federation.min_clients is {federation.min_clients}, with which "
             f"a round counts; set it to {least}"
         )
+    hidden = loaded.experiment.privacy.secure_aggregation
+    if data.whole and hidden and training.aggregator.rule is not None:
+        _tell_groups(training.aggregator.group, cohort, note)
     solved = [each.name for each in program.algorithms.values() if each.kind == "exchange"]
     if solved:
         note(
@@ -117,3 +122,14 @@ def _check_aggregator(
             f"which is solved from everybody's sums ({solved[0]}); with adapter.head train it is "
             "part of the update"
         )
+
+
+def _tell_groups(size: int, cohort: int, note: Callable[[str], None]) -> None:
+    """How large secure sums are that a rule compares, and how many of them there are."""
+    groups = cohort // size
+    few = f"; {FEW} outvote a false one better: ask {FEW * size} clients or more"
+    sums = f"{counted(groups, 'secure sum')} of {size} clients or more"
+    note(
+        f"a round has {sums}, and a false client spoils the one that it is in"
+        f"{few if groups < FEW else ''}"
+    )

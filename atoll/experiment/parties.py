@@ -119,7 +119,7 @@ def closing_of(experiment: Experiment, protection: Protection | Spread | None) -
     federation, privacy = experiment.federation, experiment.privacy
     if privacy.secure_aggregation:
         least = protection.terms.floor if isinstance(protection, Spread) else privacy.min_survivors
-        return Closing(max(federation.min_clients, least), federation.grace)
+        return Closing(max(federation.min_clients, least), federation.grace, ends=True)
     if privacy.on:
         return Closing(0, federation.grace, secret=True)
     return Closing(federation.min_clients, federation.grace, federation.late == "fold")

@@ -25,7 +25,7 @@ from atoll.core import (
     Server,
     State,
 )
-from atoll.errors import ProtocolError
+from atoll.errors import PROTOCOL, ProtocolError
 
 __all__ = [
     "SPEAKING",
@@ -103,7 +103,7 @@ def speaking(said: Said) -> Algorithm:
                 answer = said(moment, step, message_of(request.payload), room)
                 yield Reply(client, _answer(answer, room))
             except ProtocolError as error:
-                yield Failure(client, "protocol", str(error))
+                yield Failure(client, PROTOCOL, str(error))
 
     def unmoved(context: Context, state: State, aggregate: Payload) -> State:
         return state

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from atoll.accounting import stated
+from atoll.accounting import stated, summed
 from atoll.report.read import RunFiles
 from atoll.report.words import grouped, number
 from atoll.words import counted
@@ -71,15 +71,16 @@ def rounds_done(run: RunFiles) -> int:
 
 
 def privacy(run: RunFiles) -> str:
-    """What the run says about differential privacy, as one sentence."""
+    """What the run says about differential privacy and secure sums, in a sentence each."""
+    said, sums = None, None
     if run.summary is not None:
-        said = stated(run.summary.model_dump())
+        told = run.summary.model_dump()
+        said, sums = stated(told), summed(told)
     else:
         spent = [row.epsilon for row in run.rounds if row.epsilon is not None]
         said = f"Differential privacy: ε = {number(spent[-1])} so far." if spent else None
-    return said or (
-        "Differential privacy: none; nothing bounds what the model remembers of single rows."
-    )
+    none = "Differential privacy: none; nothing bounds what the model remembers of single rows."
+    return " ".join(filter(None, [said or none, sums]))
 
 
 def record(run: RunFiles) -> Pairs:

@@ -55,6 +55,7 @@ def summarize(
         "epsilon": lines[-1].epsilon if lines else None,
         "delta": None if privacy is None else setup.experiment.privacy.delta,
         "privacy": privacy,
+        "secure_sums": _secure_sums(setup),
     }
 
 
@@ -89,6 +90,15 @@ def trainable_parameters(setup: Setup) -> int:
         return 0
     state = setup.start.server
     return sum(value.numel() for part in parts for value in state.get(part, {}).values())
+
+
+def _secure_sums(setup: Setup) -> dict[str, int | None] | None:
+    """The fewest clients of a sum, and the size of groups; None where the server sees updates."""
+    privacy, training = setup.experiment.privacy, setup.program.algorithms.get("train")
+    if not privacy.secure_aggregation or training is None:
+        return None
+    group = max(stage.group for stage in training.stages)
+    return {"least": privacy.min_survivors, "group": group or None}
 
 
 def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:

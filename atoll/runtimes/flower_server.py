@@ -90,7 +90,7 @@ class Flower:
         if found is None:
             found = self._gathered(tasks, clients, name)
             journal(folder, found)
-        limit = self._bounds(tasks).limit
+        limit = self._bounds(tasks, clients).limit
         for client in clients:
             if client in found.answers:
                 first, _ = self.rounds.get(client, (context.round, context.round))
@@ -136,7 +136,7 @@ class Flower:
         letters = self._letters(tasks, name)
         gathering = Gathering(
             self._post, letters, self._opener, self._closing,
-            bounds=self._bounds(tasks), note=self._note,
+            bounds=self._bounds(tasks, clients), note=self._note,
         )  # fmt: skip
         what = f"round {tasks[0].context.round}: {', '.join(task.algorithm for task in tasks)}"
         found = gathering.run(what, clients)
@@ -173,12 +173,11 @@ class Flower:
 
         return letter
 
-    def _bounds(self, tasks: Sequence[Task]) -> Bounds:
+    def _bounds(self, tasks: Sequence[Task], clients: Sequence[str]) -> Bounds:
         """How large an answer is that could be right."""
         values = 0
         for task in tasks:
-            client = task.context.cohort[0] if task.context.cohort else ""
-            like = self._algorithms[task.algorithm].client.template(task.broadcast(client))
+            like = self._algorithms[task.algorithm].client.template(task.broadcast(clients[0]))
             values += payload_nbytes(like)
         return Bounds(2 * values + len(tasks) * ROOM, values, partial(self._why_not, tasks))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from atoll.errors import PayloadError
+from atoll.errors import PROTOCOL, PayloadError
 from atoll.frames import Frame
 from atoll.runtimes.account import Question
 from atoll.runtimes.held import HELD
@@ -32,12 +32,14 @@ class Closing:
 
     late: whether an answer after that counts in the client's next round; else it is dropped.
     secret: whether a client is not told who else was asked.
+    ends: whether it is closed too when too few are left who could answer a secure sum's attempt.
     """
 
     quorum: int
     grace: float
     late: bool = False
     secret: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ class Gathering:
         if client in self._found.answers or client in self._found.failures:
             return
         if line is None:
-            self._fail(client, "refused", "its certificate admits it no longer")
-            return
+            return self._fail(client, "refused", "its certificate admits it no longer")
         if line.letter is None:  # it was admitted meanwhile
             self._ask(client, self._found.attempts[client])
         opener = self._opener
@@ -173,6 +174,9 @@ class Gathering:
         if answered >= self._closing.quorum:
             self._quorum = self._quorum or now
             return not waiting or now - self._quorum > self._closing.grace
+        over = [client for client, (kind, _) in self._found.failures.items() if kind == PROTOCOL]
+        if self._closing.ends and len(clients) - len(over) < self._closing.quorum:
+            return True
         for client in list(self._found.failures):
             if now - self._failed[client] > AGAIN:
                 self._ask(client, self._found.attempts[client] + 1)

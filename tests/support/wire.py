@@ -231,11 +231,12 @@ def rounds(
     wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, closing: Closing,
     told: list[str], later: Sequence[str] = (), staleness: float = 1.0,
     start: Position | None = None, algorithm: Algorithm | None = None,
+    beside: Mapping[str, Algorithm] | None = None,
 ) -> Iterator[Iterator[Report]]:  # fmt: skip
     """The reports of a federation over the wire, with all sites in it.
 
     later: who of them may connect, and was not there when it began.
-    start: where an earlier server was.
+    start: where an earlier server was.   beside: algorithms whose questions are asked in between.
     """
     monkeypatch.setattr("atoll.runtimes.post.Coordinator", wire)
     clients = tuple(sorted(wire.sites))
@@ -244,7 +245,7 @@ def rounds(
         lambda client, frames: None if [one.kind for one in frames] == [Kind.READY] else "odd",
     )
     place = Place("127.0.0.1:0", ca=Path("ca.pem"))
-    algorithms = {"fit": algorithm or toy()}
+    algorithms = {"fit": algorithm or toy(), **(beside or {})}
     members = dict.fromkeys(clients, "key")
     with Post(place, RUN, folder, lambda: members, told.append) as post:
         began = [client for client in clients if client not in later]

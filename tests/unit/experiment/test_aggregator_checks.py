@@ -93,6 +93,21 @@ def test_a_solved_head_is_not_covered(
     assert len(found) == told
 
 
+def test_how_many_secure_sums_a_rule_compares_is_told(tmp_path: Path, zoo: Zoo) -> None:
+    call = {"name": "grouped", "size": 2, "rule": "median"}
+    secure = {"secure_aggregation": True, "min_survivors": 2, "corrupt": 0.0, "dropping": 0.0}
+    setup = scene(
+        tmp_path, zoo, adapter={"r": 2, "head": "train"}, privacy=secure,
+        federation={"aggregator": call, "min_clients": 2}, **MEAN,
+    )  # fmt: skip
+    notes: list[str] = []
+    prepare(load(setup.loaded.path), note=notes.append)
+    assert (
+        "a round has 2 secure sums of 2 clients or more, and a false client spoils the one that it "
+        "is in; 5 outvote a false one better: ask 10 clients or more"
+    ) in notes
+
+
 def _root(folder: Path, rows: int = 4) -> Path:
     file = folder / "root.jsonl"
     written = [{"text": "moon tide", "label": LABELS[k % len(LABELS)]} for k in range(rows)]
@@ -138,14 +153,20 @@ def test_trust_sees_updates_and_privacy_hides_them(
 
 
 @pytest.mark.parametrize(
-    "aggregator",
-    [{"name": "krum", "byzantine": 1}, {"name": "grouped", "size": 5, "rule": "median"}],
+    ("aggregator", "said"),
+    [
+        ({"name": "krum", "byzantine": 1}, "'krum'.*use a mean, or a rule over the sums of groups"),
+        (
+            {"name": "grouped", "size": 4, "rule": "median"},
+            "'grouped' has groups of 4 clients, each a secure sum: .* needs a cohort of 5",
+        ),
+    ],
     ids=["krum", "grouped"],
 )
 def test_rules_under_masks_are_refused_when_they_are_built(
-    aggregator: Mapping[str, Any], tmp_path: Path, zoo: Zoo
+    aggregator: Mapping[str, Any], said: str, tmp_path: Path, zoo: Zoo
 ) -> None:
-    with pytest.raises(CompositionError, match=f"'{aggregator['name']}'.*use a mean"):
+    with pytest.raises(CompositionError, match=said):
         scene(
             tmp_path, zoo, adapter={"r": 2, "head": "train"},
             federation={"aggregator": aggregator, "min_clients": 5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 
 from atoll.errors import CompositionError, ConfigError, QuorumError
 from atoll.experiment.setup import Setup
+from atoll.report import facts
+from atoll.report.read import read_run
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
 from tests.support.models import Zoo
@@ -54,10 +57,35 @@ def _off() -> dict[str, Any]:
     return {"secure_aggregation": False, "min_survivors": 5, "corrupt": 0.1, "dropping": 0.1}
 
 
+def _grouped(rule: str) -> dict[str, Any]:
+    return {"aggregator": {"name": "grouped", "size": 2, "rule": rule}, "min_clients": 2}
+
+
+def test_a_rule_over_groups_and_what_the_run_says_of_it(tmp_path: Path, zoo: Zoo) -> None:
+    """A mean over groups, weighed by their clients, is the mean over all, whoever is in which."""
+    uniform = {"stages": [{"name": "uniform"}]}
+    plain = _trained(tmp_path / "a", zoo, federation=uniform, privacy=_off())
+    secure = _trained(tmp_path / "b", zoo, federation=_grouped("mean"))
+    assert max(float((plain[n] - secure[n]).abs().max()) for n in plain) < 1e-5
+    summary = json.loads((tmp_path / "b" / "run" / "summary.json").read_text())
+    assert summary["secure_sums"] == {"least": 2, "group": 2}
+    said = facts.privacy(read_run(tmp_path / "b" / "run"))
+    assert said.startswith("Differential privacy: none; ")
+    assert "sums of groups of 2 clients (2 or more of them answered)" in said
+
+
+def test_a_rule_over_groups_beside_rows_that_hide_themselves(tmp_path: Path, zoo: Zoo) -> None:
+    privacy = {"unit": "example", "noise_multiplier": 1.0, "clip": 1.0}
+    _trained(tmp_path, zoo, federation=_grouped("median"), privacy=privacy)
+    said = facts.privacy(read_run(tmp_path / "run"))
+    assert said.startswith("Differential privacy of single rows: ε = ")
+    assert said.endswith("whose means a rule compared, and no client's update.")
+
+
 def test_in_processes_too(tmp_path: Path, zoo: Zoo) -> None:
-    here = _trained(tmp_path / "a", zoo)
+    here = _trained(tmp_path / "a", zoo, federation=_grouped("median"))
     runtime = {"runtime": {"name": "processes", "workers": 2}}
-    there = _trained(tmp_path / "b", zoo, federation=runtime)
+    there = _trained(tmp_path / "b", zoo, federation={**_grouped("median"), **runtime})
     assert max(float((here[n] - there[n]).abs().max()) for n in here) < 1e-5
 
 
