@@ -135,7 +135,8 @@ class Gathering:
         if client in self._found.answers or client in self._found.failures:
             return
         if line is None:
-            return self._fail(client, "refused", "its certificate admits it no longer")
+            self._fail(client, "refused", "its certificate admits it no longer")
+            return
         if line.letter is None:  # it was admitted meanwhile
             self._ask(client, self._found.attempts[client])
         opener = self._opener
@@ -174,13 +175,11 @@ class Gathering:
         if answered >= self._closing.quorum:
             self._quorum = self._quorum or now
             return not waiting or now - self._quorum > self._closing.grace
-        over = [client for client, (kind, _) in self._found.failures.items() if kind == PROTOCOL]
-        if self._closing.ends and len(clients) - len(over) < self._closing.quorum:
-            return True
         for client in list(self._found.failures):
             if now - self._failed[client] > AGAIN:
                 self._ask(client, self._found.attempts[client] + 1)
-        return False
+        kinds = [kind for kind, _ in self._found.failures.values()]
+        return self._closing.ends and len(clients) - kinds.count(PROTOCOL) < self._closing.quorum
 
     def _tell(self, what: str, clients: Sequence[str]) -> None:
         self._told = monotonic()
