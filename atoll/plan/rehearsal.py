@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from atoll.aggregators import mean
 from atoll.core import (
     Algorithm,
     Context,
@@ -47,7 +48,9 @@ def exchange(
     """
     # What a secure sum says on top is little, and needs more clients than are asked here.
     plain = tuple(stage for stage in algorithm.stages if stage.sealing is None)
-    algorithm = replace(algorithm, stages=plain)
+    # A rule that compares more updates than are sent here would make nothing of them.
+    fold = algorithm.aggregator if algorithm.aggregator.least <= len(clients) else mean()
+    algorithm = replace(algorithm, stages=plain, aggregator=fold)
     roster, named = tuple(clients), {"rehearsal": algorithm}
     runtime: Runtime = InProcess(roster, named, memory_store())
     if replies is not None:

@@ -196,6 +196,10 @@ def target(
     }  # fmt: skip
 
 
+def _dated(path: Path) -> tuple[str, str]:
+    return path.stem.rpartition("_")[2], path.name
+
+
 HEADER = (
     "clients", "values", "dropped", "k, t", "client ms", "of it signatures", "of it AES",
     "Flower, all with all", "Flower, same k, t", "server ms", "of it AES", "Flower, all with all",
@@ -206,7 +210,7 @@ HEADER = (
 def table(folder: Path) -> str:
     """The last result of each size."""
     rows = dict[tuple[int, int, int], dict[str, Any]]()
-    for path in sorted(folder.glob("secagg-[0-9]*.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(folder.glob("secagg-[0-9]*.json"), key=_dated):
         for row in json.loads(path.read_text())["rows"]:
             key = row["clients"], row["values"], row["dropped"]
             rows[key] = rows.get(key, {}) | row

@@ -84,14 +84,17 @@ class _Strategy(FedAvg):
 
 @dataclass
 class _Grid:
-    """Calls each client's mod; those that dropped out answer with an error from masking on."""
+    """Calls each client's mod; those that dropped out answer with an error from masking on.
+
+    spent, sent: CPU seconds and bytes by (stage, client), as they were last.
+    """
 
     vector: NDArray[np.float32]
     gone: frozenset[int] = frozenset()
     contexts: dict[int, Context] = field(default_factory=dict)
     said: dict[tuple[str, int], Message] = field(default_factory=dict)
-    spent: dict[int, float] = field(default_factory=dict)
-    sent: dict[int, int] = field(default_factory=dict)
+    spent: dict[tuple[str, int], float] = field(default_factory=dict)
+    sent: dict[tuple[str, int], int] = field(default_factory=dict)
     inside: float = 0.0
 
     def send_and_receive(
@@ -127,9 +130,8 @@ class _Grid:
 
         start = time.process_time()
         answer = secaggplus_mod(message, context, train)
-        spent = time.process_time() - start - trained
-        self.spent[node] = self.spent.get(node, 0.0) + spent
-        self.sent[node] = self.sent.get(node, 0) + _bytes(answer)
+        self.spent[stage, node] = time.process_time() - start - trained
+        self.sent[stage, node] = _bytes(answer)
         if stage != Stage.UNMASK:
             self.said[stage, node] = answer
         return answer
@@ -169,7 +171,7 @@ def flower(
     grid, found = _Grid(vector), []
     for dropped in drops:
         grid.gone = frozenset(range(1, dropped + 1))
-        unmasking, grid.inside = dict(grid.spent), 0.0
+        grid.inside = 0.0
         strategy = _Strategy(clients)
         state = RecordDict({MAIN_CONFIGS_RECORD: ConfigRecord({"current_round": 1})})
         first = compat.parameters_to_arrayrecord(ndarrays_to_parameters([np.zeros(1)]), False)
@@ -180,13 +182,10 @@ def flower(
         SecAggPlusWorkflow(shares, threshold, clipping_range=8.0)(grid, context)
         server = time.process_time() - start - grid.inside
         alive = [node for node in strategy.nodes if node not in grid.gone]
-        spent = [grid.spent[node] for node in alive]
-        sent = [grid.sent[node] for node in alive]
+        spent = [sum(s for (_, at), s in grid.spent.items() if at == node) for node in alive]
+        sent = [sum(s for (_, at), s in grid.sent.items() if at == node) for node in alive]
         error = float(np.abs(strategy.mean - vector).max()) if len(strategy.mean) else float("nan")
         found.append(Measured(spent, server, sum(sent) / len(sent), error))
-        # What the next one unmasks is counted anew.
-        if unmasking:
-            grid.spent = unmasking
     return found
 
 
