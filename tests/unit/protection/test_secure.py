@@ -74,10 +74,20 @@ IDENTITIES = {name: Identity.new() for name in ROSTER}
 VERIFY = roster_verifier({name: one.public for name, one in IDENTITIES.items()})
 
 
-def _algorithms(*, weighing: bool = True, floor: int = 3) -> dict[str, Algorithm]:
-    members = {name: Member(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
+def _members() -> dict[str, Member]:
+    return {name: Member(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
+
+
+def _algorithms(
+    *,
+    weighing: bool = True,
+    floor: int = 3,
+    members: dict[str, Member] | None = None,
+    run: str = "",
+) -> dict[str, Algorithm]:
+    members = members or _members()
     summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=8)
-    secure = Secure(summed, Terms(floor=floor))
+    secure = Secure(summed, Terms(floor=floor), run=run)
     party = Party(secure, members.__getitem__)
     stages = (by_examples() if weighing else uniform(), masks(secure, party, VERIFY))
     return {
@@ -235,6 +245,16 @@ def test_who_has_opened_a_sum_opens_no_other_attempt_of_it() -> None:
         _run(algorithms, wire, rounds=1)
     opened = [reply.client for step, reply in wire.heard if step == "opening"]
     assert sorted(opened) == list("efgh")
+
+
+def test_clients_open_the_sums_of_several_federations_and_each_once() -> None:
+    members = _members()
+    for run in ("one", "two"):
+        algorithms = _algorithms(members=members, run=run)
+        report = _run(algorithms, _wire(algorithms))[-1]
+        assert set(report.exchanges[0].folded) == set(ROSTER)
+    with pytest.raises(QuorumError, match="0 of 8 clients sent an advert"):
+        _run(algorithms, _wire(algorithms))
 
 
 def test_a_cohort_below_the_floor_is_told() -> None:
