@@ -114,9 +114,7 @@ def _exchange(
         clients[reply.client], folded[reply.client] = metrics_of(payload), asked.exchange
         del reply, payload  # before the next one comes
     _check_needs_all(algorithm, failures)
-    if len(folded) < _quorum(algorithm, federation, task.context):
-        why = _too_few(task, federation, len(folded), failures)
-        raise ClosedError(why) if algorithm.sealing else QuorumError(why)
+    _check_quorum(algorithm, federation, task, len(folded), failures)
     aggregate = sealed.recover(state, tuple(folded))
     failures.extend(one for one in sealed.closed() if folded.pop(one.client, None) is not None)
     for stage in reversed(algorithm.stages):
@@ -182,15 +180,16 @@ def _check_needs_all(algorithm: Algorithm, failures: Sequence[Failure]) -> None:
             )
 
 
-def _quorum(algorithm: Algorithm, federation: Federation, context: Context) -> int:
-    if algorithm.kind == "evaluation":
-        return min(federation.min_clients, len(context.cohort))
-    return federation.min_clients
-
-
-def _too_few(task: Task, federation: Federation, answered: int, failures: Sequence[Failure]) -> str:
-    at, why = task.context, "".join(f"\n  {f.client}: {f.message}" for f in failures[:5])
-    return (
+def _check_quorum(
+    algorithm: Algorithm, federation: Federation, task: Task, answered: int,
+    failures: Sequence[Failure],
+) -> None:  # fmt: skip
+    at, needed = task.context, federation.min_clients
+    if answered >= (min(needed, len(at.cohort)) if algorithm.kind == "evaluation" else needed):
+        return
+    why = "".join(f"\n  {failure.client}: {failure.message}" for failure in failures[:5])
+    told = (
         f"round {at.round} ({task.algorithm}): {answered} of {len(at.cohort)} clients answered, "
-        f"federation.min_clients is {federation.min_clients}{why}"
+        f"federation.min_clients is {needed}{why}"
     )
+    raise ClosedError(told) if algorithm.sealing else QuorumError(told)

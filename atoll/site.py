@@ -17,12 +17,12 @@ from atoll.experiment.broadcasts import Broadcasts
 from atoll.experiment.hiding import keep_noise
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.parties import hides
+from atoll.experiment.parties import check_sums, hides
 from atoll.experiment.setup import Setup
 from atoll.experiment.site_ledger import SiteLedger, asked_for
 from atoll.experiment.terms import Opening
 from atoll.frames import Frame, Kind
-from atoll.policy import check_cohort, check_now, check_reply, paused, released, told, told_error
+from atoll.policy import check_now, check_reply, paused, released, told, told_error
 from atoll.protection.speaking import SPEAKING
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.held import HELD, Held
@@ -127,8 +127,6 @@ class Site:
     def _guard(self, run: str, setup: Setup) -> Guard:
         policy, kind = self._place.policy, setup.experiment.model.task
         secure = setup.experiment.privacy.secure_aggregation
-        found = [one.sealing for one in setup.program.algorithms.values()]
-        masking = [sealing for sealing in found if sealing is not None]
         spent: list[float | None] = [None]
         broadcasts = Broadcasts(setup, self._place.name)
 
@@ -138,8 +136,7 @@ class Site:
             with self._doing.refusing():
                 self._check_paused()
                 check_now(policy, datetime.now())
-                for sealing in masking:
-                    check_cohort(policy, sealing.among(tasks[-1].context.at(self._place.name)))
+                check_sums(setup, tasks[-1].context.at(self._place.name), policy)
                 spent[0] = self._spends(run, setup, tasks)
             self._note(f"round {tasks[0].context.round}: {what}")
 

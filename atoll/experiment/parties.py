@@ -9,14 +9,18 @@ from typing import NamedTuple
 from atoll.certs import client_files
 from atoll.certs.identity import Claimed, claimed, identity_in, verifier_of
 from atoll.config import Experiment, Loaded
+from atoll.core import Context
 from atoll.errors import ConfigError, PolicyError
+from atoll.experiment.setup import Setup
 from atoll.experiment.terms import Offer, Private
+from atoll.policy import Policy, check_cohort
 from atoll.protection import Parties, Protection, Spread
 from atoll.runtimes.gathering import Closing
 from atoll.secagg import Folder, Identity, Member
 
 __all__ = [
     "Keys",
+    "check_sums",
     "closing_of",
     "hides",
     "own_claim",
@@ -39,6 +43,19 @@ class Keys(NamedTuple):
     name: str
     state: Path
     certs: Path | None
+
+
+def check_sums(setup: Setup, context: Context, policy: Policy) -> None:
+    """Refuse a question of secure sums that would hide this site among too few.
+
+    context: the moment at this site.
+
+    Raises:
+        PolicyError: names both numbers.
+    """
+    for algorithm in setup.program.algorithms.values():
+        if algorithm.sealing is not None:
+            check_cohort(policy, algorithm.sealing.among(context))
 
 
 def own_claim(keys: Keys) -> Claimed:
