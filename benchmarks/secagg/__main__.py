@@ -1,6 +1,7 @@
 """What a secure sum costs, beside Flower's SecAgg+ in the same process and one AES pass a mask.
 
     python -m benchmarks.secagg --clients 50 --values 1000000     one size, three rates of dropouts
+    python -m benchmarks.secagg --clients 100 --rates 0.1         one rate
     python -m benchmarks.secagg --targets                         three sums, without Flower
     python -m benchmarks.secagg --table                           what is in results/, as a table
 
@@ -43,8 +44,9 @@ def main() -> None:
         content = {"targets": [target(*case) for case in TARGETS]}
         path = write_result(FOLDER, "secagg-targets", content)
     else:
-        rows = compare(options.clients, options.values, options.repeats, options.beside)
-        name = f"secagg-{options.clients}x{options.values}-{'-'.join(options.beside)}"
+        rows = compare(options)
+        rates = "".join(f"-{rate:g}" for rate in options.rates if options.rates != list(RATES))
+        name = f"secagg-{options.clients}x{options.values}-{'-'.join(options.beside)}{rates}"
         path = write_result(FOLDER, name, {"rows": rows})
     print(f"{path.read_text()}\nwritten to {path}")
 
@@ -54,22 +56,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--values", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
     parser.add_argument("--beside", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--targets", action="store_true")
     parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 
-def compare(clients: int, values: int, repeats: int, beside: Sequence[str]) -> list[dict[str, Any]]:
+def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each rate of dropping out."""
-    vector, drops = _vector(values), [round(rate * clients) for rate in RATES]
+    clients, values = int(options.clients), int(options.values)
+    vector, drops = _vector(values), [round(rate * clients) for rate in options.rates]
     agreed = {
         drop: _agreed(clients, values, Terms(0.1, max(0.1, rate)))
-        for drop, rate in zip(drops, RATES, strict=True)
+        for drop, rate in zip(drops, options.rates, strict=True)
     }
-    own = {drop: _ours(agreed[drop], vector, drop, repeats) for drop in drops}
+    own = {drop: _ours(agreed[drop], vector, drop, options.repeats) for drop in drops}
     peers: dict[int, dict[str, Measured]] = {drop: {} for drop in drops}
-    for which in beside:
+    for which in options.beside:
         shapes = {
             drop: (made.neighbours, made.threshold) if which == "same"
             else (clients - 1, clients // 2 + 1)
