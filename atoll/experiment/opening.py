@@ -61,8 +61,10 @@ def offers_of(
     """What the clients bring, when enough of them have come."""
     opening = Opening(versions=versions(), run=run, experiment=dump(experiment), agreed=None)
     letter = opening_letter("look", opening)
-    federation = experiment.federation
-    quorum = max(federation.min_clients, federation.clients_per_round or 0)
+    federation, privacy = experiment.federation, experiment.privacy
+    # With fewer no round could be summed, and who comes later is not among those who sign.
+    summed = privacy.min_survivors if privacy.secure_aggregation else 0
+    quorum = max(federation.min_clients, federation.clients_per_round or 0, summed)
     gathering = Gathering(
         post, lambda client, attempt: letter, None, Closing(quorum, federation.grace),
         bounds=Bounds(LIMIT, why_not=no_offer), note=note,
