@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,16 @@ import torch
 from atoll.audit.planted import Planted, Ways, betrayed, plant
 from atoll.audit.ranking import auc
 from atoll.audit.trial import trial_of
-from atoll.errors import PolicyError
+from atoll.core import Federation, Payload, Position, Program, State
+from atoll.errors import PolicyError, QuorumError
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.models.locate import fingerprint
 from atoll.models.objective import Example
 from atoll.policy.guard import Known, check_broadcast
+from atoll.round import federate
+from atoll.runtimes.inprocess import InProcess
+from atoll.runtimes.store import memory_store
 from atoll.tree import Tree
 from tests.support.models import WORDS
 from tests.support.scenes import scene
@@ -118,6 +123,7 @@ def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zo
             check_broadcast({**values, name: planted.values[name]}, known)
 
 
+@pytest.mark.long
 def test_a_lora_has_no_place_for_the_trap(tmp_path: Path, zoo: Zoo) -> None:
     full, setup = _setup(tmp_path / "f", zoo, "full"), _setup(tmp_path / "l", zoo, "lora")
     planted, target = _planted(full, _values(full))
@@ -150,3 +156,47 @@ def _at_neuron(
         update = trial.payloads()["ada"]["update"].tree
         found.append(float(update[f"{WAYS.trap}.lora_B.weight"][neuron].norm()))
     return found
+
+
+def _released(folder: Path, zoo: Zoo, planted: Tree, place: int) -> tuple[Tree, Tree]:
+    """The model before and after a round of secure sums in which one client was sent `planted`."""
+    setup = scene(
+        folder, zoo, "bert", adapter={"head": "train"}, model={"pooling": "mean"},
+        train={"max_steps": 1}, federation={"num_rounds": 1},
+        privacy={"secure_aggregation": True, "clip": 1.0, "min_survivors": 2, "corrupt": 0,
+                 "dropping": 0},
+    )  # fmt: skip
+    train, target = setup.program.algorithms["train"], setup.data.clients[place]
+
+    def broadcast(state: State, client: str) -> Payload:
+        payload = train.server.broadcast(state, client)
+        adapter = payload["adapter"]
+        own = {**adapter.tree, **planted} if client == target else adapter.tree
+        return {**payload, "adapter": adapter.with_tree(own)}
+
+    algorithms = {**setup.program.algorithms}
+    algorithms["train"] = replace(train, server=replace(train.server, broadcast=broadcast))
+    program, start = Program(algorithms, lambda number: ("train",)), setup.start
+    runtime = InProcess(setup.data.clients, algorithms, memory_store())
+    federation = Federation(0, "r", 1, len(setup.data.clients))
+    *_, last = federate(program, runtime, federation, Position(start.server, round=0))
+    return model_values(start.server), model_values(last.position.server)
+
+
+def test_a_model_for_one_client_alone_shows_nothing_of_a_secure_sum(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    before, after = _released(tmp_path / "same", zoo, {}, 0)
+    honest = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    name = next(name for name in before if name.endswith("lora_A.weight"))
+    other = {name: before[name] + 1e-3}
+    # The root that the server gives is the one client's, or the others': who has another signs
+    # another.
+    with pytest.raises(QuorumError, match="not over these survivors and this model"):
+        _released(tmp_path / "first", zoo, other, 0)
+    before, after = _released(tmp_path / "last", zoo, other, -1)
+    shown = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    # Enough signed the others' root. Masks that do not cancel are uniform over all that a sum can
+    # be.
+    assert float(shown.abs().mean()) > 100 * float(honest.abs().mean())
+    assert abs(float(torch.corrcoef(torch.stack([honest, shown]))[0, 1])) < 0.1

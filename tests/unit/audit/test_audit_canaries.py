@@ -71,7 +71,10 @@ def test_a_schedule_says_how_far_canaries_stand_apart(
 
 
 @pytest.mark.parametrize(
-    "clip", [0.01, 3.0, AdaptiveClip(adaptive=True, initial=0.05)], ids=["small", "large", "moves"]
+    "clip",
+    [0.01, pytest.param(3.0, marks=pytest.mark.long),
+     pytest.param(AdaptiveClip(adaptive=True, initial=0.05), marks=pytest.mark.long)],
+    ids=["small", "large", "moves"],
 )  # fmt: skip
 def test_the_code_adds_as_much_noise_as_it_says(trial: Trial, clip: float | AdaptiveClip) -> None:
     settings = Privacy(noise_multiplier=1.0, clip=clip)
@@ -90,6 +93,7 @@ def test_half_of_the_noise_is_seen(trial: Trial) -> None:
     assert found.interval[0] > 4.3772  # what a multiplier of 1 would spend
 
 
+@pytest.mark.long
 def test_noise_that_is_missing_in_one_tensor_is_seen(trial: Trial) -> None:
     settings = Privacy(noise_multiplier=1.0, clip=0.1)
     noisy = mechanism_release(trial, settings, canaries=1000, key=KEY)

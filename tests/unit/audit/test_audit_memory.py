@@ -65,6 +65,7 @@ def test_membership_of_planted_losses() -> None:
     assert few.tpr is None
 
 
+@pytest.mark.long
 def test_rows_that_were_trained_on_are_told_and_others_are_not(setup: Setup) -> None:
     rows = {client: setup.bench.examples(client, "train") for client in CLIENTS}
     start = model_values(setup.start.server)
@@ -106,6 +107,7 @@ def _written(tmp_path: Path, zoo: Zoo) -> Setup:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_secret_that_is_written_often_is_given_away_and_noise_hides_it(
     tmp_path: Path, zoo: Zoo
 ) -> None:
@@ -145,6 +147,7 @@ def test_what_is_promised_for_the_noise_is_what_it_spends(setup: Setup) -> None:
     assert spent([release], 1e-5).epsilon == pytest.approx(8.0, rel=0.1)
 
 
+@pytest.mark.long
 def test_labels_at_random_are_secrets_of_a_classifier(tmp_path: Path, zoo: Zoo) -> None:
     setup = scene(
         tmp_path, zoo, "bert", adapter={"head": "train"}, model={"pooling": "mean"},

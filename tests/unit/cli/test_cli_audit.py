@@ -211,6 +211,7 @@ def test_a_run_whose_rounds_take_noise_back(
     assert found["compared"] == found["epsilon"]
 
 
+@pytest.mark.long
 def test_a_run_of_which_only_the_head_is_solved(
     zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +258,7 @@ def _replaced(run: Path, name: str, before: str, after: str) -> None:
     (run / name).write_text(text.replace(before, after, 1))
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_is_not_what_was_audited(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

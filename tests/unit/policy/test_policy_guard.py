@@ -27,11 +27,11 @@ FULL: dict[str, Any] = {"method": "full"}
 Training = tuple[str, str, dict[str, Any], dict[str, Any]]
 TRAININGS: list[Training] = [
     ("bert", "classifier, fast", {**FULL, "head": "train"}, {"learning_rate": 1e-2}),
+]
+MORE: list[Training] = [
     ("llama", "language model", FULL, {"learning_rate": 1e-3}),
     ("gpt2", "sgd", FULL, {"learning_rate": 0.1, "optimizer": "sgd"}),
     ("bert", "lora, fast", {"method": "lora", "head": "train"}, {"learning_rate": 1e-2}),
-]
-MORE: list[Training] = [
     ("bert", "classifier", {**FULL, "head": "train"}, {"learning_rate": 1e-3}),
     ("llama", "language model, fast", FULL, {"learning_rate": 1e-2}),
     ("gpt2", "transposed layers", FULL, {"learning_rate": 1e-2}),
