@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
@@ -94,7 +95,7 @@ def _relayed(
             if frame.kind is Kind.NEWS:
                 operator.admit(json.loads(frame.data))
             else:
-                replies.awaited |= _pushed(client, frame, outgoing)
+                replies.awaited |= _pushed(client, frame, outgoing, replies.shelf)
         for number, answer in replies.look():
             write_frame(outgoing, Frame(Kind.ANSWER, number, answer))
         if time.monotonic() - looked > NODES:
@@ -114,13 +115,15 @@ def _waiting(arrived: Queue[Frame | None], seconds: float) -> Iterator[Frame | N
         return
 
 
-def _pushed(client: RuntimeHttpClient, frame: Frame, outgoing: int) -> dict[str, Awaited]:
+def _pushed(
+    client: RuntimeHttpClient, frame: Frame, outgoing: int, shelf: Path | None
+) -> dict[str, Awaited]:
     """Send one message; at once an answer where it could not be sent."""
     label, data = opened(frame.data)
     try:
         message = Message(content_of(data, label.stored), label.node, MESSAGE, ttl=LIFE)
         node = Node(node_id=TaskIdentity.node_id)
-        name = pushed(client, node, TaskIdentity.run_id, message)
+        name = pushed(client, node, TaskIdentity.run_id, message, shelf)
         why = "the SuperLink did not take it"
     except (httpx.HTTPError, OSError) as error:
         name, why = "", str(error)

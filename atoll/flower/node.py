@@ -68,7 +68,8 @@ def _relayed(relay: Relay, token: str, number: int, ends: tuple[int, int]) -> No
             sys.exit(0)
         if answer.kind is not Kind.ANSWER or answer.number != number:
             raise PayloadError(f"a frame of kind {answer.kind.name} came, expected an answer")
-        pushed(client, node, run, Message(content_of(answer.data), reply_to=message))
+        reply = Message(content_of(answer.data), reply_to=message)
+        pushed(client, node, run, reply, relay.shelf)
         client.PushTaskOutput(PushTaskOutputRequest(context=task.context, sub_status="completed"))
 
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Relay", "shelf_in"]
+__all__ = ["MARK", "SMALL", "Relay", "shelf_in"]
+
+SMALL = 2**16
+"""Bytes of an object that is not put on the shelf: heads and lists of chunks."""
+MARK = b"on disk"
+"""What stands for the content of one that is; none is like it."""
 
 
 class Relay(BaseModel):

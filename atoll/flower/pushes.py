@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from atoll.flower.engine import PART
 from atoll.flower.message import CHUNK
+from atoll.flower.options import MARK
 
 __all__ = ["OBJECTS", "RECORD", "unfit"]
 
@@ -47,6 +48,8 @@ def _message(request: PushMessagesRequest) -> tuple[int, str]:
 
 
 def _object(content: bytes) -> tuple[int, str]:
+    if content == MARK:
+        return 400, "it names what others have sent"
     if len(content) > RECORD and not content.startswith(PIECE):
         return 413, f"a record of {len(content):,} bytes; at most {RECORD:,} are kept"
     return 0, ""

@@ -52,6 +52,7 @@ class Replies:
 
     def __init__(self, client: Any, node: int, run_id: int, shelf: Path | None = None) -> None:
         self.awaited: dict[str, Awaited] = {}
+        self.shelf = shelf
         self._client, self._node, self._run = client, Node(node_id=node), run_id
         self._turns = Semaphore(TOGETHER)
         self._ask = make_pull_object_fn_protobuf(client.PullObject, self._node, run_id)

@@ -1,7 +1,7 @@
 """What a SuperLink or a SuperNode holds for others, on disk instead of in memory.
 
 Flower would keep it in a database, whose pages come into memory beside what they hold. The relay
-beside it takes what is large from there, and not over HTTP.
+beside it takes what is large from there, and puts it there, and not over HTTP.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-from flwr.supercore.object_store import object_store_factory
+from flwr.supercore.object_store import NoObjectInStoreError, object_store_factory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
-__all__ = ["Shelf", "keep_on_disk"]
+from atoll.flower.options import MARK, SMALL
 
-SMALL = 2**16
-"""Bytes of an object that stays in memory: heads and lists of chunks."""
-MARK = b"on disk"
-"""What stands for a content; none is like it."""
+__all__ = ["Shelf", "keep_on_disk"]
 
 
 class Shelf(InMemoryObjectStore):  # type: ignore[misc]
@@ -30,7 +27,13 @@ class Shelf(InMemoryObjectStore):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, object_id: str, object_content: bytes) -> None:
-        """See Flower's, which looks whether the name is of the content."""
+        """See Flower's, which looks whether the name is of the content.
+
+        `MARK` in its place: the relay has put the content on the shelf, and has made the name.
+        """
+        if object_content == MARK:
+            self._laid_down(object_id)
+            return
         super().put(object_id, object_content)
         path = self._folder / object_id
         if len(object_content) <= SMALL or path.exists():
@@ -44,6 +47,14 @@ class Shelf(InMemoryObjectStore):  # type: ignore[misc]
                 self.store[object_id].content = MARK
             else:
                 partial.unlink()
+
+    def _laid_down(self, object_id: str) -> None:
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            # A name that was announced is a digest, and leads to no other folder.
+            if entry is None or not (self._folder / object_id).is_file():
+                raise NoObjectInStoreError(f"object {object_id} is not on the shelf")
+            entry.content, entry.is_available = MARK, True
 
     def get(self, object_id: str) -> bytes | None:
         """The content; empty where it is still to come."""

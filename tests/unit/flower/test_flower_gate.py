@@ -32,6 +32,7 @@ from flwr.supercore.primitives.asymmetric import (
 from atoll.flower import gate, link
 from atoll.flower.callers import Callers
 from atoll.flower.gate import BODY, SLICE, UNKNOWN, gated
+from atoll.flower.options import MARK
 from atoll.flower.pulls import OBJECT
 from atoll.flower.pushes import OBJECTS, RECORD, unfit
 
@@ -366,6 +367,7 @@ def test_replies_are_bounded_in_number_and_kind_of_objects() -> None:
     assert kept(b"ArrayChunk  1\x00" + b"x" * RECORD) == 0
     assert kept(b"ConfigRecord  1\x00" + b"x" * RECORD) == 413
     assert kept(b"x" * RECORD) == 0
+    assert kept(MARK) == 400
 
 
 def test_strangers_do_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

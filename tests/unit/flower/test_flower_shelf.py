@@ -12,7 +12,8 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 
 from atoll.flower import shelf
-from atoll.flower.shelf import SMALL, Shelf
+from atoll.flower.options import MARK, SMALL
+from atoll.flower.shelf import Shelf
 
 
 def array(*, size: int = 3 * SMALL, shift: int = 0) -> Array:
@@ -63,6 +64,29 @@ def test_what_is_still_to_come_is_empty_and_what_was_not_announced_is_refused(
     with pytest.raises(ValueError, match="does not match content"):
         store.put(one.object_id, content)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_relay_lays_down_counts_where_it_was_announced(tmp_path: Path) -> None:
+    store, one = Shelf(tmp_path / "shelf"), array()
+    objects = {name: each.deflate() for name, each in get_all_nested_objects(one).items()}
+    (large,) = (name for name, content in objects.items() if len(content) > SMALL)
+    (tmp_path / "shelf" / large).write_bytes(objects[large])
+    (tmp_path / "mine").write_bytes(b"mine")
+    for name in (large, "../mine"):
+        with pytest.raises(NoObjectInStoreError):
+            store.put(name, MARK)
+    assert (tmp_path / "mine").exists()
+    store.preregister(1, get_object_tree(one))
+    small = one.object_id
+    with pytest.raises(NoObjectInStoreError):
+        store.put(small, MARK)
+    assert store.get(small) == b""
+    store.put(large, MARK)
+    store.put(small, objects[small])
+    assert {name: store.get(name) for name in objects} == objects
+    assert large not in store.preregister(1, get_object_tree(one))
+    store.delete_objects_in_run(1)
+    assert not (tmp_path / "shelf" / large).exists()
 
 
 def test_many_may_put_the_same_at_once(tmp_path: Path) -> None:
