@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ EVERY = 0.02
 """Seconds between two looks: a fold of 40 MB takes a few hundredths."""
 BEGUN = 1.0
 """Seconds between two looks for processes that have begun."""
+SELDOM = 0.2
+"""Seconds between two looks at what is shared, where no more is resident than was before."""
+PAGE = resource.getpagesize() / 2**20
 TOGETHER = "together"
 
 
@@ -41,19 +45,30 @@ class Watch:
         self._now = dict(self.peaks)
         self._marked: dict[str, float] = {}
         self._found: list[tuple[str, Path]] = []
-        self._looked = 0.0
+        self._resident = dict(self.peaks)
+        self._begun = self._looked = 0.0
 
     def look(self) -> None:
-        """What it is now."""
-        if time.monotonic() - self._looked > BEGUN:
-            self._looked, self._found = time.monotonic(), list(self._members())
-        now = dict.fromkeys((*self._groups, TOGETHER), 0.0)
-        for name, rollup in self._found:
+        """What it is now; at what is shared, which takes a while, where it may be a peak."""
+        moment = time.monotonic()
+        if moment - self._begun > BEGUN:
+            self._begun, self._found = moment, list(self._members())
+        resident = self._sums(lambda process: _resident((process / "statm").read_text()))
+        risen = any(size > self._resident[name] for name, size in resident.items())
+        if not risen and moment - self._looked < SELDOM:
+            return
+        self._looked = moment
+        self._resident = {name: max(v, resident[name]) for name, v in self._resident.items()}
+        self._now = self._sums(lambda process: _pss((process / "smaps_rollup").read_text()))
+        self.peaks = {name: max(value, self._now[name]) for name, value in self.peaks.items()}
+
+    def _sums(self, size_of: Callable[[Path], float]) -> dict[str, float]:
+        found = dict.fromkeys((*self._groups, TOGETHER), 0.0)
+        for name, process in self._found:
             with suppress(OSError):
-                size = _pss(rollup.read_text())
-                now[name], now[TOGETHER] = now[name] + size, now[TOGETHER] + size
-        self._now = now
-        self.peaks = {name: max(value, now[name]) for name, value in self.peaks.items()}
+                size = size_of(process)
+                found[name], found[TOGETHER] = found[name] + size, found[TOGETHER] + size
+        return found
 
     def _members(self) -> Iterator[tuple[str, Path]]:
         for process in _below(self._root):
@@ -61,11 +76,12 @@ class Watch:
                 words = process.cmdline()
                 for name, belongs in self._groups.items():
                     if belongs(words):
-                        yield name, Path(f"/proc/{process.pid}/smaps_rollup")
+                        yield name, Path(f"/proc/{process.pid}")
 
     def mark(self) -> None:
         """From here on growth counts, and all that is there now does not."""
         self._marked, self.peaks = dict(self._now), dict(self._now)
+        self._resident = dict.fromkeys(self._resident, 0.0)
 
     @property
     def growth(self) -> float | None:
@@ -83,7 +99,7 @@ class Watch:
 
 @contextmanager
 def watched(groups: Mapping[str, Callable[[Sequence[str]], bool]], root: int) -> Iterator[Watch]:
-    """A watch that looks fifty times a second."""
+    """A watch that looks fifty times a second, where there may be something to see."""
     watch, going = Watch(groups, root), True
 
     def look() -> None:
@@ -98,6 +114,11 @@ def watched(groups: Mapping[str, Callable[[Sequence[str]], bool]], root: int) ->
     finally:
         going = False
         thread.join()
+
+
+def _resident(statm: str) -> float:
+    """MB, with all that others have too."""
+    return int(statm.split()[1]) * PAGE
 
 
 def _pss(rollup: str) -> float:
