@@ -36,8 +36,9 @@ T = TypeVar("T")
 
 PART = 63 * 2**20
 """Bytes of ours in one message of Flower, so that the whole stays below 64 MiB."""
-LARGE = 2**18
-ARENAS = 2
+LARGE, ARENAS = 2**18, 2
+PIECES = 2**24
+"""Bytes up to which memory is used again in a relay: pieces of a message come and go there."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of malloc.h."""
 START = """
@@ -73,10 +74,9 @@ def environment(home: Path) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # As `give_back` does for this process.
         "MALLOC_ARENA_MAX": str(ARENAS),
-        "MALLOC_MMAP_THRESHOLD_": str(LARGE),
-        "MALLOC_TRIM_THRESHOLD_": str(LARGE),
+        "MALLOC_MMAP_THRESHOLD_": str(PIECES),
+        "MALLOC_TRIM_THRESHOLD_": str(PIECES),
     }
 
 

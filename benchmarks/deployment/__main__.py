@@ -168,15 +168,21 @@ def _plain(
         ]))  # fmt: skip
     time.sleep(3)
     subprocess.run(["flwr", "run", str(app), "here"], check=True, capture_output=True,
-                   env=environment(home))  # fmt: skip
+                   env=_environment(home))  # fmt: skip
     return found
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Flower's, and nothing that our own processes are told of memory."""
+    told = environment(home).items()
+    return {name: value for name, value in told if not name.startswith("MALLOC_")}
 
 
 def _started(
     folder: Path, name: str, command: Sequence[str], out: Path | None = None
 ) -> subprocess.Popen[bytes]:
     home = folder / "home"
-    env = {**environment(home), "OMP_NUM_THREADS": "1"}
+    env = {**_environment(home), "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("wb") as log, (out or Path(os.devnull)).open("wb") as stdout:
         return subprocess.Popen(command, env=env, stdout=stdout if out else log, stderr=log,
                                 process_group=0)  # fmt: skip
