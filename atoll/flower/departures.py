@@ -47,13 +47,15 @@ def pushed(
         for each, one in get_all_nested_objects(message).items():
             if each not in wanted:
                 continue
+            content = _laid_down(shelf, each, one.deflate())
             request = PushObjectRequest(
-                node=node, run_id=run_id, object_id=each,
-                object_content=_laid_down(shelf, each, one.deflate()), session_id=found.session_id,
+                node=node, run_id=run_id, object_id=each, object_content=content,
+                session_id=found.session_id,
             )  # fmt: skip
             if not client.PushObject(request).stored:
                 return ""
-            let_go()
+            if len(content) > SMALL:
+                let_go()
     return name if found.message_ids in ([], [name]) else ""
 
 

@@ -52,8 +52,10 @@ def gated(app: App, *, port: int, callers: Callers, tell: Callable[[str], None])
             if scope.get("path") == PUSH:
                 await pulls.pushed(scope, await whole(receive), receive, send)
             elif scope.get("path") == OBJECT:
-                await pulls.followed(scope, await whole(receive), receive, send)
-                let_go()
+                body = await whole(receive)
+                await pulls.followed(scope, body, receive, send)
+                if len(body) > SLICE:
+                    let_go()
             else:
                 await app(scope, receive, send)
             return

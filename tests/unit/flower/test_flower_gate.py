@@ -224,8 +224,10 @@ def test_of_a_large_request_nothing_is_left(ports: tuple[int, int]) -> None:
         LEFT.clear()
         said(public, request(RUN, EMPTY))
         assert len(LEFT) == 1
-        for port, path in ((public, "/v1/fleet/push-object"), (private, OBJECT)):
-            assert status(said(port, request(path, EMPTY))) == 200
+        large = b"\xff" * (SLICE + 1)
+        for port, path, body in ((public, PULL_OBJECT, b""), (private, OBJECT, large)):
+            told = f"Content-Length: {len(body)}"
+            assert status(said(port, request(path, told, body=body))) == 200
             # The answer is out a little before.
             for _ in range(100):
                 if not LEFT:
