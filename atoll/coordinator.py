@@ -98,7 +98,7 @@ def _coordinated(
         if found.agreed is None:
             more = {
                 "base": fingerprint(setup.base.backbone),
-                "private": private_of(setup.protection),
+                "private": private_of(setup.protection or setup.rows),
             }
             told = told.model_copy(update={**more, "roster": roster_of(found.offers)})
             found = found.model_copy(update={"agreed": told})

@@ -65,7 +65,7 @@ class Site:
         check_overrides(place.overrides)
         self._place, self._egress, self._note = place, egress, note
         self._doing = doing or Doing()
-        self._ledger = SiteLedger(place.state / "privacy", place.name, place.policy)
+        self._ledger = SiteLedger(place.state, place.name, place.policy)
         self._open: dict[str, _Federation] = {}
 
     def knows(self, run: str) -> bool:
@@ -106,8 +106,8 @@ class Site:
         offer = offered(loaded, self._place)
         if opening.agreed is not None:
             setup = joined(letter.run, loaded, opening.agreed, self._place, self._note)
-            if setup.protection is not None:
-                self._ledger.check(letter.run, setup.protection)
+            if hiding := setup.protection or setup.rows:
+                self._ledger.check(letter.run, hiding)
             offer = offer.model_copy(update={"base": opening.agreed.base})
             self._open = {letter.run: self._federation(letter.run, setup)}
             self._doing.run = letter.run
@@ -179,7 +179,7 @@ class Site:
 
     def _spends(self, run: str, setup: Setup, tasks: Sequence[Task]) -> float | None:
         """What all runs here spend with this one, on the disk before anything trains."""
-        protection = setup.protection
+        protection = setup.protection or setup.rows
         if not hides(setup.experiment):
             return None
         if strange := [one.algorithm for one in tasks if one.algorithm not in ("train", SPEAKING)]:
@@ -187,7 +187,7 @@ class Site:
         trained = [one for one in tasks if one.algorithm == "train"]
         if protection is None or not trained:
             return None
-        asked = asked_for(trained[0], self._place.name, protection.settings.mechanism)
+        asked = asked_for(trained[0], self._place.name, protection)
         return self._ledger.write(run, protection, asked)
 
     def _check_paused(self) -> None:

@@ -121,7 +121,7 @@ def _document(setup: Setup, made: Plan, preparing: float) -> dict[str, Any]:
 
 def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
     """What it would spend, and how much of an update is left beside the noise."""
-    found = setup.protection
+    found = setup.protection or setup.rows
     if found is None:
         return None
     spent = found.spent([found.release.model_copy(update={"steps": found.releases})])

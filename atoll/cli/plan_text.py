@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from atoll.experiment.setup import Setup
     from atoll.plan.plan import Plan
     from atoll.plan.probe import Probe, Trial
-    from atoll.protection import Protection, Spread
+    from atoll.protection import Protection, RowProtection, Spread
 
 __all__ = ["show_plan", "show_probe"]
 
@@ -47,11 +47,11 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
         f"{made.trainable_parameters:,} trainable parameters; "
         f"{counted(made.group_size, 'client')} in one pass"
     )
-    if setup.protection is not None:
-        yield from _private(setup.protection, made)
+    if hiding := setup.protection or setup.rows:
+        yield from _private(hiding, made)
 
 
-def _private(found: Protection | Spread, made: Plan) -> Iterator[str]:
+def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator[str]:
     """What it would spend, and how much of an update is left beside the noise."""
     spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
     yield found.told()
@@ -62,9 +62,11 @@ def _private(found: Protection | Spread, made: Plan) -> Iterator[str]:
     if ratio is None:
         return
     once, whole = ratio
+    of = "of a client's update " if isinstance(found, RowProtection) else ""
+    alike = "gradients" if of else "updates"
     yield (
-        f"signal to noise: {once:.2g} in a round at most, {whole:.2g} in all of them, were all "
-        "updates alike and as long as the clip"
+        f"signal to noise {of}in a round: {once:.2g} at most, {whole:.2g} in all of them, were all "
+        f"{alike} alike and as long as the clip"
     )
     if whole < 1:
         yield (

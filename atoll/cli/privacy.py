@@ -21,7 +21,7 @@ privacy = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-PLACES = (".", "privacy", "ledger")
+PLACES = (".", "privacy", "privacy-rows", "ledger")
 """Where a ledger stands in what people name: a ledger's folder, a run's directory, a site's."""
 PathArgument = Annotated[Path, typer.Argument(metavar="RUN|FOLDER", hidden=True)]
 

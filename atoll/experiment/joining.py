@@ -99,7 +99,7 @@ def offered(loaded: Loaded, place: Place) -> Offer:
         offer = offer.model_copy(
             update={"identity": own_claim(Keys(place.name, place.state, place.certs))}
         )
-    return silent(offer) if privacy.on else offer
+    return silent(offer, rows=privacy.unit == "example") if privacy.on else offer
 
 
 def joined(
@@ -137,7 +137,7 @@ def joined(
         state = setup.start.server
         parts = ("adapter", "head") if setup.bench.train_head else ("adapter",)
         check_names(place.policy, "update", (name for p in parts for name in state.get(p, {})))
-    if (setup.protection is None) != (private is None):
+    if ((setup.protection or setup.rows) is None) != (private is None):
         raise PayloadError("the server and the experiment file do not say the same of privacy")
     return setup
 

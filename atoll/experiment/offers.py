@@ -44,9 +44,12 @@ def versions() -> dict[str, str]:
     return {"protocol": str(PROTOCOL), "atoll": version("atoll"), "torch": torch.__version__}
 
 
-def silent(offer: Offer) -> Offer:
-    """The offer of a client whose rows nothing may tell of, not even how many there are."""
-    blank = {"train": 0, "test": 0, "labels": None, "decimal": False}
+def silent(offer: Offer, *, rows: bool) -> Offer:
+    """The offer of a client whose rows nothing may tell of.
+
+    rows: but for how many there are, which is no secret where each of them is hidden by itself.
+    """
+    blank = {"labels": None, "decimal": False} | ({} if rows else {"train": 0, "test": 0})
     return offer.model_copy(update={**blank, "moments": None, "label_counts": None})
 
 

@@ -14,7 +14,7 @@ from atoll.errors import ConfigError, PolicyError
 from atoll.experiment.setup import Setup
 from atoll.experiment.terms import Offer, Private
 from atoll.policy import Policy, check_cohort
-from atoll.protection import Parties, Protection, Spread
+from atoll.protection import Parties, Protection, RowProtection, Spread
 from atoll.runtimes.gathering import Closing
 from atoll.secagg import Folder, Identity, Member
 
@@ -101,13 +101,7 @@ def parties_of(
     loaded: Loaded, offers: Mapping[str, Offer], ca: Path | None, run: str
 ) -> Parties | None:
     """Those of a server; None where its sums are open. See `_server_parties`."""
-    privacy = loaded.experiment.privacy
-    if privacy.on and privacy.unit == "example":
-        raise ConfigError(
-            f"{loaded.where('privacy.unit')}: privacy.unit example is not available between "
-            "machines in this version; run it as a simulation, or use unit client"
-        )
-    if not privacy.secure_aggregation:
+    if not loaded.experiment.privacy.secure_aggregation:
         return None
     return _server_parties(roster_of(offers) or {}, ca, run)
 
@@ -117,11 +111,14 @@ def hides(experiment: Experiment) -> bool:
     return experiment.privacy.on or experiment.privacy.secure_aggregation
 
 
-def private_of(protection: Protection | Spread | None) -> Private | None:
+def private_of(protection: Protection | Spread | RowProtection | None) -> Private | None:
     """What sites are told of the noise."""
     if protection is None:
         return None
     protection.check()
+    if isinstance(protection, RowProtection):
+        noise = protection.noise_multiplier
+        return Private(population=len(protection.counts), noise_multiplier=noise)
     return Private(
         population=protection.drawing.population, noise_multiplier=protection.noise_multiplier
     )
@@ -137,7 +134,7 @@ def closing_of(experiment: Experiment, protection: Protection | Spread | None) -
     if privacy.secure_aggregation:
         least = protection.terms.floor if isinstance(protection, Spread) else privacy.min_survivors
         return Closing(max(federation.min_clients, least), federation.grace, ends=True)
-    if privacy.on:
+    if privacy.on and privacy.unit == "client":
         return Closing(0, federation.grace, secret=True)
     return Closing(federation.min_clients, federation.grace, federation.late == "fold")
 

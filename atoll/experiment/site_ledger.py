@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +12,13 @@ from atoll.core import Task
 from atoll.errors import PolicyError
 from atoll.ledger import Entry, Ledger
 from atoll.policy import Policy, too_little_noise
-from atoll.protection import Protection, Spread
+from atoll.protection import Protection, RowProtection, Spread
 from atoll.protection.summed import root_of
 
 __all__ = ["Asked", "SiteLedger", "asked_for"]
 
-RULE = "privacy"
+RULE, ROWS = "privacy", "privacy-rows"
+Hidden = Protection | Spread | RowProtection
 PLANNED = "planned"
 
 
@@ -32,10 +34,10 @@ class Asked(NamedTuple):
     question: str = "asked"
 
 
-def asked_for(task: Task, client: str, mechanism: str) -> Asked:
+def asked_for(task: Task, client: str, protection: Hidden) -> Asked:
     """What a site is asked for by a task of training."""
     at, question = task.context, "asked"
-    if mechanism == "local":
+    if isinstance(protection, RowProtection) or protection.settings.mechanism == "local":
         # Another question in the same exchange would have another answer, with other noise.
         question = f"asked {root_of(task.broadcast(client)).hex()[:16]}"
     return Asked(at.round, at.exchange, question)
@@ -49,24 +51,28 @@ class SiteLedger:
     round for which it is asked a second time is one release more.
     """
 
-    def __init__(self, folder: Path, site: str, policy: Policy) -> None:
-        self._folder, self._data, self._rules = folder, f"client {site}", policy.privacy
+    def __init__(self, state: Path, site: str, policy: Policy) -> None:
+        self._state, self._data, self._rules = state, f"client {site}", policy.privacy
 
-    def check(self, run: str, protection: Protection | Spread) -> None:
+    def _opened(self, protection: Hidden) -> AbstractContextManager[Ledger]:
+        """Rows and the whole client are counted apart."""
+        rows = isinstance(protection, RowProtection)
+        return Ledger.opened(self._state / (ROWS if rows else RULE), data=self._data)
+
+    def check(self, run: str, protection: Hidden) -> None:
         """Refuse a run whose noise is too little, or that would spend more than is left.
 
         Raises:
             PolicyError: with both numbers.
             PrivacyError: when the ledger is not as it was written.
         """
-        with Ledger.opened(self._folder, data=self._data) as ledger:
+        with self._opened(protection) as ledger:
             self._check(ledger, run, protection, _left(ledger, run, protection))
 
-    def write(self, run: str, protection: Protection | Spread, asked: Asked) -> float | None:
+    def write(self, run: str, protection: Hidden, asked: Asked) -> float | None:
         """Write down what a site is asked for, as far as it is not yet.
 
-        Returns the epsilon of all runs so far, None where nothing
-        bounds it.
+        Returns the epsilon of all runs so far, None where nothing bounds it.
 
         Raises:
             PolicyError: as `check`, and for a round that the run has not.
@@ -76,7 +82,7 @@ class SiteLedger:
             raise PolicyError(
                 RULE, f"round {number} is asked for, and the run has {protection.rounds}"
             )
-        with Ledger.opened(self._folder, data=self._data) as ledger:
+        with self._opened(protection) as ledger:
             entries = [line.entry for line in ledger.told.lines if line.entry.run == run]
             before = {(one.exchange, one.noise) for one in entries if one.round == number}
             if (exchange, question) in before:
@@ -87,7 +93,7 @@ class SiteLedger:
                     RULE, f"round {number} is asked for twice, and its noise is taken back later"
                 )
             if before:
-                left = protection.released(protection.noise_multiplier, 1)
+                left = protection.release
             self._check(ledger, run, protection, left)
             if left is not None and not before:
                 _write(ledger, protection, Entry(
@@ -99,9 +105,7 @@ class SiteLedger:
                 run=run, round=number, exchange=exchange, noise=question, release=release,
             ))  # fmt: skip
 
-    def _check(
-        self, ledger: Ledger, run: str, protection: Protection | Spread, more: Event | None
-    ) -> None:
+    def _check(self, ledger: Ledger, run: str, protection: Hidden, more: Event | None) -> None:
         least = self._rules.min_noise_multiplier if self._rules.required else None
         if why := too_little_noise(least, protection.noise_multiplier):
             raise PolicyError(RULE, why)
@@ -123,9 +127,9 @@ class SiteLedger:
             )
 
 
-def _left(ledger: Ledger, run: str, protection: Protection | Spread) -> Event | None:
+def _left(ledger: Ledger, run: str, protection: Hidden) -> Event | None:
     """What a run will release beyond what is written down of it as planned."""
-    release, known = protection.release, 0
+    release, known = protection.release.model_copy(update={"steps": 1}), 0
     for entry in (line.entry for line in ledger.told.lines):
         if entry.run == run and entry.noise.startswith(PLANNED) and entry.release is not None:
             same = entry.release.model_copy(update={"steps": 1}) == release
@@ -134,7 +138,7 @@ def _left(ledger: Ledger, run: str, protection: Protection | Spread) -> Event | 
     return protection.released(protection.noise_multiplier, more) if more > 0 else None
 
 
-def _write(ledger: Ledger, protection: Protection | Spread, entry: Entry) -> float | None:
+def _write(ledger: Ledger, protection: Hidden, entry: Entry) -> float | None:
     return _bounded(ledger.write(entry, protection.settings.delta))
 
 

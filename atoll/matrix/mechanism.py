@@ -19,7 +19,7 @@ from atoll.matrix.participation import Participation
 from atoll.matrix.tables import Strategy, strategy
 from atoll.tree import Tree
 
-__all__ = ["Mechanism", "mechanism"]
+__all__ = ["ROUND", "Mechanism", "mechanism"]
 
 # No torch module puts a colon into the name of a parameter.
 ROUND = ":round"

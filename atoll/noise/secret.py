@@ -2,6 +2,7 @@
 
     chain₀ from the operating system          key of exchange e = HKDF(chain_e, "key")
     chain_{e+1} = HKDF(chain_e, "next")       committed e: the file holds chain_{e+1} only
+    kept from the operating system            for what a run keeps until its end
 
 So an exchange that is asked again after a crash repeats its own noise (a second sample would be
 averaged with the first), and who reads the file later cannot take the noise off what was released.
@@ -19,7 +20,7 @@ from atoll.noise.stream import KEY, derive
 
 __all__ = ["Secret"]
 
-_HEADER = b"atoll secret 1\n"
+_HEADER = b"atoll secret 2\n"
 _NUMBER = 8
 
 
@@ -35,18 +36,19 @@ class Secret:
     def __init__(self, path: Path, *, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self._path, self._entropy = path, entropy
         if not path.exists():
-            self._next, self._chain = 0, entropy(KEY)
+            self._next, self._chain, self._kept = 0, entropy(KEY), entropy(KEY)
             self._write()
             return
         with explained(path):
             raw = path.read_bytes()
-        if not raw.startswith(_HEADER) or len(raw) != len(_HEADER) + _NUMBER + KEY:
+        if not raw.startswith(_HEADER) or len(raw) != len(_HEADER) + _NUMBER + 2 * KEY:
             raise PrivacyError(
                 f"{path} is no secret of a run: it was changed or cut; without it a round that was "
                 "begun cannot repeat its noise; start a new run in another output_dir"
             )
         raw = raw.removeprefix(_HEADER)
-        self._next, self._chain = int.from_bytes(raw[:_NUMBER], "big"), raw[_NUMBER:]
+        self._next = int.from_bytes(raw[:_NUMBER], "big")
+        self._chain, self._kept = raw[_NUMBER:-KEY], raw[-KEY:]
 
     @property
     def next(self) -> int:
@@ -65,6 +67,11 @@ class Secret:
                 f"{self._path} starts at exchange {self._next}"
             )
         return derive(self._chain_at(exchange), "key")
+
+    @property
+    def kept(self) -> bytes:
+        """The key of what the run keeps on the disk until its end, when it is forgotten."""
+        return self._kept
 
     def name(self, exchange: int) -> str:
         """Tells releases of one exchange apart: the same name means the same noise."""
@@ -95,5 +102,5 @@ class Secret:
 
     def _write(self) -> None:
         number = self._next.to_bytes(_NUMBER, "big")
-        write_bytes(self._path, _HEADER + number + self._chain, mode=0o600)
+        write_bytes(self._path, _HEADER + number + self._chain + self._kept, mode=0o600)
         sync_folder(self._path.parent)

@@ -32,6 +32,10 @@ class Vault:
             return derive(self._fleeting, exchange)
         return self._secret.key(exchange)
 
+    def kept(self) -> bytes:
+        """The key of what is kept until the end; see `Secret.kept`."""
+        return derive(self._fleeting, "kept") if self._secret is None else self._secret.kept
+
     def keep(self, path: Path) -> None:
         """Go on from the secret of a client, in a file; made where there is none.
 

@@ -30,7 +30,7 @@ class Central:
     multiplier: read by who adds noise alone, since solving for it takes seconds.
     key: exchange -> the secret of its noise.
     step: the grid that clients round to, each value up or down; None: they round nothing.
-    correlated: what rounds have in common of their noise; None: nothing.
+    correlated: what rounds have in common of their noise; None: nothing.   kept: the secret of it.
     """
 
     multiplier: Callable[[], float]
@@ -39,6 +39,7 @@ class Central:
     key: Callable[[int], bytes]
     step: float | None = None
     correlated: Mechanism | None = None
+    kept: Callable[[], bytes] = bytes
 
     @property
     def on_update(self) -> float:
@@ -123,4 +124,6 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
 
 def _noise(central: Central, *, least: float) -> Noise:
     step = central.step or 2.0 ** (math.floor(math.log2(least)) - FINE)
-    return Noise(central.deviation, central.expected, step, central.key, central.correlated)
+    return Noise(
+        central.deviation, central.expected, step, central.key, central.correlated, central.kept
+    )

@@ -42,11 +42,11 @@ def rows_of(loaded: Loaded, data: FederatedData) -> RowProtection | None:
     experiment = loaded.experiment
     if not experiment.privacy.on or experiment.privacy.unit != "example":
         return None
-    if data.made_up:  # nobody trains on what stands in for rows
+    counts = {name: count.train for name, count in data.counts.items()}
+    if not any(counts.values()):  # nobody trains on what stands in for rows
         return None
     for key, why in _open(experiment):
         raise ConfigError(f"{loaded.where(key)}: {why}")
-    counts = {name: count.train for name, count in data.counts.items()}
     rounds = experiment.federation.num_rounds
     return RowProtection(experiment.privacy, experiment.train, counts, rounds)
 

@@ -92,7 +92,7 @@ class Protection:
             step = grid_step(bound, self.drawing.most)
         return Central(
             lambda: self.noise_multiplier, clip, self.drawing.expected, self.vault.key, step,
-            self.correlated,
+            self.correlated, self.vault.kept,
         )  # fmt: skip
 
     def noise_in(self, change: Tree, state: State, rounds: int) -> float:

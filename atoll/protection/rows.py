@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from atoll.accounting import Poisson, Release, Spent, noise_for, spent
+from atoll.accounting import Event, Poisson, Release, Spent, altogether, noise_for
 from atoll.config.privacy import Privacy
 from atoll.config.sections import Train
 from atoll.core import Context
@@ -54,8 +55,12 @@ class RowProtection:
 
     @property
     def releases(self) -> int:
-        """How many releases the run is, for a row whose client is asked each round."""
-        return self.rounds
+        """How many steps the run is, for a row whose client is asked each round."""
+        return self.rounds * self.release.steps
+
+    def released(self, noise_multiplier: float, steps: int) -> Release:
+        """What so many steps spend, with such noise."""
+        return self._released(noise_multiplier).model_copy(update={"steps": steps})
 
     def _released(self, noise_multiplier: float) -> Release:
         """The largest rate with the most steps: more than any client's rows pay."""
@@ -69,13 +74,24 @@ class RowProtection:
             steps=max((one.steps for one in found), default=1),
         )
 
+    def signal_to_noise(self, values: int) -> tuple[float, float] | None:
+        """At most, of one client's update of so many values in a round, and in all: were all rows'
+        gradients alike, and as long as `clip`."""
+        noise = self.noise_multiplier * math.sqrt(values)
+        release = self.release
+        if not noise or not isinstance(release.sampling, Poisson):
+            return None
+        batch = release.sampling.rate * min(filter(None, self.counts.values()), default=0)
+        once = batch * math.sqrt(release.steps) / noise
+        return once, once * math.sqrt(self.rounds)
+
     def private(self) -> PerExample:
         """How local training hides rows."""
         return PerExample(self._clip, self.noise_multiplier, self._key)
 
-    def spent(self, releases: Sequence[Release]) -> Spent:
+    def spent(self, releases: Sequence[Event]) -> Spent:
         """What releases come to, at the file's delta."""
-        return spent(releases, self.settings.delta)
+        return altogether(releases, self.settings.delta)
 
     def check(self) -> None:
         """Refuse noise that could not be had."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+
 from atoll.core import Channel, Context, Payload, Server, State, Tree
-from atoll.matrix import Mechanism
+from atoll.matrix import ROUND, Mechanism
 from atoll.noise import Stream, standard_normal
 
-__all__ = ["Noise", "divided", "noised"]
+__all__ = ["Noise", "divided", "noised", "veiled"]
 
 UPDATE = "update"
 BUFFERS = "buffers"
-"""The part of the state that correlated noise goes on from; as secret as the key of the noise."""
+"""The part of the state that correlated noise goes on from. It is as secret as the noise, and goes
+to checkpoints: it stands there under a key that is forgotten at the end of the run."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Noise:
     by, which no client moves: the expected size of a cohort.   step: the grid of sum and noise.
     key: exchange -> the secret of its release.
     correlated: noise that later rounds take back in part; None: of its own each round.
+    kept: the secret of what it goes on from.
     """
 
     deviation: Callable[[State], float]
@@ -31,6 +36,7 @@ class Noise:
     step: float
     key: Callable[[int], bytes]
     correlated: Mechanism | None = None
+    kept: Callable[[], bytes] = bytes
 
 
 def noised(inner: Server, noise: Noise) -> Server:
@@ -61,9 +67,25 @@ def _drawn(context: Context, like: Tree, state: State, noise: Noise) -> tuple[Tr
         names = {name: Stream(key, "noise", name) for name in like}
         return {name: standard_normal(stream, like[name].shape)
                 for name, stream in names.items()}, {}  # fmt: skip
-    stream, before = Stream(key, "noise"), state.get(BUFFERS) or noise.correlated.init(like)
+    stream, stored, kept = Stream(key, "noise"), state.get(BUFFERS), noise.kept()
+    before = veiled(stored, kept) if stored else noise.correlated.init(like)
     made, after = noise.correlated.noise(before, lambda shape: standard_normal(stream, shape))
-    return made, {BUFFERS: after}
+    return made, {BUFFERS: veiled(after, kept)}
+
+
+def veiled(buffers: Tree, key: bytes) -> Tree:
+    """What correlated noise goes on from, unreadable without the key; the same again gives it back.
+
+    Each round has a stream of its own for each tensor, and a round has one state.
+    """
+    number, found = int(buffers[ROUND]), dict(buffers)
+    for name in buffers.keys() - {ROUND}:
+        value = buffers[name].contiguous()
+        plain = value.view(-1).view(torch.uint8).numpy()
+        words = Stream(key, "buffers", number, name).words(-(-len(plain) // 8))
+        bits = np.bitwise_xor(plain, words.view(np.uint8)[: len(plain)])
+        found[name] = torch.from_numpy(bits).view(value.dtype).view(value.shape)
+    return found
 
 
 def divided(inner: Server, denominator: float) -> Server:

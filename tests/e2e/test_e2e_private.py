@@ -145,9 +145,7 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     privacy = f"privacy: {{epsilon: 8, clip: 0.5, {OWN[mechanism]}}}"
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
     path.write_text(text.replace(", clients_per_round: 2", ""))
-    rules = (
-        "label_names: true\nmin_rows: 1\nmin_cohort: 3\nprivacy: {required: true, max_clip: 0.5, "
-    )
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 8}\n")
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
@@ -167,6 +165,35 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
                      for line in _departures(state)]  # fmt: skip
             # What leaves is the noise, above all: 2 clips in every one of its values.
             assert min(norms) > 5
+
+
+@pytest.mark.long
+def test_sites_that_hide_their_rows_count_them_by_themselves(people: People) -> None:
+    folder, path = people.folder, people.folder / "private.yaml"
+    noise = "privacy: {unit: example, noise_multiplier: 1.0, clip: 0.5}"
+    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", noise)
+    path.write_text(text.replace(", clients_per_round: 2", ""))
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
+    (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 50}\n")
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None, seconds=400)
+    assert server.process.returncode == 0, server.said
+    summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
+    assert summary["privacy"]["unit"] == "example"
+    for client in CLIENTS:
+        state = folder / "fed" / client / "state"
+        told = verified(state / "privacy-rows")
+        # Three rounds of two steps, of batches of 8 of some 30 rows.
+        assert {release.unit for _, release in told.releases} == {"example"}
+        assert sum(release.steps for _, release in told.releases) == 6
+        epsilon = told.lines[-1].epsilon
+        assert epsilon is not None
+        # All sites have as many rows, and the server counts what the smallest one spends.
+        assert epsilon == pytest.approx(summary["epsilon"], rel=0.05)
+        assert '"train":' in _opened(state)
+        assert '"labels":null' in _opened(state)
 
 
 def _departures(state: Path) -> list[dict[str, object]]:

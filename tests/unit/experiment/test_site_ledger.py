@@ -38,7 +38,7 @@ def test_a_run_counts_whole_from_the_first_question_and_once(tmp_path: Path) -> 
     ledger.check("one", run)
     for asked in ((3, 4), (3, 4), (9, 10), (20, 30)):
         assert ledger.write("one", run, Asked(*asked)) == _epsilon(run)
-    assert len(verified(tmp_path).releases) == 1
+    assert len(verified(tmp_path / "privacy").releases) == 1
 
 
 def test_runs_add_up_over_the_life_of_a_site(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_no_run_crosses_the_budget_of_a_life(tmp_path: Path) -> None:
         tight.check("two", run)
     with pytest.raises(PolicyError, match="this site allows"):
         tight.write("two", run, Asked(1, 1))
-    assert len(verified(tmp_path).releases) == 1
+    assert len(verified(tmp_path / "privacy").releases) == 1
     enough.check("two", run)
     # So are rounds that are asked again and again.
     spent = [tight.write("one", run, Asked(1, exchange)) for exchange in range(2, 4)]

@@ -77,7 +77,7 @@ def test_its_file_is_its_owners_alone_and_is_erased(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"atoll secret 1\n", b"x" * 64, b"atoll secret 1\n" + b"y" * 41]
+    "raw", [b"", b"atoll secret 2\n", b"x" * 64, b"atoll secret 2\n" + b"y" * 73]
 )
 def test_a_changed_file_is_refused(raw: bytes, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(raw)

@@ -17,11 +17,14 @@ from atoll.accounting import Everyone, Poisson, Release, spent
 from atoll.errors import CompositionError, ConfigError, PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
+from atoll.matrix import ROUND
+from atoll.noise import Secret
 from atoll.protection import Protection
 from atoll.runs import run as run_module
 from atoll.runs.account import LEDGER, SECRET
 from atoll.runs.run import federated, run_experiment
 from atoll.runs.where import Observer
+from atoll.servers.noised import veiled
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 
@@ -267,6 +270,26 @@ def test_a_run_with_common_noise_goes_on_as_it_was(rounds: int, tmp_path: Path, 
     for place in (run, copy):
         run_experiment(_setup(tmp_path, zoo, privacy=BLT), place, Observer())
     assert _same(run, copy)
+
+
+def test_what_common_noise_goes_on_from_is_unreadable_in_a_checkpoint(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    run = tmp_path / "run"
+    for line in federated(_setup(tmp_path, zoo, privacy=BLT), run, Observer()):
+        if line.round == 1:
+            break
+    stored = load_file(run / "checkpoints" / "round-1" / "server.safetensors")
+    buffers = {name.split("/", 1)[1]: v for name, v in stored.items() if name.startswith("buffers")}
+    assert len(buffers) > 1
+    plain = veiled(buffers, Secret(run / SECRET).kept)
+    # After one round every buffer is that round's noise.
+    for name in plain.keys() - {ROUND}:
+        first, *others = plain[name]
+        assert others
+        assert all(torch.equal(first, other) for other in others)
+        assert not torch.equal(buffers[name][0], buffers[name][1])
+        assert not torch.equal(veiled(buffers, bytes(32))[name], plain[name])
 
 
 def test_common_noise_cannot_be_released_twice(tmp_path: Path, zoo: Zoo) -> None:
