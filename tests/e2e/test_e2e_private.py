@@ -145,8 +145,9 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     privacy = f"privacy: {{epsilon: 8, clip: 0.5, {OWN[mechanism]}}}"
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
     path.write_text(text.replace(", clients_per_round: 2", ""))
-    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nprivacy: {required: true, max_clip: 0.5, "
-    (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 8}\n")
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+    spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 8}\n"
+    (folder / "policy.yaml").write_text(rules + spent)
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
         people.join(client)
