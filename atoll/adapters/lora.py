@@ -1,6 +1,9 @@
 """LoRA over a stack of clients (Hu et al. 2022, arXiv 2106.09685, eq. 3; rsLoRA: arXiv 2312.03732).
 
 h = W0·x + s·B_k·A_k·x with s = α/r, or α/√r for rsLoRA. Names and shapes are PEFT's.
+
+FFA-LoRA (Sun et al. 2024, arXiv 2403.12313): A stays as it was drawn, the same at every client, and
+B alone trains and travels: the mean of updates is the update of the mean, and noise enters once.
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from atoll.adapters.plan import PeftFile, Plan, first_names, named_by
+from atoll import rng
+from atoll.adapters.plan import INSIDE, PeftFile, Plan, first_names, named_by
 from atoll.adapters.site import Frame, Site, split_clients
 from atoll.adapters.targets import (
     by_pattern,
@@ -29,7 +32,7 @@ from atoll.errors import ModelError
 from atoll.models.base import Base
 from atoll.tree import Tree
 
-__all__ = ["LoraScale", "lora_plan", "lora_site", "pad_ranks"]
+__all__ = ["LoraScale", "first_a", "lora_plan", "lora_site"]
 
 A, B = "lora_A.weight", "lora_B.weight"
 _MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
@@ -50,19 +53,30 @@ class LoraScale:
 
 
 def lora_site(
-    module: str, fan: tuple[int, int], *, r: int, scale: LoraScale, dropout: float = 0.0
+    module: str,
+    fan: tuple[int, int],
+    *,
+    r: int,
+    scale: LoraScale,
+    dropout: float = 0.0,
+    fixed: Tensor | None = None,
 ) -> Site:
-    """LoRA on one linear layer; A starts Kaiming-uniform and B at zero, as in PEFT."""
+    """LoRA on one linear layer; A starts Kaiming-uniform and B at zero, as in PEFT.
+
+    fixed: an A [r, d_in] that does not train; None: it does.
+    """
     d_in, d_out = fan
     name_a, name_b = f"{module}.{A}", f"{module}.{B}"
 
     def init(generator: torch.Generator) -> Tree:
-        bound = 1 / math.sqrt(d_in)
-        a = torch.empty(r, d_in).uniform_(-bound, bound, generator=generator)
-        return {name_a: a, name_b: torch.zeros(d_out, r)}
+        b = torch.zeros(d_out, r)
+        return (
+            {name_b: b} if fixed is not None else {name_a: first_a(generator, r, d_in), name_b: b}
+        )
 
     def apply(x: Tensor, out: Tensor, values: Tree, frame: Frame) -> Tensor:
-        a, b = values[name_a], values[name_b]
+        b = values[name_b]
+        a = values[name_a] if fixed is None else fixed.to(b).expand(frame.clients, r, d_in)
         if dropout and frame.generators is not None:
             x = _drop(x, frame, dropout)
         x = split_clients(x.to(a.dtype), frame.clients)
@@ -77,7 +91,13 @@ def lora_site(
         stacked = split_clients(out, frame.clients)
         return torch.baddbmm(stacked, low, b.transpose(1, 2), alpha=factor).view_as(out)
 
-    return Site(module, init, apply)
+    return Site(module, init, apply, fixed={} if fixed is None else {name_a: fixed})
+
+
+def first_a(generator: torch.Generator, r: int, d_in: int) -> Tensor:
+    """A [r, d_in], Kaiming-uniform as PEFT's."""
+    bound = 1 / math.sqrt(d_in)
+    return torch.empty(r, d_in).uniform_(-bound, bound, generator=generator)
 
 
 def _drop(x: Tensor, frame: Frame, rate: float) -> Tensor:
@@ -90,23 +110,6 @@ def _drop(x: Tensor, frame: Frame, rate: float) -> Tensor:
         own = mask[k, :rows, :length] if x.dim() == 3 else mask[k, :rows]
         own.copy_(torch.empty_like(own).bernoulli_(1 - rate, generator=generator))
     return x * mask.view_as(x).to(x.device).div_(1 - rate)
-
-
-def pad_ranks(trees: Sequence[Tree]) -> tuple[list[Tree], dict[str, tuple[int, ...]]]:
-    """Fill A and B up with zeros to the largest rank among `trees`, and tell the ranks they had.
-
-    Zeros stay: the gradient of each filled row of A has a factor of B that is zero, and of B of A.
-    """
-    ranks = {name: tuple(tree[name].shape[0] for tree in trees) for name in trees[0]
-             if name.endswith(A)}  # fmt: skip
-    uneven = {name: own for name, own in ranks.items() if len(set(own)) > 1}
-    padded = [dict(tree) for tree in trees]
-    for name_a, own in uneven.items():
-        name_b, widest = name_a.removesuffix(A) + B, max(own)
-        for tree, r in zip(padded, own, strict=True):
-            tree[name_a] = pad(tree[name_a], (0, 0, 0, widest - r))
-            tree[name_b] = pad(tree[name_b], (0, widest - r))
-    return padded, uneven
 
 
 def _inside(base: Base, rule: str | Sequence[str], heads: Sequence[str]) -> list[str]:
@@ -147,6 +150,12 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
     )
     fans = linear_fans(base, inside, leave_out=[*heads, *idle])
     targets, strip = list(fans), len(base.prefix)
+    # The same wherever a model has these names: nobody has to send it.
+    draws = {name: rng.generator(0, "frozen A", name[strip:]) for name in fans}
+    fixed = {
+        name: first_a(draws[name], rank[name[strip:]], d_in)
+        for name, (d_in, _) in fans.items() if settings.freeze_a
+    }  # fmt: skip
     sites = [
         lora_site(
             name,
@@ -154,6 +163,7 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
             r=rank[name[strip:]],
             scale=LoraScale(alpha[name[strip:]], settings.use_rslora),
             dropout=settings.lora_dropout,
+            fixed=fixed.get(name),
         )
         for name, shape in fans.items()
     ]
@@ -178,5 +188,7 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
         sites,
         drops=settings.lora_dropout > 0,
         named=named_by(rule),
-        peft=PeftFile(config),
+        peft=PeftFile(
+            config, fixed={f"{INSIDE}{name[strip:]}.{A}": a for name, a in fixed.items()}
+        ),
     )

@@ -41,12 +41,14 @@ class Site:
     init: generator -> the first values (no K), under their full names.
     apply: (input, output, values [K, …], frame) -> the adapted output.
     before: (input, values [K, …], frame) -> what the module reads instead.
+    fixed: what it computes with and does not train, under full names.
     """
 
     module: str
     init: Callable[[torch.Generator], Tree]
     apply: Callable[[Tensor, Tensor, Tree, Frame], Tensor] | None = None
     before: Callable[[Tensor, Tree, Frame], Tensor] | None = None
+    fixed: Tree = field(default_factory=dict)
 
 
 def fan(module: nn.Module) -> tuple[int, int] | None:

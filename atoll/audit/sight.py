@@ -30,7 +30,8 @@ WEIGHT = "weight"
 class Sight:
     """Layers that train and read the same vectors.
 
-    modules: their names, in order.   lora: those of which A and B train; of others the weight does.
+    modules: their names, in order.   lora: those of which B trains, and A may; of others their
+        weight.
     """
 
     modules: tuple[str, ...]
@@ -55,7 +56,7 @@ def sights_of(bench: Bench, values: Tree, batch: Batch, *, trained: Iterable[str
     trained: names of values that an update moves.
     """
     names = list(trained)
-    lora = {name.removesuffix(f".{A}") for name in names if name.endswith(f".{A}")}
+    lora = {name.removesuffix(f".{B}") for name in names if name.endswith(f".{B}")}
     model, suffix = bench.model.model, f".{WEIGHT}"
     owners = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     whole = {one for one in owners if one not in lora and _is_linear(model, one)}
@@ -108,24 +109,25 @@ def row_vectors(bench: Bench, values: Tree, batch: Batch, sight: Sight) -> Tenso
 def spaces_of(bench: Bench, update: Tree, values: Tree, sight: Sight) -> list[Space]:
     """What an update to `values` tells of the inputs; empty where it tells nothing.
 
-    While B is zero, as before the first step, A does not move, and B tells of A·x.
+    While B is zero, as before the first step, or where A does not train, B tells of A·x.
     """
+    fixed = {name: value for site in bench.model.sites for name, value in site.fixed.items()}
     rows = [_weight_rows(bench, update, sight, name) for name in sight.modules]
     if any(bool(one.any()) for one in rows):
-        basis = basis_of(torch.cat([one.double() for one in rows]))
+        basis = basis_of(torch.cat([one.double() for one in rows if len(one)]))
         return [] if basis is None else [Space(basis)]
     found = []
     for name in sight.modules:
         basis = basis_of(update[f"{name}.{B}"].double()) if name in sight.lora else None
         if basis is not None:
-            found.append(Space(basis, values[f"{name}.{A}"]))
+            found.append(Space(basis, (values | fixed)[f"{name}.{A}"]))
     return found
 
 
 def _weight_rows(bench: Bench, update: Tree, sight: Sight, name: str) -> Tensor:
     """[m, d]: the rows of a gradient that are sums of inputs."""
     if name in sight.lora:
-        return update[f"{name}.{A}"]
+        return update.get(f"{name}.{A}", update[f"{name}.{B}"].new_zeros(0, 1))
     found = update[f"{name}.{WEIGHT}"]
     return found.T if isinstance(bench.model.model.get_submodule(name), Conv1D) else found
 

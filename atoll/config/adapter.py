@@ -47,6 +47,9 @@ class Adapter(BaseModel):
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before LoRA.")
     use_rslora: bool = Field(False, description="Scale LoRA by lora_alpha / sqrt(r) instead.")
+    freeze_a: bool = Field(
+        False, description="LoRA trains and sends B alone; A stays as it was drawn (FFA-LoRA)."
+    )
     target_modules: NonEmpty | Names | None = Field(
         None,
         description="all-linear, a list of module names, or one regular expression; null: "

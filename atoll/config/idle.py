@@ -166,6 +166,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
         "adapter.method", "only lora reads it", _by("lora"),
         (
             "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.use_rslora",
+            "adapter.freeze_a",
             "adapter.layers_to_transform", "adapter.layers_pattern", "adapter.rank_pattern",
             "adapter.alpha_pattern",
         ),

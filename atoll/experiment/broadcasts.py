@@ -48,9 +48,13 @@ def known_of(setup: Setup) -> Known:
     values = trained_values(setup.bench, {part: Channel(start[part]) for part in (ADAPTER, HEAD)
                                           if part in start})  # fmt: skip
     modules = dict(model.named_modules())
-    names = (name.removesuffix(f".{A}") for name in values if name.endswith(f".{A}"))
+    fixed = {name: value for site in setup.bench.model.sites for name, value in site.fixed.items()}
+    named = values | fixed
+    names = (name.removesuffix(f".{A}") for name in named if name.endswith(f".{A}"))
     frozen = {
-        name: _frozen(setup, modules[name], values[f"{name}.{A}"])
+        name: replace(
+            _frozen(setup, modules[name], named[f"{name}.{A}"]), a=fixed.get(f"{name}.{A}")
+        )
         for name in names
         if name in modules and fan(modules[name]) is not None
     }

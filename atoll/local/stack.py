@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from atoll.adapters.lora import pad_ranks
+from atoll.adapters.ranks import pad_ranks
 from atoll.local.bench import Bench, trained_values
 from atoll.local.forward import Forward, Rows
 from atoll.local.job import Job, LocalRule

@@ -142,11 +142,13 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     mechanism: str, people: People
 ) -> None:
     folder, path = people.folder, people.folder / "private.yaml"
-    privacy = f"privacy: {{epsilon: 8, clip: 0.5, {OWN[mechanism]}}}"
+    # Little noise: of three clients at an honest epsilon it would be all that their model holds,
+    # and sites refuse such a model.
+    privacy = f"privacy: {{epsilon: 200, clip: 0.5, {OWN[mechanism]}}}"
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
     path.write_text(text.replace(", clients_per_round: 2", ""))
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
-    spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 8}\n"
+    spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 200}\n"
     (folder / "policy.yaml").write_text(rules + spent)
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
@@ -154,7 +156,7 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     waited(lambda: server.process.poll() is not None, seconds=400)
     assert server.process.returncode == 0, server.said
     summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
-    assert 7.9 < summary["epsilon"] <= 8
+    assert 190 < summary["epsilon"] <= 200
     assert summary["privacy"]["readers_epsilon"] <= summary["epsilon"]
     for client in CLIENTS:
         state = folder / "fed" / client / "state"
@@ -164,8 +166,8 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
         if mechanism == "local":
             norms = [sum(t["l2"] ** 2 for t in line["tensors"] if t["channel"] == "update") ** 0.5
                      for line in _departures(state)]  # fmt: skip
-            # What leaves is the noise, above all: 2 clips in every one of its values.
-            assert min(norms) > 5
+            # What leaves is the noise, above all: longer than the clip allows an update to be.
+            assert min(norms) > 1
 
 
 @pytest.mark.long

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from atoll import rng
-from atoll.adapters.lora import LoraScale, lora_site, pad_ranks
+from atoll.adapters.lora import LoraScale, lora_site
+from atoll.adapters.ranks import pad_ranks
 from atoll.adapters.site import Frame
 from atoll.adapters.stacked import StackedModel
 from atoll.errors import ModelError
