@@ -46,14 +46,10 @@ LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Frozen:
-<<<<<<< HEAD
-    """A frozen layer under LoRA: the length of its largest neuron, and what multiplies B·A."""
-=======
-    """A frozen layer's weight [d_out, d_in] under LoRA, and what B·A is multiplied by.
+    """A frozen layer under LoRA: the length of its largest neuron, and what multiplies B·A.
 
     a: A, where it does not train.
     """
->>>>>>> 81a4ab4 (adapter.freeze_a: LoRA whose A is held and whose B alone trains and travels (FFA-LoRA))
 
     largest: float
     scale: float
@@ -190,16 +186,10 @@ def _shifts(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _check_adapter(module: str, layer: Frozen, sent: Tree) -> None:
-<<<<<<< HEAD
-    added = layer.scale * (sent[f"{module}{LORA_B}"] @ sent[f"{module}{LORA_A}"])
-    most = float(added.norm(dim=1).max())
-    if most > OUTWEIGHS * layer.largest:
-=======
     a = sent[f"{module}{LORA_A}"] if layer.a is None else layer.a
     added = layer.scale * (sent[f"{module}{LORA_B}"] @ a)
-    most, usual = float(added.norm(dim=1).max()), float(layer.weight.norm(dim=1).max())
-    if most > OUTWEIGHS * usual:
->>>>>>> 81a4ab4 (adapter.freeze_a: LoRA whose A is held and whose B alone trains and travels (FFA-LoRA))
+    most = float(added.norm(dim=1).max())
+    if most > OUTWEIGHS * layer.largest:
         raise _refusal(
             f"{module}{LORA_B}",
             f"adds {most:.3g} to a neuron of a layer whose largest has a length of "
