@@ -9,7 +9,7 @@ B alone trains and travels: the mean of updates is the update of the mean, and n
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,14 @@ def _inside(base: Base, rule: str | Sequence[str], heads: Sequence[str]) -> list
     return found
 
 
+def _held(fans: Mapping[str, tuple[int, int]], rank: Mapping[str, int], strip: int) -> Tree:
+    """An A for each module, the same wherever a model has these names: nobody has to send it."""
+    draws = {name: rng.generator(0, "frozen A", name[strip:]) for name in fans}
+    return {
+        name: first_a(draws[name], rank[name[strip:]], d_in) for name, (d_in, _) in fans.items()
+    }
+
+
 def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collection[str]) -> Plan:
     """LoRA on the linear layers that the settings name, but not on heads.
 
@@ -150,12 +158,7 @@ def lora_plan(base: Base, settings: Adapter, heads: Sequence[str], idle: Collect
     )
     fans = linear_fans(base, inside, leave_out=[*heads, *idle])
     targets, strip = list(fans), len(base.prefix)
-    # The same wherever a model has these names: nobody has to send it.
-    draws = {name: rng.generator(0, "frozen A", name[strip:]) for name in fans}
-    fixed = {
-        name: first_a(draws[name], rank[name[strip:]], d_in)
-        for name, (d_in, _) in fans.items() if settings.freeze_a
-    }  # fmt: skip
+    fixed = _held(fans, rank, strip) if settings.freeze_a else {}
     sites = [
         lora_site(
             name,

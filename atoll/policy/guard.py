@@ -46,10 +46,7 @@ LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen layer under LoRA: the length of its largest neuron, and what multiplies B·A.
-
-    a: A, where it does not train.
-    """
+    """A layer under LoRA: the length of its largest neuron, what multiplies B·A, and a fixed A."""
 
     largest: float
     scale: float
