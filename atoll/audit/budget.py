@@ -6,8 +6,8 @@ From the size of the model alone: two audits of one run do the same, whatever th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from atoll.audit.sight import embedding_of
 from atoll.experiment.setup import Setup
 
 __all__ = ["Budget", "budget_of"]
@@ -32,9 +32,9 @@ class Budget:
 
 def budget_of(setup: Setup, *, tokens: float) -> Budget:
     """What fits; tokens: of a row on average, with what an image has counted as such."""
-    model: Any = setup.base.backbone
+    model = setup.base.backbone
     every = {id(value): value.numel() for value in model.parameters()}
-    embedding = model.get_input_embeddings() if setup.base.tokenizer is not None else None
+    embedding = None if setup.base.tokenizer is None else embedding_of(model)
     for value in () if embedding is None else embedding.parameters():
         every.pop(id(value), None)
     row = 2 * max(sum(every.values()), 1) * max(tokens, 1.0)

@@ -18,7 +18,15 @@ from atoll.audit.rebuild import (
     right_at_places,
     right_in_order,
 )
-from atoll.audit.sight import Sight, Space, distance, row_vectors, sights_of, spaces_of
+from atoll.audit.sight import (
+    Sight,
+    Space,
+    distance,
+    embedding_of,
+    row_vectors,
+    sights_of,
+    spaces_of,
+)
 from atoll.audit.span import Recovered, recovered
 from atoll.audit.tokens import Vocabulary, embedding_scores, scores_of, tokens_of, vocabulary_of
 from atoll.config.tasks import TASKS
@@ -96,8 +104,11 @@ def eye_of(
     sights = sights_of(bench, values, bench.objective.collate(probe), trained=trained)
     if not sights:
         return None
-    texts = TASKS[setup.experiment.model.task].texts and setup.base.tokenizer is not None
-    vocabulary = vocabulary_of(bench, values, sights[0], setup.base.tokenizer) if texts else None
+    base = setup.base
+    texts = TASKS[setup.experiment.model.task].texts and base.tokenizer is not None
+    # Of two towers the first layers may be those of images.
+    texts = texts and embedding_of(base.backbone) is not None
+    vocabulary = vocabulary_of(bench, values, sights[0], base.tokenizer) if texts else None
     return Eye(setup, values, sights, vocabulary, others)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,16 @@ from atoll.local.bench import Bench
 from atoll.models.objective import Batch
 from atoll.tree import Tree
 
-__all__ = ["Sight", "Space", "distance", "inputs_of", "row_vectors", "sights_of", "spaces_of"]
+__all__ = [
+    "Sight",
+    "Space",
+    "distance",
+    "embedding_of",
+    "inputs_of",
+    "row_vectors",
+    "sights_of",
+    "spaces_of",
+]
 
 WEIGHT = "weight"
 
@@ -48,6 +58,16 @@ class Space:
 
 class _Enough(Exception):
     """A forward pass has come as far as anyone wants to see."""
+
+
+def embedding_of(backbone: nn.Module) -> nn.Module | None:
+    """The table of a model's tokens; None where it has none, or several towers."""
+    model: Any = backbone
+    try:
+        found: nn.Module | None = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return found
 
 
 def sights_of(bench: Bench, values: Tree, batch: Batch, *, trained: Iterable[str]) -> list[Sight]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atoll.audit.sight import Sight, Space, distance, inputs_of
+from atoll.audit.sight import Sight, Space, distance, embedding_of, inputs_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import Bench
 from atoll.models.objective import Example
@@ -95,7 +95,7 @@ def embedding_scores(setup: Setup, update: Tree, vocabulary: Vocabulary) -> Tens
 
     None where the embedding does not train, or all of it moves, as where it also gives the logits.
     """
-    embedding = setup.base.backbone.get_input_embeddings()  # type: ignore[operator]
+    embedding = embedding_of(setup.base.backbone)
     named = setup.bench.model.model.named_modules()
     name = next((f"{one}.weight" for one, module in named if module is embedding), "")
     if name not in update:

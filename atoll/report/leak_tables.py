@@ -35,9 +35,10 @@ def _server_table(audit: Audit, views: tuple[View, ...]) -> Table:
 
 
 def _title(audit: Audit, view: View) -> str:
+    step = "one step on one row" if view.rows == 1 else f"one step on {view.rows} rows"
     title = {
-        "step": "one step on one row",
-        "batch": f"one step on {view.rows} rows",
+        "step": step,
+        "batch": step,
         "client": "one client's update",
         "sum": f"the sum of {view.clients} clients",
         "noisy": f"… under ε = {audit.compared:.4g}",

@@ -112,9 +112,17 @@ def test_sums_give_less_away_and_noise_next_to_nothing(eye: Eye) -> None:
     assert client_tokens > 0.3
     # Secure aggregation alone hides few of the tokens: still several times what guessing finds.
     assert step_tokens > client_tokens > total_tokens > 2 * float(total.seen.token_chance or 1)
-    assert noisy_tokens <= 0.10
-    assert noisy.seen.token_auc == pytest.approx(0.5, abs=0.1)
-    assert noisy.seen.row_auc == pytest.approx(0.5, abs=0.2)
+    assert noisy_tokens < 0.5 * total_tokens
+    assert noisy.seen.token_auc == pytest.approx(0.5, abs=0.12)
+    # Eight rows against 32: chance alone deviates by 0.12.
+    assert noisy.seen.row_auc == pytest.approx(0.5, abs=0.4)
+    # Of a row of 16 tokens at each of four clients.
+    *_, few = views(
+        eye, one := _trial(eye, 1), _step(eye), protected(one, private, rounds=1), batch=1
+    )
+    assert few.seen.true == pytest.approx(60, abs=3)
+    assert few.seen.tokens is not None
+    assert few.seen.tokens <= 0.10
 
 
 def test_before_the_first_step_b_tells_of_what_a_makes_of_tokens(setup: Setup, eye: Eye) -> None:

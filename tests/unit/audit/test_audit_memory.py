@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,9 +130,12 @@ def test_a_secret_that_is_written_often_is_given_away_and_noise_hides_it(
     assert plain[4].bits > plain[0].bits
     assert plain[4].bits <= math.log2(256)
     privacy = Privacy(epsilon=8.0, delta=1e-5, clip=1.0)
-    hidden = protected(trial, privacy, rounds=4)
-    private = {one.copies: one for one in exposed(setup.bench, hidden.after(4), secrets)}
-    assert private[4].bits <= 3.5
+    found = []
+    for _ in range(5):
+        # Noise of its own each time: one secret alone is beyond 3.5 bits in 9 of 100 by chance.
+        after = protected(trial, privacy, rounds=4).after(4)
+        found += [one.bits for one in exposed(setup.bench, after, secrets) if one.copies == 4]
+    assert statistics.fmean(found) <= 3.5
 
 
 def test_what_is_promised_for_the_noise_is_what_it_spends(setup: Setup) -> None:

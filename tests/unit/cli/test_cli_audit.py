@@ -14,6 +14,7 @@ from atoll.cli.app import guarded
 from atoll.report.audit_file import FILE, FORMAT, Audit
 from tests.support.federation import text_rows
 from tests.support.finished import finish
+from tests.unit.trained.test_merge_tasks import CASES, SEEN, finished
 
 if TYPE_CHECKING:
     from tests.support.models import Zoo
@@ -82,7 +83,11 @@ def _is_of_a_run_without_promises(found: dict[str, Any]) -> None:
     assert typed.mechanism is not None
     assert (typed.mechanism.own, typed.mechanism.refuted) == (False, False)
     assert typed.mechanism.claim.epsilon == typed.compared == 8.0
-    assert typed.mechanism.bound < 8.0 < (typed.mechanism.interval or (0, 0))[1]
+    assert typed.mechanism.bound < 8.0
+    assert typed.mechanism.interval is not None
+    # Half of its width is two standard errors.
+    low, high = typed.mechanism.interval
+    assert abs((low + high) / 2 - 8.0) < high - low
     assert found["missing"] == {}
     assert (found["epsilon"], found["task"], found["method"]) == (None, "causal-lm", "lora")
 
@@ -209,6 +214,27 @@ def test_a_run_whose_rounds_take_noise_back(
     found = _audit(run, capsys)
     assert list(found["missing"]) == ["mechanism"]
     assert found["compared"] == found["epsilon"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES)
+def test_runs_of_every_task(
+    case: str,
+    zoo: Zoo,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    kind = CASES[case][1]
+    models = request.getfixturevalue("gallery") if kind in SEEN else zoo
+    found = _audit(finished(tmp_path, case, models(kind)), capsys)
+    parts = {"server", "secrets", "membership", "mechanism"}
+    assert {part for part in parts if found[part]} == parts - found["missing"].keys()
+    # Each part says what it measured, or why it did not.
+    assert all(found["missing"].values())
+    if found["server"]:
+        seen = [view["seen"]["row_auc"] for view in found["server"]]
+        assert all(value is None or 0 <= value <= 1 for value in seen)
 
 
 @pytest.mark.long
