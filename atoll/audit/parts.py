@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from atoll.audit.canaries import exposed, planted, secrets_of
 from atoll.audit.canary_clients import Schedule, estimated, gaussian_release, watched
+from atoll.audit.eye import eye_of
 from atoll.audit.findings import Claim, Mechanism, Secrecy
-from atoll.audit.looking import eye_of
 from atoll.audit.membership import Membership, losses_of, membership
 from atoll.audit.noise_seen import NoiseSeen, noise_between, noise_of_rounds, noise_of_rows
 from atoll.audit.one_run import lower_bound_from_scores

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from atoll.audit.looking import Eye, Seen, Upload, looked, mean_of
+from atoll.audit.eye import Eye
+from atoll.audit.looking import Seen, Upload, looked, mean_of
 from atoll.audit.trial import Trial, summed
 from atoll.config.tasks import TASKS
 from atoll.local.bench import model_values

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from atoll.audit.looking import Eye, Upload, eye_of, looked, mean_of
+from atoll.audit.eye import Eye, eye_of
+from atoll.audit.looking import Upload, looked, mean_of
 from atoll.audit.server_view import views
 from atoll.audit.sight import sights_of, spaces_of
 from atoll.audit.trial import Trial, gradient_of, protected, trial_of
