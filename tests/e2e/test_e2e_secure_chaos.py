@@ -43,7 +43,9 @@ def test_deaths_at_each_step_of_a_secure_sum(rounds: int, zoo: Zoo, tmp_path: Pa
     draw.shuffle(plan)
     run = tmp_path / "runs" / "private"
     with federation(tmp_path, CLIENTS) as people:
-        (tmp_path / "policy.yaml").write_text("label_names: true\nmin_rows: 1\nmin_cohort: 3\n")
+        (tmp_path / "policy.yaml").write_text(
+            "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+        )
         server = people.coordinate("private.yaml")
         for client in CLIENTS:
             people.join(client)

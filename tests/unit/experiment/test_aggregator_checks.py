@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from atoll.config import load
-from atoll.errors import CompositionError, ConfigError
+from atoll.core import Context
+from atoll.errors import CompositionError, ConfigError, PolicyError
+from atoll.experiment.parties import check_sums
 from atoll.experiment.setup import Setup, prepare
+from atoll.policy import Policy
 from tests.support.federation import LABELS
 from tests.support.models import Zoo
 from tests.support.scenes import scene
@@ -106,6 +109,26 @@ def test_how_many_secure_sums_a_rule_compares_is_told(tmp_path: Path, zoo: Zoo) 
         "a round has 2 secure sums of 2 clients or more, and a false client spoils the one that it "
         "is in; 5 outvote a false one better: ask 10 clients or more"
     ) in notes
+
+
+def test_a_site_is_hidden_among_its_group_and_not_among_the_cohort(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    call = {"name": "grouped", "size": 2, "rule": "median"}
+    secure = {"secure_aggregation": True, "min_survivors": 2, "corrupt": 0.0, "dropping": 0.0}
+    setup = scene(
+        tmp_path, zoo, adapter={"r": 2, "head": "train"}, privacy=secure,
+        federation={"aggregator": call, "min_clients": 2}, **MEAN,
+    )  # fmt: skip
+    cohort = setup.data.clients
+    assert len(cohort) == 5
+    for name in cohort:
+        at = Context(0, "federated", 1, 0, tuple(cohort), 5, name)
+        check_sums(setup, at, Policy(min_cohort=2))
+        with pytest.raises(PolicyError, match=r"among [23] clients; it asks for 4"):
+            check_sums(setup, at, Policy(min_cohort=4))
+    with pytest.raises(PolicyError, match="among 0 clients"):
+        check_sums(setup, at.at("nobody"), Policy(min_cohort=2))
 
 
 def _root(folder: Path, rows: int = 4) -> Path:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from atoll.core import Algorithm, Position, Report
+from atoll.aggregators import grouped
+from atoll.config import Call
+from atoll.core import Aggregator, Algorithm, Position, Report
+from atoll.protection.groups import Apart, groups_of
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import SPEAKING, speaking
 from atoll.protection.summed import Summed
@@ -20,7 +23,7 @@ from atoll.runtimes import gathering, mailbox, underway
 from atoll.runtimes.gathering import Closing
 from atoll.secagg import Folder, Identity, Member, Moment, Step, Terms, most_bits, roster_verifier
 from atoll.secagg.state import ClientState
-from atoll.stages import by_examples
+from atoll.stages import by_examples, uniform
 from tests.support.wire import RUN, Killed, Peer, Wire, rounds, toy
 from tests.unit.runtimes.test_late_answers import averaged, fitted
 
@@ -81,14 +84,21 @@ class Mortal(Folder):
         self._fates.strikes(self._name, step, "after it is kept")
 
 
-def algorithms(member: Callable[[str], Member]) -> dict[str, Algorithm]:
+def algorithms(
+    member: Callable[[str], Member], grouping: Aggregator | None = None
+) -> dict[str, Algorithm]:
+    """grouping: a rule over secure sums of groups, of clients that count the same."""
     plain = toy()
     like = plain.client.template(plain.server.broadcast({"adapter": {"w": torch.zeros(8)}}, ""))
     summed = Summed(like, RANGES, undivided=False, most=len(NAMES))
     secure = Secure(summed, Terms(corrupt=0, dropping=0.25, floor=2))
+    if grouping is not None and grouping.rule is not None:
+        terms = Terms(corrupt=0, dropping=0, floor=2)
+        secure = Secure(summed, terms, apart=Apart(grouping.group, grouping.rule))
     party = Party(secure, member)
-    stages = (by_examples(), masks(secure, party, VERIFY))
-    return {"fit": replace(plain, stages=stages), SPEAKING: speaking(party.says)}
+    stages = (by_examples() if grouping is None else uniform(), masks(secure, party, VERIFY))
+    trained = replace(plain, stages=stages, aggregator=grouping or plain.aggregator)
+    return {"fit": trained, SPEAKING: speaking(party.says)}
 
 
 def _server() -> Mapping[str, Algorithm]:
@@ -143,6 +153,33 @@ def test_whoever_dies_at_whichever_step_a_round_ends_and_no_key_serves_twice(
     assert again > 0
     _no_key_twice(fates)
     _erased(fates, len(plan))
+
+
+def test_groups_are_summed_over_letters_and_one_that_lacks_a_client_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "STEP", 0.05)
+    grouping = grouped(rule=Call("median"), size=2)
+    stores = {name: Folder(tmp_path / name / "secagg") for name in NAMES}
+    members = {name: Member(name, IDENTITIES[name].sign, VERIFY, stores[name]) for name in NAMES}
+    own = algorithms(members.__getitem__, grouping)
+    wire = Wire({name: Peer(tmp_path / name, name, own) for name in NAMES})
+    with rounds(wire, tmp_path / "server", monkeypatch, number=2, told=[],
+                closing=Closing(quorum=2, grace=1.0, ends=True), algorithm=own["fit"],
+                beside={SPEAKING: own[SPEAKING]}) as reports:  # fmt: skip
+        first = next(reports)
+        before = first.position.server["adapter"]["w"]
+        # Two groups of two: the median of their means is the mean of all.
+        want = torch.stack([fitted(name, torch.zeros(8))[0] for name in NAMES]).mean(0)
+        assert torch.allclose(before, want, atol=_tolerance(list(NAMES)) * 60)
+        gone, *others = next(group for group in groups_of(RUN, 2, NAMES, 2) if "cy" in group)
+        wire.absent.add("cy")
+        second = next(reports)
+    left = [name for name in NAMES if name not in (gone, *others)]
+    assert set(second.exchanges[0].folded) == set(left)
+    want = before + torch.stack([fitted(name, before)[0] for name in left]).mean(0)
+    found = second.position.server["adapter"]["w"]
+    assert torch.allclose(found, want, atol=_tolerance(left) * 60)
 
 
 def _tolerance(clients: list[str]) -> float:
