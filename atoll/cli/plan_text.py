@@ -62,7 +62,7 @@ def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator
     if ratio is None:
         return
     once, whole = ratio
-    of = "of a client's update " if isinstance(found, RowProtection) else ""
+    of = "of a client's update " if found.settings.unit == "example" else ""
     alike = "gradients" if of else "updates"
     yield (
         f"signal to noise {of}in a round: {once:.2g} at most, {whole:.2g} in all of them, were all "

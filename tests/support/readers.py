@@ -182,6 +182,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/recipes/dpo.md": _preferences,
     "docs/recipes/embed.md": _pairs,
     "docs/recipes/finetune.md": _chats,
+    "docs/recipes/private.md": _texts,
     "docs/recipes/quickstart.md": _texts,
     "docs/recipes/vision.md": _images,
     "docs/privacy.md": _finished(

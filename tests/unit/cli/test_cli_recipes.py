@@ -24,7 +24,15 @@ def test_every_recipe_is_a_valid_experiment_and_says_what_it_is(name: str, tmp_p
 
 
 def test_the_recipes_are_there() -> None:
-    assert set(names()) == {"classify", "dpo", "embed", "finetune", "quickstart", "vision"}
+    assert set(names()) == {
+        "classify",
+        "dpo",
+        "embed",
+        "finetune",
+        "private",
+        "quickstart",
+        "vision",
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in names() if name != "quickstart"])
