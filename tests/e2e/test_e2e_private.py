@@ -104,7 +104,7 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     everyone = text.replace(", clients_per_round: 2", "")
     path.write_text(everyone)
     (folder / "policy.yaml").write_text(
-        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nguard: false\n"
     )
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
@@ -147,7 +147,7 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     privacy = f"privacy: {{epsilon: 200, clip: 0.5, {OWN[mechanism]}}}"
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
     path.write_text(text.replace(", clients_per_round: 2", ""))
-    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nguard: false\n"
     spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 200}\n"
     (folder / "policy.yaml").write_text(rules + spent)
     server = people.coordinate("private.yaml")

@@ -95,7 +95,10 @@ class People:
         self.folder, self.port, self.clients = folder, free_port(), tuple(clients)
         self._network, self._address = network, network.address if network else "127.0.0.1"
         begin(folder / "fed", ["localhost", self._address], list(clients), None)
-        (folder / "policy.yaml").write_text("label_names: true\nmin_rows: 1\nmodels: any\n")
+        # Models of a few neurons, at the rates that they need, change as no real one does.
+        (folder / "policy.yaml").write_text(
+            "label_names: true\nmin_rows: 1\nmodels: any\nguard: false\n"
+        )
         self.sites: dict[str, Started] = {}
         self.server: Started | None = None
 
