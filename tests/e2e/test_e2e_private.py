@@ -147,7 +147,7 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     privacy = f"privacy: {{epsilon: 200, clip: 0.5, {OWN[mechanism]}}}"
     text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
     path.write_text(text.replace(", clients_per_round: 2", ""))
-    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nguard: false\n"
+    rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 200}\n"
     (folder / "policy.yaml").write_text(rules + spent)
     server = people.coordinate("private.yaml")
