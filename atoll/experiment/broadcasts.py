@@ -58,7 +58,8 @@ def known_of(setup: Setup) -> Known:
         for name in names
         if name in modules and fan(modules[name]) is not None
     }
-    own = frozenset(values) & {name for name, _ in model.named_parameters()}
+    # A head begins at nothing, and its rows are classes of which a round may have few.
+    own = frozenset(start.get(ADAPTER, {})) & {name for name, _ in model.named_parameters()}
     tables = {f"{name}.weight" for name, one in modules.items() if isinstance(one, nn.Embedding)}
     return Known(values, own, own & tables, frozen)
 

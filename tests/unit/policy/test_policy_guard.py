@@ -97,6 +97,19 @@ def test_the_largest_neuron_of_a_layer_however_it_is_stored(tmp_path: Path, zoo:
         assert len(frozen) > 4
 
 
+def test_a_head_that_learns_a_few_of_its_classes_passes(tmp_path: Path, zoo: Zoo) -> None:
+    setup = scene(tmp_path, zoo, "bert", adapter={"head": "train"}, model={"pooling": "mean"})
+    state = setup.start.server
+    name, value = next((n, v) for n, v in state["head"].items() if v.dim() == 2)
+    learnt = value.clone()
+    learnt[0] = 3.0
+    moved = {**state, "head": {**state["head"], name: learnt}}
+    Broadcasts(setup, "ada").take([_task(setup, moved, 1)])
+    absurd = {**state, "head": {**state["head"], name: learnt * 1e4}}
+    with pytest.raises(PolicyError, match=rf"{name} .* holds values as large as"):
+        Broadcasts(setup, "ada").take([_task(setup, absurd, 1)])
+
+
 def test_layers_of_eight_bits_are_known_too(tmp_path: Path, zoo: Zoo) -> None:
     plain, eight = (
         known_of(scene(_folder(tmp_path, name), zoo, "llama", model=model,
