@@ -28,7 +28,7 @@ data: {{path: data/, labels: [{labels}], max_length: 24}}
 adapter: {{r: 2, target_modules: [query], head: train}}
 train: {{max_steps: 1, learning_rate: 0.01}}
 federation: {{num_rounds: {rounds}, grace: 3}}
-privacy: {{noise_multiplier: 1.0, clip: 0.5, sampling: everyone, secure_aggregation: true,
+privacy: {{noise_multiplier: 1.0, clip: 0.01, sampling: everyone, secure_aggregation: true,
            min_survivors: 3, corrupt: 0, dropping: 0.25}}
 evaluate: {{baselines: []}}
 """
@@ -82,8 +82,9 @@ def _struck(
     assert server is not None
     for number, (step, who) in enumerate(plan, 1):
         waited(lambda n=number, s=step: _reached(run, n, s), seconds=600)  # type: ignore[misc]
+        # Keys are exchanged before anyone is asked to train, which is what is written down.
         told = verified(run / "privacy").lines
-        spent.append(told[-1].epsilon or 0.0)
+        spent.append((told[-1].epsilon or 0.0) if told else 0.0)
         disasters.strike(who)
     return spent
 
