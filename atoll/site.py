@@ -126,7 +126,7 @@ class Site:
 
     def _guard(self, run: str, setup: Setup) -> Guard:
         policy, kind = self._place.policy, setup.experiment.model.task
-        secure = setup.experiment.privacy.secure_aggregation
+        secure = bool(setup.experiment.privacy.secure_aggregation)
         spent: list[float | None] = [None]
         broadcasts = Broadcasts(setup, self._place.name)
 

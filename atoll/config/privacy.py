@@ -76,10 +76,15 @@ class Privacy(BaseModel):
         None, description="Most clients of a Poisson cohort; null: mean + 5 deviations."
     )
 
-    secure_aggregation: bool = Field(
+    secure_aggregation: bool | Literal["ckks"] = Field(
         False,
         description="The server sees the sum of a round's updates, and no update; clip is the "
-        "largest value that it adds up.",
+        "largest value that it adds up. By masks, or encrypted (ckks).",
+    )
+    key_holder: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="ckks: the client that decrypts sums, and does not work with the server; null, "
+        "in a simulation alone: the first one.",
     )
     min_survivors: int = Field(
         5,

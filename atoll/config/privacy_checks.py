@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from atoll.config.checks import Problem
+from atoll.config.encrypted_checks import check_encrypted
 from atoll.config.privacy import AdaptiveClip, Privacy
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
     hides = privacy.secure_aggregation or (privacy.on and privacy.unit == "client")
     if federation is not None and hides:
         yield from _check_late(federation)
+    yield from check_encrypted(privacy)
     if not privacy.on:
         yield from _check_idle(privacy)
         return
@@ -82,7 +84,7 @@ def _check_mechanism(privacy: Privacy) -> Iterator[Problem]:
 
 def _check_own(privacy: Privacy) -> Iterator[Problem]:
     """Noise that clients add."""
-    mechanism, secure = privacy.mechanism, privacy.secure_aggregation
+    mechanism, secure = privacy.mechanism, bool(privacy.secure_aggregation)
     if privacy.noise != Privacy.model_fields["noise"].default and mechanism != "distributed":
         yield Problem(
             "privacy.noise",
@@ -117,7 +119,8 @@ def _check_own(privacy: Privacy) -> Iterator[Problem]:
 
 def _check_idle(privacy: Privacy) -> Iterator[Problem]:
     """Values of the section that nothing reads."""
-    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples")
+    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples",
+              "key_holder")  # fmt: skip
     read = secure if privacy.secure_aggregation else ()
     fields = Privacy.model_fields.items()
     for key in [name for name, field in fields if vars(privacy)[name] != field.default]:

@@ -75,7 +75,7 @@ def hiding_of(
         ConfigError: with what else in the file would leave clients or rows in the open.
     """
     parties, privacy = parties or simulated(data.clients), loaded.experiment.privacy
-    hidden = privacy.on or privacy.secure_aggregation
+    hidden = privacy.on or bool(privacy.secure_aggregation)
     # Scores of clients' rows would leave them; a simulation has those rows before it.
     measured = not hidden or (data.whole and not data.made_up)
     clients = protection_of(loaded, population or parties.population)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from atoll import ckks
 from atoll.certs import client_files
 from atoll.certs.identity import Claimed, claimed, identity_in, verifier_of
+from atoll.ckks import Silo
 from atoll.config import Experiment, Loaded
 from atoll.core import Context
 from atoll.errors import ConfigError, PolicyError
@@ -84,7 +86,11 @@ def site_parties(keys: Keys, roster: Mapping[str, Claimed], run: str) -> Parties
         raise PolicyError("privacy", "the server's roster holds another identity for this site")
     verify = verifier_of(roster, client_files(keys.certs).ca)
     member = Member(keys.name, identity.sign, verify, Folder(keys.state / SECAGG))
-    return Parties(verify, {keys.name: member}.__getitem__, len(roster), run)
+    silo = Silo(keys.name, identity.sign, verify, ckks.Folder(keys.state / SECAGG))
+    return Parties(
+        verify, {keys.name: member}.__getitem__, len(roster), run, sorted(roster),
+        {keys.name: silo}.__getitem__,
+    )  # fmt: skip
 
 
 def _identity(keys: Keys) -> Identity:
@@ -108,7 +114,7 @@ def parties_of(
 
 def hides(experiment: Experiment) -> bool:
     """Whether nothing of single clients may be told to the server, not even how they fare."""
-    return experiment.privacy.on or experiment.privacy.secure_aggregation
+    return experiment.privacy.on or bool(experiment.privacy.secure_aggregation)
 
 
 def private_of(protection: Protection | Spread | RowProtection | None) -> Private | None:
@@ -149,4 +155,4 @@ def _server_parties(roster: Mapping[str, Claimed], ca: Path | None, run: str) ->
     if ca is None:
         raise ConfigError(f"privacy.{NEEDS}")
     nobody: dict[str, Member] = {}
-    return Parties(verifier_of(roster, ca), nobody.__getitem__, len(roster), run)
+    return Parties(verifier_of(roster, ca), nobody.__getitem__, len(roster), run, sorted(roster))

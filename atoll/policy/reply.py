@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["check_names", "check_reply", "released", "without_metrics"]
 
 METRICS = "metrics"
-SEALED = ("masked", "message")
-"""Channels of secure sums: masked vectors, and what clients say to agree on their masks."""
+SEALED = ("encrypted", "masked", "message")
+"""Channels of secure sums: vectors that nobody can read, and what clients say to agree on them."""
 COUNTS = ("examples", "weight", "steps")
 """Channels of one number: rows, what a client weighs, its local steps."""
 

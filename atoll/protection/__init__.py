@@ -1,9 +1,10 @@
 """What the experiment file's `privacy` section comes to, for the clients that there are."""
 
+from atoll.protection.parties import Parties, simulated
 from atoll.protection.planned import protection_of, rows_of
 from atoll.protection.protection import Protection
 from atoll.protection.rows import RowProtection
-from atoll.protection.securing import Parties, secured, securing_of, simulated
+from atoll.protection.securing import secured, securing_of
 from atoll.protection.spread import Spread
 
 __all__ = [

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
+from atoll import ckks
+from atoll.ckks import Silo
 from atoll.config import Loaded
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.config.tasks import TASKS
 from atoll.core import Aggregator, Algorithm, Program, State
-from atoll.errors import CompositionError, ConfigError
+from atoll.errors import CompositionError, ConfigError, ProtocolError
+from atoll.protection.encrypted import Encrypting, Holding, encryption
 from atoll.protection.groups import Apart
+from atoll.protection.parties import Parties
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import speaking
 from atoll.protection.spread import Spread
 from atoll.protection.summed import Summed
-from atoll.secagg import Held, Identity, Member, Terms, roster_verifier
+from atoll.secagg import Terms
 from atoll.secagg.degree import degree
-from atoll.secagg.keys import Verifier
 from atoll.servers.quantile import BELOW
+from atoll.words import listed
 
-__all__ = ["Parties", "Securing", "secured", "securing_of", "simulated"]
+__all__ = ["Securing", "secured", "securing_of"]
 
 TRAIN = "train"
 LOSS = 100.0
@@ -30,30 +31,20 @@ LOSS = 100.0
 
 
 @dataclass(frozen=True)
-class Parties:
-    """Whose signatures count, and the clients of this process.
-
-    verify: against a roster that the server does not run.   member: by name.
-    population: clients that there are in all.   run: a name of the federation that no other has.
-    """
-
-    verify: Verifier
-    member: Callable[[str], Member]
-    population: int
-    run: str = ""
-
-
-@dataclass(frozen=True)
 class Securing:
-    """most: clients of the largest cohort.   spread: noise that clients add; None: none."""
+    """most: clients of the largest cohort.   spread: noise that clients add; None: none.
+
+    holder: who has the key of encrypted sums; None: sums are masked.
+    """
 
     settings: Privacy
     parties: Parties
     most: int
     spread: Spread | None = None
+    holder: str | None = None
 
     def applied(self, algorithm: Algorithm, state: State) -> tuple[Algorithm, Algorithm]:
-        """The algorithm with masks over all that it sends, and the one that the masks need.
+        """The algorithm that sends nothing in the open, and the one by which sums are spoken of.
 
         state: a server's, which has the shapes of what is broadcast.
 
@@ -64,7 +55,8 @@ class Securing:
         like = algorithm.client.template(server.broadcast(server.init(state), ""))
         undivided = algorithm.aggregator.undivided
         weighing = [stage.weighs for stage in algorithm.stages if stage.weighs]
-        told, spread, apart = self.settings, self.spread, _apart(algorithm.aggregator)
+        told, spread = self.settings, self.spread
+        apart = _apart(algorithm.aggregator) if self.holder is None else None
         terms = Terms(told.corrupt, told.dropping, told.min_survivors)
         terms, most = terms if spread is None else spread.terms, self.most
         if apart is not None:
@@ -74,10 +66,22 @@ class Securing:
             like, self._ranges(weighing == ["examples"]), undivided, most,
             None if spread is None else spread.plan,
         )  # fmt: skip
+        if self.holder is not None:
+            return self._encrypted(algorithm, summed, self.holder)
         secure = Secure(summed, terms, told.on, apart, self.parties.run)
         party = Party(secure, self.parties.member)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
         return replace(algorithm, stages=stages), speaking(party.says)
+
+    def _encrypted(
+        self, algorithm: Algorithm, summed: Summed, holder: str
+    ) -> tuple[Algorithm, Algorithm]:
+        told, parties = self.settings, self.parties
+        encrypting = Encrypting(summed, holder, told.min_survivors, told.on, parties.run)
+        encrypting.check()
+        holding = Holding(encrypting, parties.silo or _nobody)
+        stages = (*algorithm.stages, encryption(encrypting, holding, parties.verify))
+        return replace(algorithm, stages=stages), speaking(holding.says)
 
     def _ranges(self, by_examples: bool) -> dict[str, float]:
         clip, rows = self.settings.clip, float(self.settings.max_examples)
@@ -122,7 +126,43 @@ def securing_of(
             f"{loaded.where('adapter.head')}: the head would be solved from statistics, which have "
             "no range that a secure sum could add up; set adapter.head to train"
         )
-    return Securing(experiment.privacy, parties, most, spread)
+    return Securing(experiment.privacy, parties, most, spread, _holder(loaded, parties, most))
+
+
+def _holder(loaded: Loaded, parties: Parties, most: int) -> str | None:
+    """Who has the key of encrypted sums.
+
+    Raises:
+        ConfigError: when that is nobody, cohorts are too large, or TenSEAL is missing.
+    """
+    privacy, place = loaded.experiment.privacy, loaded.where("privacy.key_holder")
+    if privacy.secure_aggregation != "ckks":
+        return None
+    if parties.silo is not None:
+        ckks.check_installed()
+    if most > ckks.MOST_CLIENTS:
+        raise ConfigError(
+            f"{loaded.where('privacy.secure_aggregation')}: privacy.secure_aggregation is ckks, "
+            f"whose sums are of {ckks.MOST_CLIENTS} clients at most, and a round asks {most}; ask "
+            "fewer, or set it to true"
+        )
+    if privacy.key_holder is None and parties.run:
+        raise ConfigError(
+            f"{place}: privacy.secure_aggregation is ckks, and privacy.key_holder is missing: name "
+            "the client that has the key, and does not work with the server; it can be any of "
+            f"{listed(parties.names)}"
+        )
+    holder = privacy.key_holder or parties.names[0]
+    if holder not in parties.names:
+        raise ConfigError(
+            f"{place}: privacy.key_holder is {holder}, which is no client of this federation; its "
+            f"clients are {listed(parties.names)}"
+        )
+    return holder
+
+
+def _nobody(name: str) -> Silo:
+    raise ProtocolError(f"{name} is not here")
 
 
 def secured(program: Program, securing: Securing | None, state: State) -> Program:
@@ -134,17 +174,3 @@ def secured(program: Program, securing: Securing | None, state: State) -> Progra
     return replace(
         program, algorithms={**program.algorithms, TRAIN: sealed, speaking.name: speaking}
     )
-
-
-def simulated(clients: Sequence[str]) -> Parties:
-    """Clients of a simulation, all in one place: their identities hide nothing, their masks do."""
-    identities = {
-        name: Identity(hashlib.sha256(b"atoll simulated identity\0" + name.encode()).digest())
-        for name in clients
-    }
-    # Everyone checks everyone's signatures; in one process each is checked once.
-    verify = lru_cache(maxsize=2**16)(
-        roster_verifier({name: one.public for name, one in identities.items()})
-    )
-    members = {name: Member(name, one.sign, verify, Held()) for name, one in identities.items()}
-    return Parties(verify, members.__getitem__, len(members))

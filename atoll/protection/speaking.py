@@ -39,8 +39,9 @@ __all__ = [
 ]
 
 SPEAKING, MESSAGE = "secagg", "message"
-STEPS = ("inbox", "advert", "shares", "signature", "opening")
-"""The inbox rides on the round's own question, and has its moment."""
+STEPS = ("inbox", "advert", "shares", "signature", "opening", "key", "decrypt")
+"""The inbox rides on the round's own question, and has its moment. The last two are of encrypted
+sums, the three before them of masks."""
 SIDE = 2**26
 """Numbers of exchanges between those of two steps; the round's own are below."""
 MOST = 2**28

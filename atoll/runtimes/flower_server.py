@@ -134,8 +134,10 @@ class Flower:
 
     def _gathered(self, tasks: Sequence[Task], clients: Sequence[str], name: str) -> Gathered:
         letters = self._letters(tasks, name)
+        # Who is asked alone is waited for alone.
+        closing = replace(self._closing, quorum=min(self._closing.quorum, len(clients)))
         gathering = Gathering(
-            self._post, letters, self._opener, self._closing,
+            self._post, letters, self._opener, closing,
             bounds=self._bounds(tasks, clients), note=self._note,
         )  # fmt: skip
         what = f"round {tasks[0].context.round}: {', '.join(task.algorithm for task in tasks)}"

@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "frames",
         "config core disk",
         "accounting matrix noise secagg",
-        "stages aggregators servers models data certs policy egress flower status",
+        "ckks stages aggregators servers models data certs policy egress flower status",
         "adapters ledger tasks",
         "local",
         "round",

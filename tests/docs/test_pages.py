@@ -52,6 +52,8 @@ def test_a_page_can_be_followed_from_top_to_bottom(
 ) -> None:
     from huggingface_hub import constants
 
+    if name == "docs/homomorphic.md":
+        pytest.importorskip("tenseal")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     # The pages show tables as wide terminals do; in a narrow one a head is folded.

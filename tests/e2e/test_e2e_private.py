@@ -129,6 +129,39 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     assert gap < 1e-4
 
 
+@pytest.mark.long
+def test_a_federation_encrypts_to_a_site_that_holds_the_key(people: People) -> None:
+    pytest.importorskip("tenseal")
+    folder, path = people.folder, people.folder / "private.yaml"
+    secure = "privacy: {secure_aggregation: ckks, min_survivors: 3, key_holder: bob}"
+    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", secure)
+    # AdamW makes much of small differences where a gradient is near zero.
+    text = text.replace("learning_rate: 0.01", "learning_rate: 0.1, optimizer: sgd")
+    path.write_text(text.replace(", clients_per_round: 2", ""))
+    (folder / "policy.yaml").write_text(
+        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
+    )
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None, seconds=400)
+    assert server.process.returncode == 0, server.said
+    run = folder / "runs" / "private"
+    for client in CLIENTS:
+        state = folder / "fed" / client / "state"
+        tensors = [t for line in _departures(state) for t in line["tensors"]]
+        assert {t["channel"] for t in tensors} == {"encrypted", "message"}
+        keys = list((state / "secagg").glob("*.ckks"))
+        assert len(keys) == (client == "bob")
+        # It is forgotten once its sum is told.
+        assert all(key.stat().st_mode & 0o777 == 0o600 and key.stat().st_size < 100 for key in keys)
+    words = [ATOLL, "run", "private.yaml", "output_dir=runs/here", "train.group_size=1"]
+    subprocess.run(words, check=True, capture_output=True, cwd=folder)
+    ours, theirs = (load_file(r / "adapter" / "adapter_model.safetensors")
+                    for r in (run, folder / "runs" / "here"))  # fmt: skip
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+
+
 OWN = {
     "local": "mechanism: local",
     "distributed": "mechanism: distributed, secure_aggregation: true, min_survivors: 3, "

@@ -1,0 +1,125 @@
+"""Encrypted sums of a round: the server adds what it cannot read, and a client decrypts the sum.
+
+key       asked of the holder before the round: the key of this sum, which it signs
+inbox     brings that key, with the round's own question; what comes back is encrypted
+decrypt   asked of the holder: the sum, once enough clients have signed that they are in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from atoll.ckks import MARK, MOST_VALUES, Agreed, Silo, rows_of, size_of
+from atoll.core import Context, Payload, Request, Runtime, Sealed, Sealing, Stage, Task, Tree
+from atoll.errors import CompositionError, ProtocolError, QuorumError
+from atoll.protection.encrypted_exchange import EncryptedSum, added, sent
+from atoll.protection.summed import Summed, root_of
+from atoll.secagg import Moment
+from atoll.secagg.keys import Verifier
+
+__all__ = ["Encrypting", "Holding", "encryption"]
+
+
+@dataclass(frozen=True)
+class Encrypting:
+    """What both sides of a federation agree on for all rounds.
+
+    holder: the client with the key.   floor: the fewest clients of a sum.
+    lenient: a cohort too small for a sum counts as nobody, instead of ending the run.
+    run: a name of the federation that no other has.
+    """
+
+    summed: Summed
+    holder: str
+    floor: int
+    lenient: bool = False
+    run: str = ""
+
+    def agreed(self, context: Context) -> Agreed:
+        """That of one round, as this side sees it."""
+        moment = Moment(
+            self.run or context.run, context.round, context.exchange, context.attempt
+        )  # fmt: skip
+        cohort, channels = tuple(sorted(context.cohort)), self.summed.channels()
+        return Agreed(moment, cohort, self.holder, self.floor, channels)
+
+    def check(self) -> None:
+        """Refuse updates that are too large.
+
+        Raises:
+            CompositionError: with both numbers.
+        """
+        size = sum(channel.size for channel in self.summed.channels())
+        if size > MOST_VALUES:
+            raise CompositionError(
+                f"privacy.secure_aggregation is ckks, whose sums have {MOST_VALUES:,} values at "
+                f"most, and an update has {size:,}; lower adapter.r, or set it to true"
+            )
+
+
+class Holding:
+    """The clients of this process in encrypted sums, the holder of the key perhaps among them."""
+
+    def __init__(self, encrypting: Encrypting, silo: Callable[[str], Silo]) -> None:
+        self._encrypting, self._silo = encrypting, silo
+        self._keys: dict[str, tuple[tuple[int, int], bytes]] = {}
+
+    def says(self, context: Context, step: str, message: bytes, room: int) -> bytes:
+        """The answer to a step."""
+        agreed, silo = self._encrypting.agreed(context), self._silo(context.client)
+        if step == "key":
+            return silo.key(agreed)
+        if step == "decrypt":
+            return silo.decrypted(agreed, message)
+        if step != "inbox":
+            raise ProtocolError(f"step '{step}' is none of an encrypted sum")
+        self._keys[context.client] = (_at(context), message)
+        silo.check(agreed, message)
+        return b""
+
+    def sealed(self, request: Request, payload: Payload) -> Payload:
+        """The encrypted values of a round."""
+        at, encrypting = request.context, self._encrypting
+        moment, message = self._keys.pop(at.client, (None, b""))
+        if moment != _at(at):
+            raise ProtocolError("the key of this sum did not come; nothing is sent in the clear")
+        raw, mark = self._silo(at.client).encrypted(
+            encrypting.agreed(at), message, root_of(request.payload),
+            encrypting.summed.values(payload),
+        )  # fmt: skip
+        return sent(torch.from_numpy(raw), torch.frombuffer(bytearray(mark), dtype=torch.uint8))
+
+
+def _at(context: Context) -> tuple[int, int]:
+    return context.exchange, context.attempt
+
+
+def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> Stage:
+    """The stage that hides single payloads; `verify`: against a roster that no server runs."""
+    summed = encrypting.summed
+
+    def travels(like: Payload) -> Payload:
+        size = size_of(rows_of(sum(channel.size for channel in summed.channels())))
+        byte = torch.zeros((), dtype=torch.uint8)
+        return sent(byte.expand(size), byte.expand(MARK))
+
+    def begin(runtime: Runtime, task: Task, like: Payload) -> Sealed:
+        try:
+            agreed = encrypting.agreed(task.context)
+        except ProtocolError as error:
+            if not encrypting.lenient:
+                raise QuorumError(f"round {task.context.round}: {error}") from error
+            return Sealed(iter(()), {}, added, lambda state, clients: summed.nothing())
+        return EncryptedSum(summed, runtime, task, agreed, verify).sealed()
+
+    def same(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:
+        return payload, state
+
+    channels = tuple(name for name, one in summed.like.items() if one.reduce != "none")
+    return Stage(
+        "ckks", channels, same, sums_only=True, dense_floats=True,
+        sealing=Sealing(travels, holding.sealed, begin, lambda context: len(context.cohort)),
+    )  # fmt: skip
