@@ -104,7 +104,7 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     everyone = text.replace(", clients_per_round: 2", "")
     path.write_text(everyone)
     (folder / "policy.yaml").write_text(
-        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\nguard: false\n"
+        "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     )
     server = people.coordinate("private.yaml")
     for client in CLIENTS:
