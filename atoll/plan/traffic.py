@@ -65,7 +65,8 @@ def _sizes(setup: Setup, algorithm: Algorithm) -> Callable[[Context, int | None]
             broadcast = algorithm.server.broadcast(state, client)
             shape = _shape(broadcast)
             if shape not in shaped:
-                shaped[shape] = payload_nbytes(blank_reply(algorithm, context, broadcast))
+                reply = blank_reply(algorithm, context, broadcast)
+                shaped[shape] = payload_nbytes(algorithm.travelling(reply))
             travels = algorithm.server.sent(state, client, since)
             known[client, since] = shaped[shape], payload_nbytes(travels)
         return known[client, since]

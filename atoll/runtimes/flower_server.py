@@ -134,8 +134,9 @@ class Flower:
 
     def _gathered(self, tasks: Sequence[Task], clients: Sequence[str], name: str) -> Gathered:
         letters = self._letters(tasks, name)
-        # Who is asked alone is waited for alone.
-        closing = replace(self._closing, quorum=min(self._closing.quorum, len(clients)))
+        closing = self._closing
+        if len(clients) == 1:  # the holder of a key, whom no other can stand in for
+            closing = replace(closing, quorum=min(closing.quorum, 1))
         gathering = Gathering(
             self._post, letters, self._opener, closing,
             bounds=self._bounds(tasks, clients), note=self._note,

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 
 from atoll.errors import CompositionError, ConfigError
 from atoll.experiment.setup import Setup
+from atoll.plan.asked import asked
+from atoll.plan.traffic import traffic
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
 from tests.support.models import Zoo
@@ -90,3 +92,14 @@ def test_what_does_not_go_with_it_is_refused(
 ) -> None:
     with pytest.raises((ConfigError, CompositionError), match=why):
         _setup(tmp_path, zoo, **sections)
+
+
+def test_a_plan_tells_what_ciphertexts_take(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, privacy=ENCRYPTED)
+    (round_one,) = [one for one in traffic(setup, asked(setup)) if one.asked.context.round == 1
+                    and one.asked.kind == "round"]  # fmt: skip
+    values = sum(value.numel() for part in ("adapter", "head")
+                 for value in setup.start.server[part].values())  # fmt: skip
+    ciphertexts = -(-(values + 3) // 2046)
+    cohort = len(round_one.asked.context.cohort)
+    assert round_one.bytes_up == cohort * (ciphertexts * 8192 * 7 + 128)
