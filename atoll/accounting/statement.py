@@ -43,6 +43,12 @@ def summed(summary: Mapping[str, Any]) -> str | None:
     sums = summary.get("secure_sums")
     if sums is None:
         return None
+    if holder := sums.get("holder"):
+        return (
+            f"Secure aggregation: clients encrypted what they sent to a key that {holder} held, "
+            f"and the server saw one sum a round, of {sums['least']} clients or more; {holder} and the "
+            "server together could read each update."
+        )
     if sums["group"] is None:
         return (
             f"Secure aggregation: the server saw one sum a round, of {sums['least']} clients or "

@@ -89,7 +89,7 @@ class Summary(BaseModel):
     epsilon: float | None = None
     delta: float | None = None
     privacy: Mapping[str, Any] | None = None
-    secure_sums: Mapping[str, int | None] | None = None
+    secure_sums: Mapping[str, int | str | None] | None = None
 
     @property
     def higher(self) -> bool:

@@ -92,13 +92,17 @@ def trainable_parameters(setup: Setup) -> int:
     return sum(value.numel() for part in parts for value in state.get(part, {}).values())
 
 
-def _secure_sums(setup: Setup) -> dict[str, int | None] | None:
-    """The fewest clients of a sum, and the size of groups; None where the server sees updates."""
+def _secure_sums(setup: Setup) -> dict[str, int | str | None] | None:
+    """The fewest clients of a sum, the size of groups, and who holds the key of encrypted ones;
+    None where the server sees updates."""
     privacy, training = setup.experiment.privacy, setup.program.algorithms.get("train")
     if not privacy.secure_aggregation or training is None:
         return None
     group = max(stage.group for stage in training.stages)
-    return {"least": privacy.min_survivors, "group": group or None}
+    found: dict[str, int | str | None] = {"least": privacy.min_survivors, "group": group or None}
+    if privacy.secure_aggregation == "ckks":
+        found["holder"] = privacy.key_holder or setup.data.clients[0]
+    return found
 
 
 def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:

@@ -14,6 +14,8 @@ from atoll.errors import CompositionError, ConfigError
 from atoll.experiment.setup import Setup
 from atoll.plan.asked import asked
 from atoll.plan.traffic import traffic
+from atoll.report import facts
+from atoll.report.read import read_run
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
 from tests.support.models import Zoo
@@ -59,6 +61,9 @@ def test_an_encrypted_run_is_the_plain_one_to_a_rounding(
     )  # fmt: skip
     assert 0 < _gap(plain, encrypted) < 1e-4
     assert any(bool((plain[name] != 0).any()) for name in plain)
+    said = facts.privacy(read_run(tmp_path / "b" / "run"))
+    assert "a key that ada held" in said
+    assert "ada and the server together could read each update" in said
 
 
 def test_encrypted_sums_beside_central_noise(tmp_path: Path, zoo: Zoo) -> None:
