@@ -46,8 +46,8 @@ def summed(summary: Mapping[str, Any]) -> str | None:
     if holder := sums.get("holder"):
         return (
             f"Secure aggregation: clients encrypted what they sent to a key that {holder} held, "
-            f"and the server saw one sum a round, of {sums['least']} clients or more; {holder} and the "
-            "server together could read each update."
+            f"and the server saw one sum a round, of {sums['least']} clients or more; {holder} and "
+            "the server together could read each update."
         )
     if sums["group"] is None:
         return (
