@@ -66,6 +66,7 @@ def test_an_encrypted_run_is_the_plain_one_to_a_rounding(
     assert "ada and the server together could read each update" in said
 
 
+@pytest.mark.long
 def test_encrypted_sums_beside_central_noise(tmp_path: Path, zoo: Zoo) -> None:
     noised = {"noise_multiplier": 2e-5, "clip": 0.5, "sampling": "everyone"}
     masked = {**noised, "secure_aggregation": True, "min_survivors": 2, "corrupt": 0.0,
