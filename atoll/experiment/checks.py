@@ -15,9 +15,9 @@ from atoll.words import counted
 __all__ = ["check_cohort", "check_late", "check_program", "check_revision", "check_runtime"]
 
 PLACES = "atoll.experiment.places"
+"""The runtimes; they stand on a setup, and are imported by name."""
 FEW = 5
 """Groups from which on a rule over their sums is worth its price."""
-"""The runtimes; they stand on a setup, and are imported by name."""
 
 
 def check_runtime(loaded: Loaded) -> None:

@@ -30,6 +30,7 @@ SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SIZES = {"ada": 7, "bob": 5, "cy": 9}
 SHORT = {
     "num_rounds: 10": "num_rounds: 2", "num_rounds: 5": "num_rounds: 2",
+    "num_rounds: 8": "num_rounds: 2",
     "max_length: 64": "max_length: 24", "max_length: 512": "max_length: 24",
     "head_features: 2048": "head_features: 32",
 }  # fmt: skip
