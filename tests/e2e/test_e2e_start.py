@@ -67,5 +67,5 @@ def test_ctrl_c_is_code_130_and_leaves_no_result(folder: Any) -> None:
 
 def test_recipes_as_json(folder: Any) -> None:
     found = json.loads(folder.run("recipes", "--format", "json").stdout)
-    names = {"classify", "dpo", "embed", "finetune", "quickstart", "vision"}
+    names = {"classify", "dpo", "embed", "finetune", "private", "quickstart", "vision"}
     assert {recipe["name"] for recipe in found} == names

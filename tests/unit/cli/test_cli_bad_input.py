@@ -58,7 +58,7 @@ def here(tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             ["quickstrt"], 2,
             'there is no file quickstrt here, and there is no recipe "quickstrt"; did you mean '
-            '"quickstart"? Recipes: classify, dpo, embed, finetune, quickstart, vision',
+            '"quickstart"? Recipes: classify, dpo, embed, finetune, private, quickstart, vision',
         ),
         (
             ["good.yaml", "model.name_or_path=data"], 4,

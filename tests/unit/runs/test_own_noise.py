@@ -128,6 +128,7 @@ def test_the_noise_in_a_model_is_as_large_as_is_told(kind: str, tmp_path: Path, 
     assert found["moved"] * float(start.norm()) == pytest.approx(size, rel=0.15)
 
 
+@pytest.mark.long
 def test_two_runs_share_no_noise_and_workers_add_it_too(tmp_path: Path, zoo: Zoo) -> None:
     noise = {**KINDS["local"], "epsilon": None, "noise_multiplier": 5.0}
     _run(tmp_path / "a", zoo, noise)
