@@ -100,7 +100,13 @@ def test_a_run_is_measured_against_its_baselines(user: Any, name: str) -> None:
     assert all(loss is not None and loss >= 0 for loss in losses)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in ("dual", "embedding") else [])
+        for name in CASES
+    ],
+)
 def test_eval_gives_the_numbers_of_the_run(user: Any, name: str) -> None:
     found = user.run("eval", f"runs/{name}", "--format", "json")
     assert (found.returncode, found.stderr) == (0, "")
@@ -185,7 +191,11 @@ BAD: dict[str, tuple[tuple[str, ...], int, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD)
+# Every second one is looked at in the long tests.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (i % 2)) for i, name in enumerate(BAD)],
+)
 def test_what_cannot_be_done_is_told(user: Any, zoo: Zoo, name: str) -> None:
     words, code, message = BAD[name]
     write(user.path / "gone.jsonl", [{"image": "nowhere.png"}])
