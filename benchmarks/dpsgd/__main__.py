@@ -195,7 +195,7 @@ def table(records: list[dict[str, Any]]) -> str:
     for record in records:
         cost = {n: s["cpu"] * 1e3 for n, s in record["seconds_per_client_round"].items()}
         row = [record["model"], record["clients"], f"{record['parameters']:,}"]
-        row += [f"{cost[name]:.1f}" for name in ("stack", "private", "peft", "opacus")]
+        row += [f"{cost[name]:.1f}" for name in ("stack", "private", "roomy", "peft", "opacus")]
         lines.append([*row, *(f"{ratio:.2f}" for ratio in record["ratios"].values())])
     return markdown(header, lines)
 
