@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from atoll.disk.files import explained, make_folder, write_bytes
@@ -45,14 +45,11 @@ class Vault:
         make_folder(path.parent)
         own = path.with_name(f"{path.name}.{os.getpid()}")
         write_bytes(own, os.urandom(KEY), mode=0o600)
-        try:
-            # Of several processes that begin together one makes it.
-            os.link(own, path)
-        except FileExistsError:
-            pass
-        finally:
-            own.unlink()
         with explained(path):
+            # Of several processes that begin together one makes it, and the others take that one.
+            with suppress(FileExistsError):
+                os.link(own, path)
+            own.unlink()
             raw = path.read_bytes()
         if len(raw) != KEY:
             raise PrivacyError(f"{path} is no secret of a client: it was changed or cut; remove it "

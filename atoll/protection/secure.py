@@ -30,7 +30,7 @@ from atoll.core import (
     Task,
     Tree,
 )
-from atoll.errors import ProtocolError, QuorumError
+from atoll.errors import ConfigError, ProtocolError, QuorumError
 from atoll.protection.exchange import Sums
 from atoll.protection.groups import Apart, groups_of
 from atoll.protection.summed import MASKED, WORDS, Summed, root_of
@@ -151,7 +151,7 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
     def begin(runtime: Runtime, task: Task, like: Payload) -> Sealed:
         try:
             owns = secure.configurations(task.context)
-        except Exception as error:
+        except (ConfigError, ProtocolError, QuorumError) as error:
             if not secure.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
             return Sealed(iter(()), {}, _unasked, lambda state, clients: secure.summed.nothing())
