@@ -35,7 +35,7 @@ from atoll.core import (
     payload_nbytes,
 )
 from atoll.errors import PROTOCOL, ClosedError, ProtocolError
-from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of
+from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of, second
 from atoll.protection.summed import Summed, root_of
 from atoll.secagg import Total
 from atoll.secagg.keys import Verifier
@@ -83,12 +83,8 @@ class EncryptedSum:
         """The round's own question, with the key before it."""
         context, hashed = self.task.context, hashlib.sha256(key).digest()
         beside = self._step("inbox", key, 0, context.cohort)
-        heard = set[str]()
-        for reply in self.runtime.call([beside, self.task], context.cohort):
-            # The first answer of each is about the key.
-            if reply.client in heard:
-                yield self._judged(reply, hashed, root) if isinstance(reply, Reply) else reply
-            heard.add(reply.client)
+        for reply in second(self.runtime.call([beside, self.task], context.cohort)):
+            yield self._judged(reply, hashed, root) if isinstance(reply, Reply) else reply
 
     def _judged(self, reply: Reply, key: bytes, root: bytes) -> Reply | Failure:
         """A reply, unless it cannot be added, or was changed on its way."""

@@ -11,7 +11,7 @@ import torch
 
 from atoll.core import Failure, Payload, Reply, Runtime, Sealed, State, Task, payload_nbytes
 from atoll.errors import ClosedError, ProtocolError, QuorumError
-from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of
+from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of, second
 from atoll.protection.summed import MASKED, WORDS, root_of
 from atoll.secagg import Configuration, Kind, Total, most_bytes
 from atoll.secagg.gathered import ServerState
@@ -125,12 +125,7 @@ class Sums:
     def _masked(self, inboxes: Mapping[str, bytes]) -> Iterator[Reply | Failure]:
         """The round's own question, with its inbox before it."""
         beside = self._step("inbox", inboxes)
-        heard = set[str]()
-        for reply in self._runtime.call([beside, self._task], tuple(inboxes)):
-            # The first answer of each is about its inbox.
-            if reply.client in heard:
-                yield reply
-            heard.add(reply.client)
+        yield from second(self._runtime.call([beside, self._task], tuple(inboxes)))
 
     def _opened(self, states: Sequence[ServerState]) -> list[Total]:
         """The sums, of those of which enough clients sign and open the same."""

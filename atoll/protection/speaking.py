@@ -7,7 +7,7 @@ nothing and its shape is known before it comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -34,6 +34,7 @@ __all__ = [
     "at_step",
     "message_of",
     "question_of",
+    "second",
     "speaking",
     "step_of",
 ]
@@ -87,6 +88,15 @@ def message_of(payload: Payload) -> bytes:
     if not 0 <= size <= raw.numel():
         raise ProtocolError(f"a message of {size} bytes came in {raw.numel()}")
     return raw[:size].numpy().tobytes()
+
+
+def second(replies: Iterable[Reply | Failure]) -> Iterator[Reply | Failure]:
+    """What clients answer to the second of two questions that are asked together."""
+    heard = set[str]()
+    for reply in replies:
+        if reply.client in heard:
+            yield reply
+        heard.add(reply.client)
 
 
 def speaking(said: Said) -> Algorithm:
