@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.federation import LABELS, labelled_rows
+from tests.support.federation import LABELS, write_labelled
 from tests.support.models import Zoo
 from tests.support.sites import People, Started, federation, waited
 
@@ -27,10 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def people(tmp_path: Path, zoo: Zoo) -> Iterator[People]:
-    for client, rows in labelled_rows(dict.fromkeys(CLIENTS, 30)).items():
-        (tmp_path / "data" / client).mkdir(parents=True)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "data" / client / "train.jsonl").write_text(lines)
+    write_labelled(tmp_path, dict.fromkeys(CLIENTS, 30))
     text = EXPERIMENT.format(model=zoo("bert"), labels=", ".join(LABELS))
     (tmp_path / "whole.yaml").write_text(text)
     with federation(tmp_path, CLIENTS) as found:

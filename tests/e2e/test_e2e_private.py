@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from atoll.ledger import verified
-from tests.support.federation import LABELS, labelled_rows
+from tests.support.federation import LABELS, write_labelled
 from tests.support.models import Zoo
 from tests.support.sites import ATOLL, People, federation, waited
 
@@ -29,10 +29,7 @@ evaluate: {{baselines: []}}
 
 @pytest.fixture
 def people(tmp_path: Path, zoo: Zoo) -> Iterator[People]:
-    for client, rows in labelled_rows(dict.fromkeys(CLIENTS, 30)).items():
-        (tmp_path / "data" / client).mkdir(parents=True)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "data" / client / "train.jsonl").write_text(lines)
+    write_labelled(tmp_path, dict.fromkeys(CLIENTS, 30))
     text = EXPERIMENT.format(model=zoo("bert"), labels=", ".join(LABELS))
     (tmp_path / "private.yaml").write_text(text)
     with federation(tmp_path, CLIENTS) as found:
@@ -43,11 +40,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
     folder = people.folder
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 20}\n")
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
+    _ended(people)
     run = folder / "runs" / "private"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["final"] is None
@@ -98,19 +91,12 @@ SECURE = "privacy: {{secure_aggregation: true, min_survivors: 3, corrupt: 0, dro
 def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     noise: str, people: People
 ) -> None:
-    folder, path = people.folder, people.folder / "private.yaml"
-    secure = SECURE.format(noise=noise)
-    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", secure)
-    everyone = text.replace(", clients_per_round: 2", "")
-    path.write_text(everyone)
+    folder = people.folder
+    _under(people, SECURE.format(noise=noise))
     (folder / "policy.yaml").write_text(
         "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     )
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
+    _ended(people)
     run = folder / "runs" / "private"
     for client in CLIENTS:
         tensors = [t for line in _departures(folder / "fed" / client / "state")
@@ -132,20 +118,16 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
 @pytest.mark.long
 def test_a_federation_encrypts_to_a_site_that_holds_the_key(people: People) -> None:
     pytest.importorskip("tenseal")
-    folder, path = people.folder, people.folder / "private.yaml"
-    secure = "privacy: {secure_aggregation: ckks, min_survivors: 3, key_holder: bob}"
-    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", secure)
+    folder = people.folder
     # AdamW makes much of small differences where a gradient is near zero.
+    text = (folder / "private.yaml").read_text()
     text = text.replace("learning_rate: 0.01", "learning_rate: 0.1, optimizer: sgd")
-    path.write_text(text.replace(", clients_per_round: 2", ""))
+    secure = "privacy: {secure_aggregation: ckks, min_survivors: 3, key_holder: bob}"
+    _under(people, secure, text=text)
     (folder / "policy.yaml").write_text(
         "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     )
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
+    _ended(people)
     run = folder / "runs" / "private"
     for client in CLIENTS:
         state = folder / "fed" / client / "state"
@@ -174,20 +156,14 @@ OWN = {
 def test_sites_that_add_the_noise_count_what_the_server_sees(
     mechanism: str, people: People
 ) -> None:
-    folder, path = people.folder, people.folder / "private.yaml"
+    folder = people.folder
     # Little noise: of three clients at an honest epsilon it would be all that their model holds,
     # and sites refuse such a model.
-    privacy = f"privacy: {{epsilon: 200, clip: 0.5, {OWN[mechanism]}}}"
-    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy)
-    path.write_text(text.replace(", clients_per_round: 2", ""))
+    _under(people, f"privacy: {{epsilon: 200, clip: 0.5, {OWN[mechanism]}}}")
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 200}\n"
     (folder / "policy.yaml").write_text(rules + spent)
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
+    _ended(people)
     summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
     assert 190 < summary["epsilon"] <= 200
     assert summary["privacy"]["readers_epsilon"] <= summary["epsilon"]
@@ -205,17 +181,11 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
 
 @pytest.mark.long
 def test_sites_that_hide_their_rows_count_them_by_themselves(people: People) -> None:
-    folder, path = people.folder, people.folder / "private.yaml"
-    noise = "privacy: {unit: example, noise_multiplier: 1.0, clip: 0.5}"
-    text = path.read_text().replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", noise)
-    path.write_text(text.replace(", clients_per_round: 2", ""))
+    folder = people.folder
+    _under(people, "privacy: {unit: example, noise_multiplier: 1.0, clip: 0.5}")
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 50}\n")
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
+    _ended(people)
     summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
     assert summary["privacy"]["unit"] == "example"
     for client in CLIENTS:
@@ -230,6 +200,22 @@ def test_sites_that_hide_their_rows_count_them_by_themselves(people: People) -> 
         assert epsilon == pytest.approx(summary["epsilon"], rel=0.05)
         assert '"train":' in _opened(state)
         assert '"labels":null' in _opened(state)
+
+
+def _under(people: People, privacy: str, *, text: str = "") -> None:
+    """The experiment of all clients, under another privacy section."""
+    path = people.folder / "private.yaml"
+    text = (text or path.read_text()).replace(", clients_per_round: 2", "")
+    path.write_text(text.replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy))
+
+
+def _ended(people: People) -> None:
+    """A federation of all sites that ends well."""
+    server = people.coordinate("private.yaml")
+    for client in CLIENTS:
+        people.join(client)
+    waited(lambda: server.process.poll() is not None, seconds=400)
+    assert server.process.returncode == 0, server.said
 
 
 def _departures(state: Path) -> list[dict[str, object]]:

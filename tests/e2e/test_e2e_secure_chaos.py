@@ -13,7 +13,7 @@ import pytest
 from atoll.ledger import verified
 from atoll.protection.speaking import SIDE, STEPS
 from tests.support.disasters import Disasters
-from tests.support.federation import LABELS, labelled_rows
+from tests.support.federation import LABELS, write_labelled
 from tests.support.models import Zoo
 from tests.support.sites import People, federation, waited
 
@@ -66,10 +66,7 @@ def test_deaths_at_each_step_of_a_secure_sum(rounds: int, zoo: Zoo, tmp_path: Pa
 
 
 def _write(folder: Path, zoo: Zoo, rounds: int) -> None:
-    for client, rows in labelled_rows(dict.fromkeys(CLIENTS, 20)).items():
-        (folder / "data" / client).mkdir(parents=True)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "data" / client / "train.jsonl").write_text(text)
+    write_labelled(folder, dict.fromkeys(CLIENTS, 20))
     text = EXPERIMENT.format(model=zoo("bert"), labels=", ".join(LABELS), rounds=rounds)
     (folder / "private.yaml").write_text(text)
 

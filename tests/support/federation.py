@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +55,14 @@ def labelled_rows(sizes: Mapping[str, int] = SIZES, *, longest: int = 14) -> dic
             for _ in range(size)
         ]  # fmt: skip
     return rows
+
+
+def write_labelled(folder: Path, sizes: Mapping[str, int]) -> None:
+    """`labelled_rows` as people bring them: data/<client>/train.jsonl."""
+    for client, rows in labelled_rows(sizes).items():
+        place = folder / "data" / client
+        place.mkdir(parents=True)
+        (place / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def text_rows(sizes: Mapping[str, int] = SIZES) -> dict[str, list[Row]]:
