@@ -17,8 +17,7 @@ __all__ = ["check_chosen", "check_privacy"]
 
 def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
     """Values of the section, and of rounds beside which it would promise what does not hold."""
-    hides = privacy.secure_aggregation or (privacy.on and privacy.unit == "client")
-    if federation is not None and hides:
+    if federation is not None and (privacy.secure_aggregation or privacy.on):
         yield from _check_late(federation)
     yield from check_encrypted(privacy)
     if not privacy.on:

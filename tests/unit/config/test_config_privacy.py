@@ -49,6 +49,10 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
         ),
         ("privacy: {epsilon: 8, clip: {adaptive: true, quantil: 1}}\n", "quantil"),
         (f"{ON}federation: {{late: fold}}\n", "federation.late is fold, but under privacy"),
+        (
+            "privacy: {unit: example, noise_multiplier: 1.0}\nfederation: {late: fold}\n",
+            "federation.late is fold, but under privacy",
+        ),
         (f"{ON}federation: {{min_clients: 2}}\n", "federation.min_clients is 2, but under privacy"),
         (f"{ON}federation: {{aggregator: median}}\n", "federation.aggregator is median, but"),
         (f"{ON}evaluate: {{patience: 2}}\n", "evaluate.patience chooses a model by clients'"),
