@@ -50,11 +50,17 @@ def show_verified(told: Told) -> None:
         units = {release.unit for release in releases}
         text = (
             f"Whole: {counted(sum(one.steps for one in releases), 'release')} of {runs} on data "
-            f"{told.begin.data[:12]} come to epsilon {_number(last.epsilon)} at delta "
+            f"{_short(told.begin.data)} come to epsilon {_number(last.epsilon)} at delta "
             f"{last.delta:g}, for {'whole clients' if 'client' in units else 'single rows'}, "
             f"{spent.adjacency}{seen}."
         )
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _short(data: str) -> str:
+    """A fingerprint by its first letters; what stands before it, or a site's name, whole."""
+    before, _, name = data.rpartition(" ")
+    return f"{before} {name[:12] if len(name) == 64 else name}".strip()
 
 
 def _noise(release: Event) -> str:
