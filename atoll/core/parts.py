@@ -128,6 +128,8 @@ class Server:
     downlink: how less than the broadcast travels.   noised: channels in which noise hides
     clients, the server's or their own.
     ready: refuses, before the first round and only where the server is, what it cannot do without.
+    response: rounds -> how far an update has moved the values 0, 1, … rounds later, in its own
+    length; None: not in proportion to updates.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Server:
     downlink: Downlink | None = None
     noised: tuple[str, ...] = ()
     ready: Callable[[], None] = lambda: None
+    response: Callable[[int], Sequence[float]] | None = None
 
     def sent(self, state: State, client: str, answered: int | None) -> Payload:
         """What travels to a client; `answered` is its exchange that was folded last."""

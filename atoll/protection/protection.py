@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from atoll.accounting import Event, Release, Spent, altogether, noise_for
 from atoll.config.privacy import Privacy
 from atoll.core import Algorithm, Stage, State, Tree
 from atoll.matrix import Mechanism, in_turns, mechanism
+from atoll.matrix.blt import inverse
 from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
 from atoll.protection.cohorts import Drawing
@@ -95,19 +98,20 @@ class Protection:
             self.correlated, self.vault.kept,
         )  # fmt: skip
 
-    def noise_in(self, change: Tree, state: State, rounds: int) -> float:
-        """The expected L2 norm of the noise that `rounds` updates put into `change`, independent.
+    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
+        """The expected L2 norm of the noise that one update a round puts into `change`.
 
-        Of a server that adds updates as they are; an adaptive bound counts as it stands at the end.
+        response: of the server that it moves. An adaptive bound counts as it stands at the end.
         """
         values = sum(value.numel() for value in change.values())
         deviation = self._central.deviation(state) / self.drawing.expected
-        together = self.correlated
+        together, steps = self.correlated, np.asarray(response)
         if together is not None:
-            # Of a sum of first rounds at most.
             chosen = together.strategy
-            return deviation * chosen.sensitivity * chosen.error * math.sqrt(values)
-        return deviation * math.sqrt(values * rounds)
+            taken_back = inverse(chosen.blt, len(steps))
+            deviation *= chosen.sensitivity
+            steps = np.convolve(steps, taken_back)[: len(steps)]
+        return deviation * math.sqrt(values) * float(np.linalg.norm(steps))
 
     def signal_to_noise(self, values: int) -> tuple[float, float] | None:
         """At most, of one round's update of so many values and of all rounds together: were all

@@ -152,10 +152,13 @@ class Spread:
         """
         assert self.plan is not None or self.sigma > 0, "noise has a size"
 
-    def noise_in(self, change: Tree, state: State, rounds: int) -> float:
-        """The expected L2 norm of the noise that `rounds` updates put into `change`."""
+    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
+        """The expected L2 norm of the noise that one update a round puts into `change`.
+
+        response: of the server that it moves.
+        """
         values = sum(value.numel() for value in change.values())
-        return self.sigma * math.sqrt(values * rounds / self.drawing.expected)
+        return self.sigma * math.sqrt(values / self.drawing.expected) * math.hypot(*response)
 
     def signal_to_noise(self, values: int) -> tuple[float, float] | None:
         """At most, of one round's update of so many values and of all rounds together: were all

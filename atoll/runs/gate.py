@@ -33,8 +33,6 @@ SETTLED = 3
 """Rounds after which each tensor should have moved: half of a LoRA begins to at its second step."""
 HARDLY = 1e-6
 """The share of its length that what trains has moved, below which it is where it began."""
-DROWNED = 1.0
-"""Signal to noise, over the whole run, below which the model is noise above all."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,10 @@ class Examined:
 
     loss, read_back: on the same rows, of the model in memory and of the one on the disk.
     moved: ‖w − w₀‖ / ‖w₀‖ of what trained; None where it began at zero.   still: names of those of
-    its tensors that are where they began.
-    noise: L2 norm of the noise that is expected in w − w₀; None without noise.
+    its tensors that are where they began.   values: numbers in them.
+    private: whether noise hides clients, so that losses on their rows are told to nobody.
+    noise: L2 norm of the noise that is expected in w − w₀; None without noise, and where a server
+    does not move in proportion to updates.
     signal_to_noise: what is left of ‖w − w₀‖ without that noise, over it.
     """
 
@@ -53,14 +53,16 @@ class Examined:
     moved: float | None
     still: tuple[str, ...]
     tensors: int
+    values: int
     rounds: int
+    private: bool = False
     noise: float | None = None
     signal_to_noise: float | None = None
 
     def told(self) -> dict[str, Any]:
-        """For summary.json; losses on clients' rows are none of its business under privacy."""
+        """For summary.json."""
         found: dict[str, Any] = {"moved": self.moved, "still": len(self.still)}
-        if self.noise is None:
+        if not self.private:
             return {"loss": self.loss, "read_back": self.read_back, **found}
         return {**found, "noise": self.noise, "signal_to_noise": self.signal_to_noise}
 
@@ -74,12 +76,23 @@ class Examined:
         elif self.still and self.rounds >= SETTLED:
             first = ", ".join(self.still[:3])
             yield f"{counted(len(self.still), 'tensor')} of {self.tensors} did not move: {first}"
-        if self.signal_to_noise is not None and self.signal_to_noise < DROWNED:
+        if self.signal_to_noise is not None and self.signal_to_noise < drowned(self.values):
             yield (
-                f"the model is mostly noise: the signal in it is {self.signal_to_noise:.2g} of "
-                f"the noise ({self.noise:.3g} in L2 norm); more clients a round, fewer trainable "
-                "values (adapter.r), fewer rounds or a larger epsilon raise it"
+                "the model is hardly more than noise: the signal in it is "
+                f"{self.signal_to_noise:.2g} of the noise ({self.noise:.3g} in L2 norm); more "
+                "clients a round, fewer trainable values (adapter.r), fewer rounds or a larger "
+                "epsilon raise it"
             )
+
+
+def drowned(values: int) -> float:
+    """The signal to noise over a whole run below which a model cannot be told from noise.
+
+    ‖w − w₀‖² deviates by noise²·√(2/d) where there is noise alone; a signal is looked for above two
+    deviations. A longer noise than signal alone drowns nothing: it is spread over all d directions,
+    and the signal has few.
+    """
+    return math.sqrt(2 * math.sqrt(2 / values))
 
 
 def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
@@ -105,12 +118,21 @@ def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
     still = tuple(name for name, value in change.items() if not bool(value.any()))
     length, start = l2_norm(change), l2_norm(before)
     moved = length / start if start else None
-    if setup.protection is None or not rounds or not change:
-        return Examined(loss, read_back, moved, still, len(change), rounds)
-    noise = setup.protection.noise_in(change, state, rounds)
+    private = setup.protection is not None
+    values = sum(value.numel() for value in change.values())
+    found = Examined(loss, read_back, moved, still, len(change), values, rounds, private)
+    noise = _noise(setup, change, state, rounds)
+    if not noise:
+        return replace(found, noise=noise)
     signal = math.sqrt(max(length**2 - noise**2, 0.0))
-    ratio = signal / noise if noise else None
-    return Examined(loss, read_back, moved, still, len(change), rounds, noise, ratio)
+    return replace(found, noise=noise, signal_to_noise=signal / noise)
+
+
+def _noise(setup: Setup, change: Tree, state: State, rounds: int) -> float | None:
+    if setup.protection is None or not rounds or not change:
+        return None
+    response = setup.program.algorithms["train"].server.response
+    return None if response is None else setup.protection.noise_in(change, state, response(rounds))
 
 
 def _trained(setup: Setup, state: State) -> Tree:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 from torch import Tensor
 
 from atoll.core import Context, Payload, Server, State
@@ -36,7 +39,10 @@ def average(*, learning_rate: float = 1.0) -> Server:
             state, aggregate["update"].tree, lambda name, delta: scaled(delta, learning_rate)
         )
 
-    return Server("average", init, broadcast, apply)
+    def response(rounds: int) -> Sequence[float]:
+        return [learning_rate] * rounds
+
+    return Server("average", init, broadcast, apply, response=response)
 
 
 def momentum(
@@ -72,4 +78,10 @@ def momentum(
 
         return {**moved(state, update, step), MOMENTS: {**kept, **new}}
 
-    return Server("momentum", init, broadcast, apply)
+    def response(rounds: int) -> Sequence[float]:
+        # Of a step in the first round and none after it: m = 1, μ, μ², …
+        moments = [momentum**age for age in range(rounds)]
+        steps = [momentum * m + (age == 0) for age, m in enumerate(moments)]
+        return [learning_rate * one for one in accumulate(steps if nesterov else moments)]
+
+    return Server("momentum", init, broadcast, apply, response=response)

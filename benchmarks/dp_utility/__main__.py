@@ -27,7 +27,9 @@ EVERYONE = ["federation.fraction_train=null", "privacy.sampling=everyone"]
 SETTINGS: dict[str, list[str]] = {
     "gaussian": [],
     "both": ["adapter.freeze_a=false"],
-    "head": ["adapter.method=none", "adapter.freeze_a=false", "adapter.target_modules=null"],
+    "head": [
+        "adapter.method=none", "adapter.freeze_a=false", "adapter.target_modules=null",
+    ],
     "adaptive": ["privacy.clip={adaptive: true, initial: 0.2}"],
     "everyone": EVERYONE,
     "blt": ["privacy.mechanism=blt", "privacy.sampling=turns", "federation.fraction_train=0.25"],
@@ -94,8 +96,8 @@ def one_run(data: str, clients: int, more: list[str]) -> dict[str, Any]:
             f"data.partition={{name: dirichlet, alpha: 1.0, num_clients: {clients}}}",
             "data.max_length=32",
             "data.holdout=0.0",
-            "adapter.target_modules=encoder\\.layer\\.5\\.attention\\.self\\.(query|value)",
             "evaluate.baselines=[]",
+            "evaluate.every=1000",
             *more,
         ],
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from atoll.errors import ModelError
 from atoll.experiment.setup import Setup
 from atoll.runs.checkpoints import latest
-from atoll.runs.gate import examined
+from atoll.runs.gate import drowned, examined
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
 from tests.support.models import Zoo
@@ -121,14 +121,57 @@ def test_a_model_of_noise_is_called_out_with_numbers(tmp_path: Path, zoo: Zoo) -
     assert float(change.norm()) == pytest.approx(noise, rel=0.2)
     assert found["signal_to_noise"] < 0.7
     assert "loss" not in found
-    assert any("the model is mostly noise: the signal in it is" in note for note in notes)
+    assert any("the model is hardly more than noise: the signal in it is" in note for note in notes)
+
+
+@pytest.mark.parametrize("values", [100, 7700, 1_000_000])
+def test_noise_alone_is_rarely_taken_for_a_signal(values: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    excess = [
+        float(torch.randn(values, generator=generator).square().mean()) - 1 for _ in range(100)
+    ]
+    ratios = [max(one, 0.0) ** 0.5 for one in excess]
+    assert sum(ratio < drowned(values) for ratio in ratios) >= 93
+
+
+MOVING = {"name": "momentum", "learning_rate": 3.0, "momentum": 0.5}
+
+
+@pytest.mark.parametrize("sampling", ["poisson", "turns"])
+def test_a_server_that_moves_further_has_as_much_more_noise(
+    sampling: str, tmp_path: Path, zoo: Zoo
+) -> None:
+    blt = {"mechanism": "blt", "sampling": "turns"} if sampling == "turns" else {}
+    turns: dict[str, Any] = {"clients_per_round": 1} if blt else {}
+    setup = _setup(
+        tmp_path, zoo, privacy={"noise_multiplier": 50.0, "clip": 1e-4, **blt},
+        federation={"num_rounds": 5, "server": MOVING, **turns},
+    )  # fmt: skip
+    summary, _ = _run(setup, tmp_path / "run")
+    state, start = _last(tmp_path / "run"), setup.start.server
+    change = torch.cat([
+        (state[part][name].double() - start[part][name]).flatten()
+        for part in ("adapter", "head") for name in start[part]
+    ])  # fmt: skip
+    assert summary["export"]["noise"] == pytest.approx(float(change.norm()), rel=0.15)
+
+
+def test_of_an_adaptive_server_no_noise_is_told(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(
+        tmp_path, zoo, privacy={"noise_multiplier": 50.0, "clip": 1e-4},
+        federation={"num_rounds": 2, "server": {"name": "adam"}},
+    )  # fmt: skip
+    found = _run(setup, tmp_path / "run")[0]["export"]
+    assert found["noise"] is None
+    assert found["signal_to_noise"] is None
+    assert "loss" not in found
 
 
 def test_a_signal_is_told_from_noise(tmp_path: Path, zoo: Zoo) -> None:
     setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1e-4, "clip": 1.0})
     summary, notes = _run(setup, tmp_path / "run")
     assert summary["export"]["signal_to_noise"] > 10
-    assert not any("mostly noise" in note for note in notes)
+    assert not any("more than noise" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

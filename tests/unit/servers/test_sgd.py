@@ -46,6 +46,29 @@ def test_the_average_is_a_sum() -> None:
             torch.testing.assert_close(after[name], expected, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "server",
+    [
+        average(learning_rate=0.3),
+        momentum(learning_rate=0.7, momentum=0.9),
+        momentum(learning_rate=0.7, momentum=0.9, nesterov=True),
+    ],
+)
+def test_a_response_is_how_far_one_update_moves_the_values(server: Server) -> None:
+    state, zero = server.init(_state()), _aggregate(1)["update"].tree
+    start, update = _values(_state())["h.weight"], _aggregate(1)["update"].tree["h.weight"]
+    assert server.response is not None
+    for age, response in enumerate(server.response(6)):
+        tree = {name: value if age == 0 else 0 * value for name, value in zero.items()}
+        state = server.apply(CONTEXT, state, {"update": Channel(tree)})
+        moved = _values(state)["h.weight"] - start
+        torch.testing.assert_close(moved, response * update, rtol=1e-5, atol=1e-6)
+
+
+def test_an_adaptive_step_has_no_response() -> None:
+    assert adam().response is None
+
+
 @pytest.mark.parametrize(("mu", "nesterov"), [(0.0, False), (0.9, False), (0.9, True), (0.5, True)])
 def test_momentum_against_torch(mu: float, nesterov: bool) -> None:
     server = momentum(learning_rate=0.7, momentum=mu, nesterov=nesterov)
