@@ -44,12 +44,15 @@ class Sealing:
     seal: (request, encoded payload) -> what leaves the client, once, after every stage.
     begin: (runtime, task, the shapes of a reply) -> the exchange, once clients have their keys.
     among: (a moment at a client) -> how many clients the sum holds that it is hidden in.
+    said: (an exchange) -> bytes up and down of all that is said beside replies, if nobody drops
+    out.
     """
 
     travels: Callable[[Payload], Payload]
     seal: Callable[[Request, Payload], Payload]
     begin: Callable[[Runtime, Task, Payload], Sealed]
     among: Callable[[Context], int]
+    said: Callable[[Context], tuple[int, int]] = lambda context: (0, 0)
 
 
 def attempted(task: Task, ask: Callable[[Task], Result]) -> tuple[Result, tuple[str, ...]]:

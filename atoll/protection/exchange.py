@@ -13,12 +13,12 @@ from atoll.core import Failure, Payload, Reply, Runtime, Sealed, State, Task, pa
 from atoll.errors import ClosedError, ProtocolError, QuorumError
 from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of, second
 from atoll.protection.summed import MASKED, WORDS, root_of
-from atoll.secagg import Configuration, Kind, Total, most_bytes
+from atoll.secagg import Configuration, Kind, Total, bytes_of, most_bytes
 from atoll.secagg.gathered import ServerState
 from atoll.secagg.keys import Verifier
 from atoll.secagg.server import close, finish, gather, route, witness
 
-__all__ = ["Sums"]
+__all__ = ["Sums", "said_beside"]
 
 KINDS = {"advert": Kind.ADVERT, "shares": Kind.SHARES, "signature": Kind.SIGNATURE,
          "opening": Kind.OPENING}  # fmt: skip
@@ -108,7 +108,7 @@ class Sums:
         return found
 
     def _step(self, step: str, messages: Mapping[str, bytes]) -> Task:
-        room = max(most_bytes(KINDS[step], own) for own in self._owns) if step in KINDS else 0
+        room = _room(step, self._owns)
         shared: dict[bytes, Payload] = {}
         questions = {
             client: shared.setdefault(message, question_of(message, room))
@@ -142,6 +142,24 @@ class Sums:
             [state for state, _ in signed], _own,
             lambda state: finish(state, _of(state.configuration, openings))[0],
         )  # fmt: skip
+
+
+def said_beside(owns: Sequence[Configuration]) -> tuple[int, int]:
+    """Bytes up and down of all steps, if nobody drops out; masked vectors are not among them."""
+    number = torch.tensor(0).nbytes
+    clients = sum(len(own.cohort) for own in owns)
+    up = sum(_room(step, owns) + number for step in KINDS) * clients
+    down = (len(KINDS) + 1) * number * clients
+    for own in owns:
+        everyone, near = len(own.cohort), own.neighbours
+        told = {Kind.ADVERTS: everyone, Kind.INBOX: near, Kind.SURVIVORS: everyone,
+                Kind.SIGNATURES: own.signers}  # fmt: skip
+        down += everyone * sum(bytes_of(kind, own, items) for kind, items in told.items())
+    return up, down
+
+
+def _room(step: str, owns: Sequence[Configuration]) -> int:
+    return max(most_bytes(KINDS[step], own) for own in owns) if step in KINDS else 0
 
 
 def _own(state: ServerState) -> Configuration:

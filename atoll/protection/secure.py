@@ -31,7 +31,7 @@ from atoll.core import (
     Tree,
 )
 from atoll.errors import ConfigError, ProtocolError, QuorumError
-from atoll.protection.exchange import Sums
+from atoll.protection.exchange import Sums, said_beside
 from atoll.protection.groups import Apart, groups_of
 from atoll.protection.summed import MASKED, WORDS, Summed, root_of
 from atoll.secagg import Configuration, Kind, Member, Moment, Terms, Total, agree
@@ -157,6 +157,12 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
             return Sealed(iter(()), {}, _unasked, lambda state, clients: secure.summed.nothing())
         return Sums(runtime, task, owns, verify).sealed(secure.restored)
 
+    def said(context: Context) -> tuple[int, int]:
+        try:
+            return said_beside(secure.configurations(context))
+        except (ConfigError, ProtocolError, QuorumError):
+            return 0, 0
+
     def same(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:
         return payload, state
 
@@ -164,7 +170,7 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
     return Stage(
         "masks", channels, same, sums_only=True, dense_floats=True,
         group=0 if secure.apart is None else secure.apart.size,
-        sealing=Sealing(travels, party.sealed, begin, secure.among),
+        sealing=Sealing(travels, party.sealed, begin, secure.among, said),
     )  # fmt: skip
 
 

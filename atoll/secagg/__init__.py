@@ -10,7 +10,7 @@ from atoll.secagg.degree import Terms
 from atoll.secagg.keys import Identity, claim, roster_verifier
 from atoll.secagg.member import Member
 from atoll.secagg.merkle import MerkleTree, Proof, check_slice, tree
-from atoll.secagg.messages import Kind, most_bytes
+from atoll.secagg.messages import Kind, bytes_of, most_bytes
 from atoll.secagg.simulate import secure_sum
 from atoll.secagg.state import Step
 from atoll.secagg.store import Folder, Held, Store
@@ -33,6 +33,7 @@ __all__ = [
     "Terms",
     "Total",
     "agree",
+    "bytes_of",
     "check_slice",
     "claim",
     "most_bits",

@@ -27,6 +27,7 @@ __all__ = [
     "Advert",
     "Kind",
     "Survivors",
+    "bytes_of",
     "most_bytes",
     "read_each",
     "read_one",
@@ -126,7 +127,12 @@ class Survivors:
 
 def most_bytes(kind: Kind, configuration: Configuration) -> int:
     """The longest message of a kind: a transport refuses more before it takes it."""
-    head, clients = len(_head(kind, configuration)), len(configuration.cohort)
+    return bytes_of(kind, configuration, len(configuration.cohort))
+
+
+def bytes_of(kind: Kind, configuration: Configuration, clients: int) -> int:
+    """A message that says something of so many clients, where its kind speaks of several."""
+    head = len(_head(kind, configuration))
     if kind == Kind.SURVIVORS:
         return head + NUMBER * (clients + 2)
     if kind in _SINGLE:

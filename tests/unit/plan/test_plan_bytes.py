@@ -56,6 +56,11 @@ CASES: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = {
     ),
     "median": ("bert", {"federation": {"aggregator": "median"}}),
     "adam at the server": ("llama", {"federation": {"server": "adam"}}),
+    "sums that hide each client": (
+        "bert",
+        {"adapter": {"head": "train"}, "federation": {"clients_per_round": None},
+         "privacy": {"secure_aggregation": True, "clip": 1.0, "corrupt": 0.0}},
+    ),
     "full": ("llama", {"adapter": {"method": "full"}}),
     "float64": ("bert", {"model": {"dtype": "float64"}}),
 }  # fmt: skip
