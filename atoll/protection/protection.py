@@ -98,11 +98,14 @@ class Protection:
             self.correlated, self.vault.kept,
         )  # fmt: skip
 
-    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
+    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float | None:
         """The expected L2 norm of the noise that one update a round puts into `change`.
 
-        response: of the server that it moves. An adaptive bound counts as it stands at the end.
+        response: of the server that it moves. None: under an adaptive bound, of which nobody keeps
+        what it was in earlier rounds.
         """
+        if not isinstance(self._central.clip, float):
+            return None
         values = sum(value.numel() for value in change.values())
         deviation = self._central.deviation(state) / self.drawing.expected
         together, steps = self.correlated, np.asarray(response)

@@ -1,4 +1,4 @@
-"""Accuracy against ε, for every mechanism: the recipe `private`, with other noise.
+"""Accuracy against ε, for every mechanism: the recipe `private` (`head`), and LoRA beside its head.
 
     python -m benchmarks.dp_utility DATA [--settings gaussian,both,...] [--epsilons 1,2,4,8,inf]
     python -m benchmarks.dp_utility --table
@@ -24,20 +24,25 @@ from benchmarks.recipes import run_recipe
 HERE = Path(__file__).parent
 EPSILONS = "1,2,4,8,inf"
 EVERYONE = ["federation.fraction_train=null", "privacy.sampling=everyone"]
+B_ALONE = [
+    "adapter.method=lora", "adapter.r=4", "adapter.lora_alpha=0.4", "adapter.freeze_a=true",
+    "adapter.target_modules=.*\\.5\\..*\\.(query|value)",
+]  # fmt: skip
 SETTINGS: dict[str, list[str]] = {
-    "gaussian": [],
-    "both": ["adapter.freeze_a=false"],
-    "head": [
-        "adapter.method=none", "adapter.freeze_a=false", "adapter.target_modules=null",
+    "head": [],
+    "gaussian": B_ALONE,
+    "both": [*B_ALONE, "adapter.freeze_a=false"],
+    "adaptive": [*B_ALONE, "privacy.clip={adaptive: true, initial: 0.2}"],
+    "everyone": [*B_ALONE, *EVERYONE],
+    "blt": [
+        *B_ALONE, "privacy.mechanism=blt", "privacy.sampling=turns",
+        "federation.fraction_train=0.25",
     ],
-    "adaptive": ["privacy.clip={adaptive: true, initial: 0.2}"],
-    "everyone": EVERYONE,
-    "blt": ["privacy.mechanism=blt", "privacy.sampling=turns", "federation.fraction_train=0.25"],
     "distributed": [
-        *EVERYONE, "privacy.mechanism=distributed", "privacy.secure_aggregation=true",
+        *B_ALONE, *EVERYONE, "privacy.mechanism=distributed", "privacy.secure_aggregation=true",
         "privacy.corrupt=0.1", "privacy.dropping=0.1",
     ],
-    "local": [*EVERYONE, "privacy.mechanism=local"],
+    "local": [*B_ALONE, *EVERYONE, "privacy.mechanism=local"],
 }  # fmt: skip
 
 

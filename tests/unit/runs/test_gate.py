@@ -156,10 +156,13 @@ def test_a_server_that_moves_further_has_as_much_more_noise(
     assert summary["export"]["noise"] == pytest.approx(float(change.norm()), rel=0.15)
 
 
-def test_of_an_adaptive_server_no_noise_is_told(tmp_path: Path, zoo: Zoo) -> None:
+@pytest.mark.parametrize(
+    ("server", "clip"), [("adam", 1e-4), ("average", {"adaptive": True, "count_noise": 50.0})]
+)
+def test_of_what_adapts_no_noise_is_told(server: str, clip: Any, tmp_path: Path, zoo: Zoo) -> None:
     setup = _setup(
-        tmp_path, zoo, privacy={"noise_multiplier": 50.0, "clip": 1e-4},
-        federation={"num_rounds": 2, "server": {"name": "adam"}},
+        tmp_path, zoo, privacy={"noise_multiplier": 50.0, "clip": clip},
+        federation={"num_rounds": 2, "server": {"name": server}},
     )  # fmt: skip
     found = _run(setup, tmp_path / "run")[0]["export"]
     assert found["noise"] is None
