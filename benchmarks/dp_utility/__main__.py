@@ -32,7 +32,7 @@ SETTINGS: dict[str, list[str]] = {
     "head": [],
     "gaussian": B_ALONE,
     "both": [*B_ALONE, "adapter.freeze_a=false"],
-    "adaptive": [*B_ALONE, "privacy.clip={adaptive: true, initial: 0.2}"],
+    "adaptive": [*B_ALONE, "privacy.clip={adaptive: true, initial: 6.0}"],
     "everyone": [*B_ALONE, *EVERYONE],
     "blt": [
         *B_ALONE, "privacy.mechanism=blt", "privacy.sampling=turns",
