@@ -31,7 +31,7 @@ B_ALONE = [
 SETTINGS: dict[str, list[str]] = {
     "head": [],
     "gaussian": B_ALONE,
-    "both": [*B_ALONE, "adapter.freeze_a=false"],
+    "both": [*B_ALONE, "adapter.freeze_a=false", "adapter.lora_alpha=0.02"],
     "adaptive": [*B_ALONE, "privacy.clip={adaptive: true, initial: 6.0}"],
     "everyone": [*B_ALONE, *EVERYONE],
     "blt": [
