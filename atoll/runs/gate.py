@@ -24,7 +24,7 @@ from atoll.models.objective import Example
 from atoll.tree import Tree, l2_norm, subtract
 from atoll.words import counted
 
-__all__ = ["CLIENTS", "ROWS", "Examined", "examined"]
+__all__ = ["CLIENTS", "ROWS", "Examined", "drowned", "examined"]
 
 CLIENTS, ROWS = 8, 8
 """Rows that are looked at: so many of so many clients."""

@@ -59,8 +59,9 @@ def test_a_federation_is_watched_paused_and_stopped(zoo: Zoo, tmp_path: Path) ->
         _typed(tmp_path, "client", "pause", "--certs", "fed/ada")
         waited(lambda: client()["error"] is not None)
         assert client()["error"]["message"].startswith("policy rule 'paused'")
-        said = _typed(tmp_path, "client", "status", "--state", STATE)
-        assert "last refused" in said
+        asked = ("client", "status", "--state", STATE)
+        waited(lambda: "last refused" in _typed(tmp_path, *asked))
+        said = _typed(tmp_path, *asked)
         assert re.search(r"^\d+ messages with \S+ .?B left", said, re.MULTILINE)
 
         children = [psutil.Process(one.process.pid).children(recursive=True)
