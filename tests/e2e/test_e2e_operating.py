@@ -68,7 +68,7 @@ def test_a_federation_is_watched_paused_and_stopped(zoo: Zoo, tmp_path: Path) ->
                     for one in (server, site)]  # fmt: skip
         _typed(tmp_path, "stop", RUN)
         _typed(tmp_path, "stop", STATE)
-        assert (server.process.wait(20), site.process.wait(20)) == (130, 130)
+        assert (server.process.wait(60), site.process.wait(60)) == (130, 130)
         waited(lambda: not any(one.is_running() for two in children for one in two))
     assert "server stopped" in _typed(tmp_path, "status", RUN)
     assert "round 0/50 is done" in _typed(tmp_path, "logs", RUN, "-n", "1000")
