@@ -46,10 +46,12 @@ class Vault:
         own = path.with_name(f"{path.name}.{os.getpid()}")
         write_bytes(own, os.urandom(KEY), mode=0o600)
         with explained(path):
-            # Of several processes that begin together one makes it, and the others take that one.
-            with suppress(FileExistsError):
-                os.link(own, path)
-            own.unlink()
+            try:
+                # Of several processes that begin together one makes it, and the others take it.
+                with suppress(FileExistsError):
+                    os.link(own, path)
+            finally:
+                own.unlink()
             raw = path.read_bytes()
         if len(raw) != KEY:
             raise PrivacyError(f"{path} is no secret of a client: it was changed or cut; remove it "

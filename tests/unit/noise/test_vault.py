@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from atoll.errors import PrivacyError
+from atoll.errors import PrivacyError, RunError
 from atoll.noise import Vault
 
 
@@ -29,3 +30,15 @@ def test_a_secret_that_was_cut_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.key").write_bytes(b"short")
     with pytest.raises(PrivacyError, match=r"noise\.key is no secret of a client"):
         _kept(tmp_path / "noise.key")
+
+
+def test_a_disk_that_refuses_leaves_no_secret_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(target))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(RunError, match=r"noise\.key"):
+        _kept(tmp_path / "noise.key")
+    assert list(tmp_path.iterdir()) == []
