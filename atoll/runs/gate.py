@@ -42,7 +42,7 @@ class Examined:
     loss, read_back: on the same rows, of the model in memory and of the one on the disk.
     moved: ‖w − w₀‖ / ‖w₀‖ of what trained; None where it began at zero.   still: names of those of
     its tensors that are where they began.   values: numbers in them.
-    private: whether noise hides clients, so that losses on their rows are told to nobody.
+    private: whether noise hides clients or rows, so that losses on rows are told to nobody.
     noise: L2 norm of the noise that is expected in w − w₀; None without noise, under an
     adaptive bound, and where a server does not move in proportion to updates.
     signal_to_noise: what is left of ‖w − w₀‖ without that noise, over it.
@@ -118,7 +118,7 @@ def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
     still = tuple(name for name, value in change.items() if not bool(value.any()))
     length, start = l2_norm(change), l2_norm(before)
     moved = length / start if start else None
-    private = setup.protection is not None
+    private = (setup.protection or setup.rows) is not None
     values = sum(value.numel() for value in change.values())
     found = Examined(loss, read_back, moved, still, len(change), values, rounds, private)
     noise = _noise(setup, change, state, rounds)

@@ -170,6 +170,13 @@ def test_of_what_adapts_no_noise_is_told(server: str, clip: Any, tmp_path: Path,
     assert "loss" not in found
 
 
+def test_where_noise_hides_rows_no_loss_on_them_is_told(tmp_path: Path, zoo: Zoo) -> None:
+    hidden = {"unit": "example", "noise_multiplier": 1.0, "clip": 0.5}
+    found = _run(_setup(tmp_path, zoo, privacy=hidden), tmp_path / "run")[0]["export"]
+    assert found.keys() == {"moved", "still", "noise", "signal_to_noise"}
+    assert found["noise"] is None
+
+
 def test_a_signal_is_told_from_noise(tmp_path: Path, zoo: Zoo) -> None:
     setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1e-4, "clip": 1.0})
     summary, notes = _run(setup, tmp_path / "run")
