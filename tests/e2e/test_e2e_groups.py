@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.support.federation import LABELS, write_labelled
 from tests.support.models import Zoo
-from tests.support.sites import ATOLL, federation, waited
+from tests.support.sites import ATOLL, federation
 
 pytestmark = pytest.mark.long
 CLIENTS = ("ada", "bob", "cy", "dee", "eve", "fay")
@@ -34,11 +34,7 @@ def test_sites_find_their_groups_by_themselves(tmp_path: Path, zoo: Zoo) -> None
         (tmp_path / "policy.yaml").write_text(
             "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
         )
-        server = people.coordinate("private.yaml")
-        for client in CLIENTS:
-            people.join(client)
-        waited(lambda: server.process.poll() is not None, seconds=600)
-        assert server.process.returncode == 0, server.said
+        people.together("private.yaml", seconds=600)
     run, here = tmp_path / "runs" / "private", tmp_path / "runs" / "here"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["secure_sums"] == {"least": 3, "group": 3}

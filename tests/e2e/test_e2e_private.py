@@ -40,7 +40,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
     folder = people.folder
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 20}\n")
-    _ended(people)
+    people.together("private.yaml")
     run = folder / "runs" / "private"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["final"] is None
@@ -96,7 +96,7 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
     (folder / "policy.yaml").write_text(
         "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     )
-    _ended(people)
+    people.together("private.yaml")
     run = folder / "runs" / "private"
     for client in CLIENTS:
         tensors = [t for line in _departures(folder / "fed" / client / "state")
@@ -127,7 +127,7 @@ def test_a_federation_encrypts_to_a_site_that_holds_the_key(people: People) -> N
     (folder / "policy.yaml").write_text(
         "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     )
-    _ended(people)
+    people.together("private.yaml")
     run = folder / "runs" / "private"
     for client in CLIENTS:
         state = folder / "fed" / client / "state"
@@ -163,7 +163,7 @@ def test_sites_that_add_the_noise_count_what_the_server_sees(
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nmin_cohort: 3\n"
     spent = "privacy: {required: true, max_clip: 0.5, lifetime_epsilon: 200}\n"
     (folder / "policy.yaml").write_text(rules + spent)
-    _ended(people)
+    people.together("private.yaml")
     summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
     assert 190 < summary["epsilon"] <= 200
     assert summary["privacy"]["readers_epsilon"] <= summary["epsilon"]
@@ -185,7 +185,7 @@ def test_sites_that_hide_their_rows_count_them_by_themselves(people: People) -> 
     _under(people, "privacy: {unit: example, noise_multiplier: 1.0, clip: 0.5}")
     rules = "label_names: true\nmin_rows: 1\nmodels: any\nprivacy: {required: true, max_clip: 0.5, "
     (folder / "policy.yaml").write_text(rules + "lifetime_epsilon: 50}\n")
-    _ended(people)
+    people.together("private.yaml")
     summary = json.loads((folder / "runs" / "private" / "summary.json").read_text())
     assert summary["privacy"]["unit"] == "example"
     for client in CLIENTS:
@@ -207,15 +207,6 @@ def _under(people: People, privacy: str, *, text: str = "") -> None:
     path = people.folder / "private.yaml"
     text = (text or path.read_text()).replace(", clients_per_round: 2", "")
     path.write_text(text.replace("privacy: {noise_multiplier: 1.0, clip: 0.5}", privacy))
-
-
-def _ended(people: People) -> None:
-    """A federation of all sites that ends well."""
-    server = people.coordinate("private.yaml")
-    for client in CLIENTS:
-        people.join(client)
-    waited(lambda: server.process.poll() is not None, seconds=400)
-    assert server.process.returncode == 0, server.said
 
 
 def _departures(state: Path) -> list[dict[str, object]]:

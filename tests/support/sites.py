@@ -120,6 +120,14 @@ class People:
         self.sites[client] = Started(found, self.folder / f"{client}.log", self.folder, inside)
         return self.sites[client]
 
+    def together(self, file: str, *, seconds: float = 400) -> None:
+        """A run of all clients, which has to end well."""
+        server = self.coordinate(file)
+        for client in self.clients:
+            self.join(client)
+        waited(lambda: server.process.poll() is not None, seconds=seconds)
+        assert server.process.returncode == 0, server.said
+
     def end(self) -> None:
         started = [*self.sites.values(), *([self.server] if self.server else [])]
         for one in started:
