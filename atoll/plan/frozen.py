@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from atoll.experiment.bench import first_state
+from atoll.experiment.hiding import hiding_of
 from atoll.experiment.prefix import MEMORY_MOST, MEMORY_SHARE
 from atoll.experiment.program import Heads, build_program, head_methods
 from atoll.experiment.setup import Setup
@@ -34,7 +36,9 @@ def apart(setup: Setup) -> Setup:
     labelled = None if setup.labelled is None else feature_cache(bench)
     settings = setup.experiment.adapter
     heads = Heads() if labelled is None else head_methods(bench, settings, labelled)
-    program = build_program(setup.loaded, bench, heads)
+    hiding = replace(hiding_of(setup.loaded, setup.data, None, None), clients=setup.protection)
+    program = build_program(setup.loaded, bench, heads, hiding.clients, measured=hiding.measured)
+    program, _ = hiding.sealed(setup.loaded, program, first_state(bench, setup.experiment))
     return replace(setup, bench=bench, labelled=labelled, program=program)
 
 

@@ -81,7 +81,7 @@ class Plan:
 
 def make_plan(setup: Setup, folder: Path) -> Plan:
     """Plan the run of `setup` in `folder`; nothing is written there."""
-    setup, machine = apart(_in_turn(setup)), look()
+    setup, machine = _in_turn(apart(setup)), look()
     exchanges = asked(setup)
     travels, rows = traffic(setup, exchanges), rows_of(setup)
     works = {**round_work(setup, exchanges, rows), **baseline_work(setup, rows)}
