@@ -47,6 +47,10 @@ class Algorithm:
         """The shapes of a reply as the server folds it."""
         return like if self.sealing is None else self.sealing.travels(like)
 
+    def said(self, context: Context) -> tuple[int, int]:
+        """Bytes up and down of what is said beside replies, if nobody drops out."""
+        return (0, 0) if self.sealing is None else self.sealing.said(context)
+
 
 @dataclass(frozen=True)
 class Program:

@@ -32,18 +32,13 @@ def traffic(setup: Setup, exchanges: Sequence[Asked]) -> list[Traffic]:
     for one in exchanges:
         cohort, own = one.context.cohort, sizes[one.algorithm]
         pairs = [own(one.context.at(c), _since(answered.get(c), stepped)) for c in cohort]
-        up, down = _beside(setup.program.algorithms[one.algorithm], one.context)
+        up, down = setup.program.algorithms[one.algorithm].said(one.context)
         found.append(
             Traffic(one, up + sum(up for up, _ in pairs), down + sum(down for _, down in pairs))
         )
         answered |= dict.fromkeys(cohort, one.context.exchange)
         stepped = one.context.exchange if one.kind == "round" else stepped
     return found
-
-
-def _beside(algorithm: Algorithm, context: Context) -> tuple[int, int]:
-    """What a sum that hides each client is spoken of with."""
-    return (0, 0) if algorithm.sealing is None else algorithm.sealing.said(context)
 
 
 def _since(answered: int | None, stepped: int | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.core import Report, payload_nbytes
+from atoll.core import Context, Report, payload_nbytes
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.evaluation import score_of
@@ -78,10 +78,13 @@ def _traffic(setup: Setup, report: Report) -> tuple[int, int, int | None]:
         return up, down, clients
     algorithm, expected = setup.program.algorithms["train"], setup.protection.drawing.expected
     broadcast = algorithm.server.broadcast(report.position.server, "")
-    reply = algorithm.client.template(broadcast)
+    reply = algorithm.travelling(algorithm.client.template(broadcast))
+    # Of any clients, as many as are expected.
+    cohort = tuple(sorted(setup.data.clients)[: round(expected)])
+    more_up, more_down = algorithm.said(Context(0, "", report.round, 0, cohort, 1))
     return (
-        up + round(expected * payload_nbytes(reply)),
-        down + round(expected * payload_nbytes(broadcast)),
+        up + more_up + round(expected * payload_nbytes(reply)),
+        down + more_down + round(expected * payload_nbytes(broadcast)),
         None,
     )
 

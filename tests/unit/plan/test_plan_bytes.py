@@ -176,3 +176,21 @@ def test_the_plan_writes_nothing_and_leaves_the_setup_as_it_was(zoo: Zoo, tmp_pa
     ]
     size = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert 0.5 * size < sum(made.disk.values()) < 2 * size
+
+
+@pytest.mark.parametrize("noise", [{}, {"noise_multiplier": 1.0, "sampling": "everyone"}])
+def test_a_plan_hides_updates_where_outputs_of_frozen_blocks_are_kept(
+    noise: dict[str, Any], zoo: Zoo, tmp_path: Path
+) -> None:
+    secure = {"secure_aggregation": True, "clip": 1.0, "corrupt": 0.0, "dropping": 0.0}
+    setup = scene(
+        tmp_path, zoo, adapter={"method": "none", "head": "train"},
+        federation={"num_rounds": 2}, privacy={**secure, **noise}, evaluate={"baselines": []},
+    )  # fmt: skip
+    assert setup.bench.prefix is not None
+    made = make_plan(setup, tmp_path / "run")
+    run_experiment(setup, tmp_path / "run", Observer())
+    lines = (tmp_path / "run" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [(line.bytes_up, line.bytes_down) for line in made.rounds] == [
+        (line["bytes_up"], line["bytes_down"]) for line in map(json.loads, lines)
+    ]
