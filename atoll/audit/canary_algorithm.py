@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from atoll.audit.canary_clients import Coins, Release, Values
-from atoll.audit.trial import Trial, protected
+from atoll.audit.trial import Trial, hidden_by, protected
 from atoll.config.privacy import Privacy
-from atoll.core import Channel, Payload, Reply, Request
+from atoll.core import Channel, ClientWork, Payload, Reply, Request
 from atoll.local.bench import model_values
+from atoll.matrix import Strategy
+from atoll.matrix.blt import coefficients
 from atoll.noise import Stream
+from atoll.protection import Protection
 from atoll.tree import Tree
 
-__all__ = ["mechanism_release"]
+__all__ = ["Turns", "mechanism_release", "turns_release"]
 
 FAR = 1e3
 """A canary's one value: more than any clip."""
@@ -29,28 +32,100 @@ def mechanism_release(trial: Trial, settings: Privacy, *, canaries: int, key: by
     Each has a place of its own, drawn among all values that travel, so that a tensor without noise
     shows.
     """
+    seen, client = _places(trial, canaries, key)
+
+    def release(number: int, there: Coins) -> Values:
+        rows = {str(canary): () for canary in np.flatnonzero(there)}
+        asked = protected(replace(trial, rows=rows), settings, rounds=1, client=client)
+        # The released sum is divided by as many as took part.
+        return (seen(asked.after(1)) - seen(model_values(trial.state))) * len(rows)
+
+    return release
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The first rounds of a run whose rounds have noise in common.
+
+    signal: how far a canary in the first cohort, and in each that it comes back in, moves what is
+    released of these rounds, as a share of what the noise of the whole run was made for.
+    """
+
+    protection: Protection
+    rounds: int
+
+    @property
+    def signal(self) -> float:
+        """At most 1, which it is where all of the run's rounds are looked at."""
+        _, alone = self._matrix()
+        return float(np.linalg.norm(alone)) / self._strategy.sensitivity
+
+    def cohort(self, number: int, exchange: int, roster: tuple[str, ...]) -> tuple[str, ...]:
+        """All canaries have the same turn, the first one."""
+        own = self._strategy.participation
+        turn, between = divmod(number - 1, own.separation)
+        return () if between or turn >= own.possible else roster
+
+    def whitened(self, released: Values) -> Values:
+        """Of rounds x + C⁻¹z at each canary's place: Cx + z, along what a canary is in Cx.
+
+        released: [rounds, canaries].
+        """
+        matrix, alone = self._matrix()
+        found: Values = (alone / np.linalg.norm(alone)) @ matrix @ released
+        return found / self._strategy.sensitivity
+
+    @property
+    def _strategy(self) -> Strategy:
+        together = self.protection.correlated
+        assert together is not None, "rounds have noise in common"
+        return together.strategy
+
+    def _matrix(self) -> tuple[Values, Values]:
+        """C, and its product with a canary's rounds."""
+        column = coefficients(self._strategy.blt, self.rounds)
+        apart = np.subtract.outer(np.arange(self.rounds), np.arange(self.rounds))
+        matrix = np.where(apart >= 0, column[np.abs(apart)], 0.0)
+        there = [bool(self.cohort(each + 1, 0, ("canary",))) for each in range(self.rounds)]
+        return matrix, matrix @ np.array(there, float)
+
+
+def turns_release(trial: Trial, turns: Turns, *, canaries: int, key: bytes) -> Release:
+    """What FedAvg's first rounds, with noise in common, make of canaries that have the first turn;
+    in clips, and with the deviation that the noise multiplier of the run says."""
+    seen, client = _places(trial, canaries, key)
+    protection, clip = turns.protection, turns.protection.settings.clip
+    assert isinstance(clip, float), "the file was checked"
+
+    def release(number: int, there: Coins) -> Values:
+        rows = {str(canary): () for canary in np.flatnonzero(there)}
+        asked = hidden_by(protection, replace(trial, rows=rows), client)
+        after = [seen(values) for values in asked.rounds(turns.rounds, turns.cohort)]
+        moved = np.diff(np.stack([seen(model_values(trial.state)), *after]), axis=0)
+        return turns.whitened(moved * (protection.drawing.expected / clip))
+
+    return release
+
+
+def _places(trial: Trial, canaries: int, key: bytes) -> tuple[Callable[[Tree], Values], ClientWork]:
+    """What a model holds at the canaries' places, and the work of a canary."""
     algorithm, (client, *_) = trial.algorithm, trial.rows
     like = algorithm.client.template(algorithm.server.broadcast(trial.state, client))
     names = list(like["update"].tree)
     sizes = [like["update"].tree[name].numel() for name in names]
     places = np.argsort(Stream(key, "places").uniform(sum(sizes)), kind="stable")[:canaries]
     assert len(places) == canaries, "there are more values than canaries"
-    before = _flat(model_values(trial.state), names)
 
     def work(requests: Sequence[Request]) -> Iterator[Reply]:
         for request in requests:
             place = int(places[int(request.context.client)])
             yield Reply(request.context.client, _canary(like, place))
 
-    def release(number: int, there: Coins) -> Values:
-        rows = {str(canary): () for canary in np.flatnonzero(there)}
-        seen = replace(trial, rows=rows)
-        seen = protected(seen, settings, rounds=1, client=replace(algorithm.client, work=work))
-        moved: Values = (_flat(seen.after(1), names) - before).double().numpy()[places]
-        # The released sum is divided by as many as took part.
-        return moved * len(rows)
+    def seen(values: Tree) -> Values:
+        found: Values = _flat(values, names).double().numpy()[places]
+        return found
 
-    return release
+    return seen, replace(algorithm.client, work=work)
 
 
 def _flat(values: Tree, names: Sequence[str]) -> Tensor:

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from atoll.algorithms.fedavg import fedavg
-from atoll.audit.canary_algorithm import mechanism_release
-from atoll.audit.canary_clients import Schedule, estimated, watched
+from atoll.audit.canary_algorithm import Turns, mechanism_release, turns_release
+from atoll.audit.canary_clients import Estimate, Schedule, estimated, watched
 from atoll.audit.trial import Trial
 from atoll.config.privacy import Privacy
 from atoll.core import Payload
 from atoll.local.per_example import PerExample
+from atoll.protection import Protection
 
-__all__ = ["NoiseSeen", "noise_between", "noise_of_rounds", "noise_of_rows"]
+__all__ = ["NoiseSeen", "noise_between", "noise_of_rounds", "noise_of_rows", "noise_of_turns"]
 
 FEWEST = 100
 """Values below which nothing is said."""
+MOST_VALUES = 50_000_000
+"""Values of noise that are drawn for rounds which have it in common."""
 Z = 1.96
 CERTAIN = 5.0
 """Standard errors by which a tensor must have less noise than promised, of the many that are."""
@@ -46,17 +49,41 @@ def noise_of_rounds(
     trial: Trial, settings: Privacy, promised: float, *, canaries: int, key: bytes
 ) -> NoiseSeen:
     """What canary clients see of one round under `settings`."""
-    (payload, *_) = trial.payloads().values()
-    canaries = min(canaries, sum(value.numel() for value in payload["update"].tree.values()))
+    canaries = min(canaries, _travelling(trial))
     if canaries < FEWEST:
         return NoiseSeen()
     release = mechanism_release(trial, settings, canaries=canaries, key=key)
-    code = estimated(watched(release, Schedule(), canaries=canaries, key=key), settings.delta)
-    less = code.beyond(Schedule().separation(promised))
-    if code.separation <= Z * code.error:
+    scores = watched(release, Schedule(), canaries=canaries, key=key)
+    return _shown(estimated(scores, settings.delta), promised)
+
+
+def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: bytes) -> NoiseSeen:
+    """What canary clients see of all rounds, or of as many as there is time for, whose noise is
+    taken back later."""
+    values = _travelling(trial)
+    canaries = min(canaries, values)
+    if canaries < FEWEST:
+        return NoiseSeen()
+    turns = Turns(protection, min(protection.rounds, max(MOST_VALUES // values, 1)))
+    release = turns_release(trial, turns, canaries=canaries, key=key)
+    scores = watched(release, Schedule(), canaries=canaries, key=key)
+    found = estimated(scores, protection.settings.delta)
+    return _shown(found, protection.noise_multiplier, turns.signal)
+
+
+def _travelling(trial: Trial) -> int:
+    """How many values a client sends."""
+    (payload, *_) = trial.payloads().values()
+    return sum(value.numel() for value in payload["update"].tree.values())
+
+
+def _shown(found: Estimate, promised: float, signal: float = 1.0) -> NoiseSeen:
+    """The noise beside which a canary's signal, in clips, is told as well as it was."""
+    less = found.beyond(signal * Schedule().separation(promised))
+    if found.separation <= Z * found.error:
         return NoiseSeen(less=less)
-    low, high = (code.separation + side * Z * code.error for side in (1, -1))
-    return NoiseSeen(1 / code.separation, (1 / low, 1 / high), less)
+    low, high = (found.separation + side * Z * found.error for side in (1, -1))
+    return NoiseSeen(signal / found.separation, (signal / low, signal / high), less)
 
 
 def noise_of_rows(trial: Trial, promised: float) -> NoiseSeen:

@@ -11,13 +11,20 @@ from atoll.audit.canary_clients import Schedule, estimated, gaussian_release, wa
 from atoll.audit.eye import eye_of
 from atoll.audit.findings import Claim, Mechanism, Secrecy
 from atoll.audit.membership import Membership, losses_of, membership
-from atoll.audit.noise_seen import NoiseSeen, noise_between, noise_of_rounds, noise_of_rows
+from atoll.audit.noise_seen import (
+    NoiseSeen,
+    noise_between,
+    noise_of_rounds,
+    noise_of_rows,
+    noise_of_turns,
+)
 from atoll.audit.one_run import lower_bound_from_scores
 from atoll.audit.server_view import View, views
 from atoll.audit.subject import Subject, Uncovered
 from atoll.audit.trial import gradient_of
 from atoll.config.tasks import TASKS
 from atoll.models.objective import Example
+from atoll.protection import Protection
 from atoll.tree import Tree
 
 __all__ = ["mechanism_part", "membership_part", "secrets_part", "server_part"]
@@ -94,8 +101,6 @@ def membership_part(subject: Subject) -> Membership:
 def mechanism_part(subject: Subject) -> Mechanism:
     """What canary clients see of the noise."""
     claim, key = subject.promised, os.urandom(32)
-    if claim.mechanism == "blt":
-        raise Uncovered("noise that later rounds take back is not audited; its ε is for all rounds")
     schedule, noise = Schedule(claim.rounds, claim.rate), claim.noise_multiplier
     if claim.mechanism == "local":
         # Who takes part is seen: a canary sends one update, or its opposite.
@@ -124,6 +129,10 @@ def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
         return noise_of_rows(trial, claim.noise_multiplier)
     if claim.mechanism == "distributed":
         return NoiseSeen()
+    if claim.mechanism == "blt":
+        protection = subject.protection
+        assert isinstance(protection, Protection), "a server adds the noise"
+        return noise_of_turns(trial, protection, canaries=IN_CODE, key=key)
     settings = subject.noise(trial)
     if claim.mechanism == "local":
         own = next(iter(subject.rows.values()))

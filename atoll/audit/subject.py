@@ -19,7 +19,7 @@ from atoll.config.privacy import Privacy
 from atoll.errors import DataError
 from atoll.experiment.setup import Setup
 from atoll.models.objective import Example
-from atoll.protection import protection_of
+from atoll.protection import Protection, Spread, protection_of
 from atoll.trained.load_run import TrainedRun
 from atoll.tree import l2_norm
 
@@ -106,15 +106,24 @@ class Subject:
         """
         section = self.loaded.experiment.privacy
         if self.hides_clients:
-            protection = protection_of(self.loaded, len(self.setup.data.clients))
-            assert protection is not None, "the run adds noise"
+            protection = self.protection
             # Of noise that rounds have in common, or sums: that of a round by itself.
             own = "local" if self._mechanism == "local" else "gaussian"
-            told = {"noise_multiplier": protection.noise_multiplier, "epsilon": None,
-                    "mechanism": own, "sampling": "poisson"}  # fmt: skip
+            noise, together = protection.noise_multiplier, protection.correlated
+            if together is not None:
+                noise *= together.strategy.sensitivity
+            told = {"noise_multiplier": noise, "epsilon": None, "mechanism": own,
+                    "sampling": "poisson"}  # fmt: skip
             return section.model_copy(update={**told, "secure_aggregation": False})
         norms = [l2_norm(payload["update"].tree) for payload in trial.payloads().values()]
         return Privacy(epsilon=EPSILON, delta=DELTA, clip=max(median(norms), 1e-6))
+
+    @property
+    def protection(self) -> Protection | Spread:
+        """The run's own, of its clients."""
+        found = protection_of(self.loaded, len(self.setup.data.clients))
+        assert found is not None, "the run adds noise"
+        return found
 
     @property
     def promised(self) -> Claim:

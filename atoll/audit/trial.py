@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,9 +37,10 @@ from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from atoll.tree import Tree, add, scale
 
-__all__ = ["Trial", "gradient_of", "protected", "summed", "trial_of"]
+__all__ = ["Trial", "gradient_of", "hidden_by", "protected", "summed", "trial_of"]
 
 Rows = Mapping[str, Sequence[Example]]
+Cohort = Callable[[int, int, tuple[str, ...]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,20 @@ class Trial:
 
     def after(self, rounds: int) -> Tree:
         """The model's values after rounds of all clients."""
+        *_, last = self.rounds(rounds)
+        return last
+
+    def rounds(self, rounds: int, cohort: Cohort | None = None) -> Iterator[Tree]:
+        """The model's values after each of so many rounds.
+
+        cohort: (round, exchange, clients) -> whom a round asks; None: all.
+        """
         program = Program({"train": self.algorithm}, lambda number: ("train",))
         clients = tuple(self.rows)
         runtime = InProcess(clients, program.algorithms, memory_store())
-        federation = Federation(0, "audit", rounds, len(clients), min_clients=0)
-        *_, last = federate(program, runtime, federation, Position(self.state, round=0))
-        return model_values(last.position.server)
+        federation = Federation(0, "audit", rounds, len(clients), min_clients=0, sample=cohort)
+        for report in federate(program, runtime, federation, Position(self.state, round=0)):
+            yield model_values(report.position.server)
 
 
 def trial_of(
@@ -119,7 +128,16 @@ def protected(
     """
     clients = len(trial.rows)
     kind = Spread if settings.mechanism == "local" else Protection
-    protection = kind(settings, Drawing(clients, float(clients), Everyone()), rounds)
+    return hidden_by(
+        kind(settings, Drawing(clients, float(clients), Everyone()), rounds), trial, client
+    )
+
+
+def hidden_by(protection: Protection | Spread, trial: Trial, client: ClientWork | None) -> Trial:
+    """The trial with FedAvg, of which a protection leaves nothing in the open.
+
+    client: other client work than training.
+    """
     plain = fedavg(trial.bench)
     algorithm = protection.applied(replace(plain, client=client or plain.client), ())
     return replace(trial, algorithm=algorithm, state=algorithm.server.init(trial.state))

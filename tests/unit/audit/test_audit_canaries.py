@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from atoll.audit.canary_algorithm import mechanism_release
+from atoll.accounting import Everyone
+from atoll.audit.canary_algorithm import Turns, mechanism_release, turns_release
 from atoll.audit.canary_clients import (
     Schedule,
     Scores,
@@ -18,9 +19,12 @@ from atoll.audit.canary_clients import (
     gaussian_release,
     watched,
 )
-from atoll.audit.noise_seen import noise_of_rows
+from atoll.audit.noise_seen import noise_of_rows, noise_of_turns
 from atoll.audit.trial import Trial, trial_of
 from atoll.config.privacy import AdaptiveClip, Privacy
+from atoll.protection import Protection
+from atoll.protection.central import Central
+from atoll.protection.cohorts import Drawing
 from tests.unit.audit.worlds import CLIENTS, begun_values, world
 
 KEY = b"canary key of thirty-two bytes.."
@@ -106,6 +110,74 @@ def test_noise_that_is_missing_in_one_tensor_is_seen(trial: Trial) -> None:
 
     scores = watched(half, Schedule(), canaries=1000, key=KEY)
     assert estimated(scores, DELTA).beyond(1.0)
+
+
+def _in_turns(noise: float, *, rounds: int = 12) -> Protection:
+    """Five of twenty clients a round: each comes back every fourth round."""
+    settings = Privacy(mechanism="blt", sampling="turns", noise_multiplier=noise, clip=0.1)
+    return Protection(settings, Drawing(20, 5.0, Everyone(), turns=True), rounds)
+
+
+@pytest.mark.parametrize("looked_at", [12, 6])
+def test_a_canary_in_turns_is_what_the_matrix_says_of_it(looked_at: int) -> None:
+    protection = _in_turns(1.0)
+    turns = Turns(protection, looked_at)
+    asked = [turns.cohort(number, 0, ("one",)) for number in range(1, looked_at + 1)]
+    there = np.array([float(bool(one)) for one in asked])
+    assert there.tolist() == [float(number % 4 == 0) for number in range(looked_at)]
+    assert protection.correlated is not None
+    blt = protection.correlated.strategy.blt
+    column = [1.0] + [
+        sum(s * d**power for s, d in zip(blt.scale, blt.decay, strict=True)) for power in range(11)
+    ]
+    matrix = np.array([[column[i - j] if i >= j else 0.0 for j in range(12)] for i in range(12)])
+    # Brute force over who takes part every fourth round, and as often as it can.
+    worst = max(
+        np.linalg.norm(matrix @ np.isin(np.arange(12), np.arange(start, 12, 4)))
+        for start in range(4)
+    )
+    alone = matrix[:looked_at, :looked_at] @ there
+    assert turns.signal == pytest.approx(np.linalg.norm(alone) / worst, rel=1e-9)
+    # x + C⁻¹z: what is made of it has the deviation of z, and the signal of a canary.
+    noise = np.random.default_rng(0).normal(size=(looked_at, 20_000)) * worst
+    released = there[:, None] + np.linalg.solve(matrix[:looked_at, :looked_at], noise)
+    found = turns.whitened(released)
+    assert found.mean() == pytest.approx(turns.signal, abs=0.03)
+    assert found.std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_noise_that_rounds_take_back_is_as_much_as_it_says(trial: Trial) -> None:
+    protection = _in_turns(1.0)
+    turns = Turns(protection, 12)
+    assert turns.signal == pytest.approx(1.0)
+    release = turns_release(trial, turns, canaries=1000, key=KEY)
+    found = estimated(watched(release, Schedule(), canaries=1000, key=KEY), DELTA)
+    assert abs(found.separation - 1.0) < 4 * found.error
+    seen = noise_of_turns(trial, protection, canaries=1000, key=KEY)
+    assert seen.multiplier is not None
+    assert not seen.less
+    assert seen.multiplier == pytest.approx(1 / found.separation)
+
+
+@pytest.mark.parametrize("looked_at", [12, 3])
+def test_half_of_the_noise_that_rounds_take_back_is_seen(
+    trial: Trial, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = sum(value.numel() for value in trial.payloads()[CLIENTS[0]]["update"].tree.values())
+    monkeypatch.setattr("atoll.audit.noise_seen.MOST_VALUES", looked_at * values)
+
+    class Halved(Protection):
+        """Promises twice the noise that it adds."""
+
+        @property
+        def _central(self) -> Central:
+            whole = super()._central
+            return replace(whole, multiplier=lambda: whole.multiplier() / 2)
+
+    whole = _in_turns(1.0)
+    halved = Halved(whole.settings, whole.drawing, whole.rounds)
+    assert noise_of_turns(trial, halved, canaries=1000, key=KEY).less
+    assert not noise_of_turns(trial, whole, canaries=1000, key=KEY).less
 
 
 def test_without_noise_all_is_certain(trial: Trial) -> None:

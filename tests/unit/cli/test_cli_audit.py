@@ -212,8 +212,12 @@ def test_a_run_whose_rounds_take_noise_back(
         privacy={"epsilon": 8, "clip": 0.2, "mechanism": "blt", "sampling": "turns"},
     )  # fmt: skip
     found = _audit(run, capsys)
-    assert list(found["missing"]) == ["mechanism"]
+    assert not found["missing"]
     assert found["compared"] == found["epsilon"]
+    seen = found["mechanism"]
+    assert not seen["less_noise"]
+    low, high = seen["noise_interval"]
+    assert low * 0.9 < seen["claim"]["noise_multiplier"] < high * 1.1
 
 
 @pytest.mark.long
