@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from atoll.experiment.setup import Setup
 from atoll.local.bench import trained_values
 from atoll.policy.guard import Frozen, Known, check_broadcast
 from atoll.servers.values import ADAPTER, HEAD
+from atoll.tree import Tree
 
 __all__ = ["Broadcasts", "known_of"]
 
@@ -61,7 +63,19 @@ def known_of(setup: Setup) -> Known:
     # A head begins at nothing, and its rows are classes of which a round may have few.
     own = frozenset(start.get(ADAPTER, {})) & {name for name, _ in model.named_parameters()}
     tables = {f"{name}.weight" for name, one in modules.items() if isinstance(one, nn.Embedding)}
-    return Known(values, own, own & tables, frozen)
+    return Known(values, values, own, own & tables, frozen, _noise(setup, values))
+
+
+def _noise(setup: Setup, values: Tree) -> float:
+    """The deviation of what all rounds' noise puts into one value, where its size is agreed."""
+    algorithm = setup.program.algorithms.get("train")
+    response = None if algorithm is None else algorithm.server.response
+    if setup.protection is None or response is None:
+        return 0.0
+    rounds = setup.experiment.federation.num_rounds
+    count = sum(value.numel() for value in values.values())
+    found = setup.protection.noise_in(values, setup.start.server, response(rounds))
+    return (found or 0.0) / math.sqrt(count)
 
 
 def _frozen(setup: Setup, module: nn.Module, a: Tensor) -> Frozen:

@@ -109,7 +109,7 @@ def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zo
     setup = _setup(tmp_path, zoo, "full")
     values = _values(setup)
     planted, _ = _planted(setup, values)
-    known = Known(values, frozenset(setup.start.server["adapter"]))
+    known = Known(values, values, frozenset(setup.start.server["adapter"]))
     with pytest.raises(PolicyError, match=r"policy rule 'guard': backbone\.encoder\.layer\."):
         check_broadcast(planted.values, known)
     changed = {n for n in values if not torch.equal(values[n], planted.values[n])}

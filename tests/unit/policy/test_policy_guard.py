@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from atoll.errors import PolicyError
 from atoll.experiment.broadcasts import Broadcasts, known_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
-from atoll.policy.guard import Frozen, Known, check_broadcast, movement
+from atoll.policy.guard import Frozen, Known, check_broadcast
+from atoll.policy.neurons import movement
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
@@ -151,14 +153,14 @@ def _trained(tree: Tree, *, by: float, seed: int = 1) -> Tree:
 
 def _refused(sent: Tree, held: Tree, *, frozen: dict[str, Frozen] | None = None) -> str:
     with pytest.raises(PolicyError) as error:
-        check_broadcast(sent, Known(held, frozenset(held), frozen=frozen or {}))
+        check_broadcast(sent, Known(held, held, frozenset(held), frozen=frozen or {}))
     assert error.value.rule == "guard"
     return str(error.value)
 
 
 @pytest.mark.parametrize("by", [0.0, 0.01, 0.3, 2.0])
 def test_a_model_that_moves_as_a_whole_passes(by: float) -> None:
-    check_broadcast(_trained(_model(), by=by), Known(_model(), frozenset(_model())))
+    check_broadcast(_trained(_model(), by=by), Known(_model(), _model(), frozenset(_model())))
 
 
 def test_movement_is_in_sizes_of_what_there_was() -> None:
@@ -199,6 +201,40 @@ def test_neurons_that_are_each_others_opposite_where_all_of_the_model_moves() ->
     assert "20 of its 48 neurons became another one of it" in _refused(sent, held)
 
 
+def _in_steps(held: Tree, goal: Tree, *, steps: int) -> int:
+    """After how many broadcasts on the way a client refuses; 0: it never does."""
+    known = Known(held, held, frozenset(held))
+    for step in range(1, steps + 1):
+        sent = {n: held[n] + (goal[n] - held[n]) * step / steps for n in held}
+        try:
+            check_broadcast(sent, known)
+        except PolicyError as error:
+            assert "since the start" in str(error)  # noqa: PT017
+            return step
+        known = replace(known, values=sent)
+    return 0
+
+
+def test_a_neuron_that_is_replaced_in_small_steps() -> None:
+    held = _model()
+    goal = _trained(held, by=0.05)
+    goal["c.weight"][17] = 0.0
+    goal["c.weight"][17, 3] = 4.0
+    # It moves by 4.1 of its size: 0.75 of it are reached after a fifth of the way.
+    assert _in_steps(held, goal, steps=20) == 4
+    assert _in_steps(held, _trained(held, by=2.0), steps=20) == 0
+
+
+def test_neurons_that_become_opposites_in_small_steps() -> None:
+    held = _model()
+    goal = _trained(held, by=0.25)
+    draw = torch.Generator().manual_seed(5)
+    half = torch.randn(10, WIDTH, generator=draw) / WIDTH**0.5
+    # No outliers where the others move by a quarter of their size.
+    goal["a.weight"][:20] = torch.cat([half, -half])
+    assert 1 < _in_steps(held, goal, steps=20) <= 20
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_neuron_that_never_fires_or_always(sign: int) -> None:
     held = _model()
@@ -210,9 +246,9 @@ def test_a_neuron_that_never_fires_or_always(sign: int) -> None:
     with pytest.raises(
         PolicyError, match=r"neuron 5 is shifted by 14 times .* never fires, or alw"
     ):
-        check_broadcast(sent, Known(held, own))
+        check_broadcast(sent, Known(held, held, own))
     # One that has been so before is not of this broadcast.
-    check_broadcast(sent, Known(sent, own))
+    check_broadcast(sent, Known(sent, sent, own))
 
 
 @pytest.mark.parametrize(
@@ -226,14 +262,14 @@ def test_a_neuron_that_never_fires_or_always(sign: int) -> None:
 )  # fmt: skip
 def test_what_is_no_such_model(name: str, value: torch.Tensor, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
-        check_broadcast({**_model(), name: value}, Known(_model(), frozenset()))
+        check_broadcast({**_model(), name: value}, Known(_model(), _model(), frozenset()))
 
 
 def test_a_value_that_is_missing() -> None:
     sent = _model()
     del sent["a.bias"]
     with pytest.raises(PolicyError, match=r"a\.bias of the server's broadcast is not among"):
-        check_broadcast(sent, Known(_model(), frozenset()))
+        check_broadcast(sent, Known(_model(), _model(), frozenset()))
 
 
 def test_an_adapter_that_takes_its_layers_place() -> None:
@@ -241,9 +277,37 @@ def test_an_adapter_that_takes_its_layers_place() -> None:
     draw = torch.Generator().manual_seed(2)
     lora = {"a.lora_A.weight": torch.randn(4, WIDTH, generator=draw) / 8,
             "a.lora_B.weight": 0.1 * torch.randn(48, 4, generator=draw)}  # fmt: skip
-    known = Known(lora, frozen={"a": Frozen(float(weight.norm(dim=1).max()), 2.0)})
+    known = Known(lora, lora, frozen={"a": Frozen(float(weight.norm(dim=1).max()), 2.0)})
     check_broadcast(lora, known)
     planted = {**lora, "a.lora_B.weight": lora["a.lora_B.weight"].clone()}
     planted["a.lora_B.weight"][9] = 60.0
     with pytest.raises(PolicyError, match=r"a\.lora_B\.weight .* takes the layer's place"):
         check_broadcast(planted, known)
+
+
+PRIVATE: dict[str, Any] = {"epsilon": None, "noise_multiplier": 20.0, "clip": 3.0}
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_noise_of_a_private_run_is_no_trap(tmp_path: Path, zoo: Zoo, fixed: bool) -> None:
+    setup = scene(
+        tmp_path, zoo, "bert", adapter={"head": "train", "freeze_a": fixed},
+        federation={"num_rounds": 40}, privacy=PRIVATE,
+    )  # fmt: skip
+    state, known, draw = setup.start.server, known_of(setup), torch.Generator().manual_seed(0)
+    # 40 sums over all clients, each with noise of multiplier times clip, divided by their number.
+    deviation = 40**0.5 * 20.0 * 3.0 / len(setup.data.clients)
+    assert known.noise == pytest.approx(deviation, rel=1e-6)
+
+    def noisy(times: float) -> State:
+        moved = {
+            part: {n: v + times * deviation * torch.randn(v.shape, generator=draw)
+                   for n, v in state[part].items()}
+            for part in ("adapter", "head")
+        }  # fmt: skip
+        return {**state, **moved}
+
+    for share in (0.1, 1.0):
+        Broadcasts(setup, "ada").take([_task(setup, noisy(share), 1)])
+    with pytest.raises(PolicyError, match=r"beside the noise of this run: the adapter takes"):
+        Broadcasts(setup, "ada").take([_task(setup, noisy(20.0), 1)])
