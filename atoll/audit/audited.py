@@ -12,6 +12,7 @@ from atoll.audit.findings import AUDIT, Findings
 from atoll.audit.parts import mechanism_part, membership_part, secrets_part, server_part
 from atoll.audit.subject import Subject, Uncovered, subject_of
 from atoll.disk.files import write_json
+from atoll.errors import PrivacyError
 from atoll.trained.load_run import TrainedRun
 
 __all__ = ["audited", "written"]
@@ -37,7 +38,8 @@ def audited(run: TrainedRun, *, say: Callable[[str], None]) -> Findings:
         say(f"{number} of {len(_PARTS)}: {what}")
         try:
             found[name] = measure(subject)
-        except Uncovered as why:
+        except (Uncovered, PrivacyError) as why:
+            # An error of privacy ends with the exit code of a promise that does not hold.
             missing[name] = str(why)
     claim = subject.claim
     return Findings(

@@ -54,7 +54,8 @@ class Mechanism:
     bound: an ε that is refuted from below, at 95 % confidence; estimate: a suggestion, with its
         interval; None: nothing is hidden.
     noise: the noise multiplier that one round of the real code shows, with its interval; None: it
-        was not looked at.
+        was not looked at.   expected: what it should be, which is more than the claim's where an
+        adaptive bound spends some of that.
     less_noise: whether less than promised shows, by the estimate or in the code.
     """
 
@@ -67,6 +68,7 @@ class Mechanism:
     noise: float | None
     noise_interval: tuple[float, float] | None
     less_noise: bool
+    expected: float | None = None
 
     def told(self) -> str:
         """What canaries say of ε."""

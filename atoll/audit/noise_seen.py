@@ -37,9 +37,10 @@ PLAIN_STEP = {
 class NoiseSeen:
     """The noise multiplier that shows, and its 95 % interval; None: too little shows to say.
 
-    less: whether it is less than promised.
+    promised: what it should be.   less: whether it is less.
     """
 
+    promised: float | None = None
     multiplier: float | None = None
     interval: tuple[float, float] | None = None
     less: bool = False
@@ -81,9 +82,9 @@ def _shown(found: Estimate, promised: float, signal: float = 1.0) -> NoiseSeen:
     """The noise beside which a canary's signal, in clips, is told as well as it was."""
     less = found.beyond(signal * Schedule().separation(promised))
     if found.separation <= Z * found.error:
-        return NoiseSeen(less=less)
+        return NoiseSeen(promised, less=less)
     low, high = (found.separation + side * Z * found.error for side in (1, -1))
-    return NoiseSeen(signal / found.separation, (signal / low, signal / high), less)
+    return NoiseSeen(promised, signal / found.separation, (signal / low, signal / high), less)
 
 
 def noise_of_rows(trial: Trial, promised: float) -> NoiseSeen:
@@ -109,7 +110,7 @@ def noise_between(payloads: Mapping[str, Payload], clip: float, promised: float)
         if len(own) >= FEWEST
     )
     found, share = _deviation(values), Z / math.sqrt(2 * len(values))
-    return NoiseSeen(found, (found * (1 - share), found * (1 + share)), less)
+    return NoiseSeen(promised, found, (found * (1 - share), found * (1 + share)), less)
 
 
 def _one_step(trial: Trial, private: PerExample) -> dict[str, Payload]:

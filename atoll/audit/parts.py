@@ -22,9 +22,11 @@ from atoll.audit.one_run import lower_bound_from_scores
 from atoll.audit.server_view import View, views
 from atoll.audit.subject import Subject, Uncovered
 from atoll.audit.trial import gradient_of
+from atoll.config.privacy import AdaptiveClip
 from atoll.config.tasks import TASKS
 from atoll.models.objective import Example
 from atoll.protection import Protection
+from atoll.servers.quantile import split_noise
 from atoll.tree import Tree
 
 __all__ = ["mechanism_part", "membership_part", "secrets_part", "server_part"]
@@ -118,6 +120,7 @@ def mechanism_part(subject: Subject) -> Mechanism:
         noise=code.multiplier,
         noise_interval=code.interval,
         less_noise=found.beyond(schedule.separation(noise)) or code.less,
+        expected=code.promised,
     )
 
 
@@ -133,13 +136,16 @@ def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
         protection = subject.protection
         assert isinstance(protection, Protection), "a server adds the noise"
         return noise_of_turns(trial, protection, canaries=IN_CODE, key=key)
-    settings = subject.noise(trial)
+    settings, promised = subject.noise(trial), claim.noise_multiplier
     if claim.mechanism == "local":
         own = next(iter(subject.rows.values()))
         two = subject.leaving({"one": own, "other": own}).payloads()
         assert isinstance(settings.clip, float), "the file was checked"
-        return noise_between(two, settings.clip, claim.noise_multiplier)
+        return noise_between(two, settings.clip, promised)
+    if isinstance(settings.clip, AdaptiveClip):
+        assert settings.clip.count_noise is not None, "the run's own is filled in"
+        promised = split_noise(promised, settings.clip.count_noise)
     if not subject.hides_clients:
         told = {"noise_multiplier": claim.noise_multiplier, "epsilon": None}
         settings = settings.model_copy(update=told)
-    return noise_of_rounds(trial, settings, claim.noise_multiplier, canaries=IN_CODE, key=key)
+    return noise_of_rounds(trial, settings, promised, canaries=IN_CODE, key=key)

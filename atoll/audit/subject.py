@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, median
 
 import numpy as np
@@ -112,13 +113,14 @@ class Subject:
             noise, together = protection.noise_multiplier, protection.correlated
             if together is not None:
                 noise *= together.strategy.sensitivity
+            # An adaptive bound counts as the run does, whose cohorts are larger than the audit's.
             told = {"noise_multiplier": noise, "epsilon": None, "mechanism": own,
-                    "sampling": "poisson"}  # fmt: skip
+                    "sampling": "poisson", "clip": protection.clip}  # fmt: skip
             return section.model_copy(update={**told, "secure_aggregation": False})
         norms = [l2_norm(payload["update"].tree) for payload in trial.payloads().values()]
         return Privacy(epsilon=EPSILON, delta=DELTA, clip=max(median(norms), 1e-6))
 
-    @property
+    @cached_property
     def protection(self) -> Protection | Spread:
         """The run's own, of its clients."""
         found = protection_of(self.loaded, len(self.setup.data.clients))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from atoll.accounting import Event, Release, Spent, altogether, noise_for
-from atoll.config.privacy import Privacy
+from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.core import Algorithm, Stage, State, Tree
 from atoll.matrix import Mechanism, in_turns, mechanism
 from atoll.matrix.blt import inverse
@@ -74,6 +74,14 @@ class Protection:
     def releases(self) -> int:
         """How many releases the run is: one for each round, or one in all."""
         return min(self.rounds, 1) if self.settings.mechanism == "blt" else self.rounds
+
+    @property
+    def clip(self) -> float | AdaptiveClip:
+        """As the file says, with the noise on the count of who is below an adaptive bound."""
+        clip = self.settings.clip
+        if isinstance(clip, float):
+            return clip
+        return clip.model_copy(update={"count_noise": self._central.count_noise})
 
     def applied(self, algorithm: Algorithm, stages: Sequence[Stage]) -> Algorithm:
         """The algorithm, of which nothing leaves clients in the open; see `hidden`."""

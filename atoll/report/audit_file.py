@@ -122,6 +122,7 @@ class Mechanism(BaseModel):
     noise: float | None = None
     noise_interval: Interval = None
     less_noise: bool = False
+    expected: float | None = None
 
     @property
     def refuted(self) -> bool:

@@ -11,9 +11,11 @@ import pytest
 
 from atoll.audit.findings import AUDIT, Claim, Mechanism
 from atoll.cli.app import guarded
+from atoll.errors import PrivacyError
 from atoll.report.audit_file import FILE, FORMAT, Audit
-from tests.support.federation import text_rows
+from tests.support.federation import labelled_rows, text_rows
 from tests.support.finished import finish
+from tests.support.scenes import write_clients
 from tests.unit.trained.test_merge_tasks import CASES, SEEN, finished
 
 if TYPE_CHECKING:
@@ -298,3 +300,37 @@ def test_a_run_that_goes_on_is_not_what_was_audited(
     assert guarded(more) == 0
     assert not (run / "audit.json").exists()
     assert "Attacks" not in (run / "report.html").read_text()
+
+
+def test_a_run_whose_bound_follows_its_updates(
+    zoo: Zoo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Of 20 clients the count of who is below the bound has a noise of 1, and of the audit's four it
+    # would have 0.2, which cannot go with this multiplier.
+    write_clients(tmp_path / "data", labelled_rows({f"site-{n:02}": 2 for n in range(20)}), test=1)
+    run = finish(
+        tmp_path, zoo, "bert", adapter={"head": "train"},
+        privacy={"noise_multiplier": 0.8, "clip": {"adaptive": True}, "sampling": "everyone"},
+    )  # fmt: skip
+    found = _audit(run, capsys)
+    assert not found["missing"]
+    seen = found["mechanism"]
+    # One release of two: 0.8⁻² = z⁻² + (2 · 1)⁻².
+    assert seen["expected"] == pytest.approx((0.8**-2 - 2.0**-2) ** -0.5)
+    assert not seen["less_noise"]
+    low, high = seen["noise_interval"]
+    assert low * 0.9 < seen["expected"] < high * 1.1
+
+
+def test_an_error_of_privacy_in_a_part_is_no_promise_that_does_not_hold(
+    written: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(subject: object) -> None:
+        raise PrivacyError("no noise can be had for this")
+
+    monkeypatch.setattr("atoll.audit.audited._PARTS", {"mechanism": ("noise", refuses)})
+    found = _audit(_copy(written, tmp_path), capsys)
+    assert found["missing"] == {"mechanism": "no noise can be had for this"}
