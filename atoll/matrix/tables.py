@@ -84,7 +84,8 @@ def strategy(participation: Participation) -> Strategy:
         for table in tables()
     ]
     best = max(candidates, key=lambda candidate: candidate.gain)
-    if best.gain <= 1:
+    # Without a buffer it is independent noise, whose gain is 1 but for what rounding makes of it.
+    if best.gain <= 1 or not best.blt.decay:
         raise ConfigError(
             f"mechanism 'blt': over {participation.rounds} rounds, with up to "
             f"{participation.possible} of each client at least {participation.separation} apart, "

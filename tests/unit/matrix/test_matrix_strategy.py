@@ -59,7 +59,7 @@ def test_a_run_that_is_longer_than_the_tables_is_refused() -> None:
         strategy(Participation(MOST_ROUNDS + 1, 100, 20))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (10, 1, 10)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 3), (6, 1, 6), (10, 1, 10)])
 def test_where_correlation_gains_nothing_it_is_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ConfigError, match="gains nothing; use mechanism 'gaussian'"):
         strategy(Participation(*shape))
