@@ -9,15 +9,18 @@ import numpy as np
 import torch
 
 from atoll.core import Channel, Context, Payload, Server, State, Tree
+from atoll.errors import PrivacyError
 from atoll.matrix import ROUND, Mechanism
-from atoll.noise import Stream, standard_normal
+from atoll.noise import Stream, derive, standard_normal
 
-__all__ = ["Noise", "divided", "noised", "veiled"]
+__all__ = ["Noise", "divided", "noised", "unveiled", "veiled"]
 
 UPDATE = "update"
 BUFFERS = "buffers"
 """The part of the state that correlated noise goes on from. It is as secret as the noise, and goes
 to checkpoints: it stands there under a key that is forgotten at the end of the run."""
+MARK = ":mark"
+"""By which the key is known again, and told to nobody."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,43 @@ def _drawn(context: Context, like: Tree, state: State, noise: Noise) -> tuple[Tr
         return {name: standard_normal(stream, like[name].shape)
                 for name, stream in names.items()}, {}  # fmt: skip
     stream, stored, kept = Stream(key, "noise"), state.get(BUFFERS), noise.kept()
-    before = veiled(stored, kept) if stored else noise.correlated.init(like)
+    before = unveiled(stored, kept) if stored else noise.correlated.init(like)
     made, after = noise.correlated.noise(before, lambda shape: standard_normal(stream, shape))
     return made, {BUFFERS: veiled(after, kept)}
 
 
 def veiled(buffers: Tree, key: bytes) -> Tree:
-    """What correlated noise goes on from, unreadable without the key; the same again gives it back.
+    """What correlated noise goes on from, unreadable without the key, and marked with it."""
+    return {**_crossed(buffers, key), MARK: _mark(key)}
+
+
+def unveiled(stored: Tree, key: bytes) -> Tree:
+    """What `veiled` hid.
+
+    Raises:
+        PrivacyError: when that was under another key: what comes out would be no noise at all.
+    """
+    buffers = {name: value for name, value in stored.items() if name != MARK}
+    if MARK not in stored or not torch.equal(stored[MARK], _mark(key)):
+        raise PrivacyError(
+            "what the noise goes on from (privacy.mechanism: blt) was hidden under another secret "
+            "than the run has now: put back the run's .secret, or start a new run in another "
+            "output_dir; a run that ended has forgotten it, and cannot go on"
+        )
+    return _crossed(buffers, key)
+
+
+def _mark(key: bytes) -> torch.Tensor:
+    return torch.tensor(list(derive(key, "mark")), dtype=torch.uint8)
+
+
+def _crossed(buffers: Tree, key: bytes) -> Tree:
+    """Bits that the key turns over; the same again turns them back.
 
     Each round has a stream of its own for each tensor, and a round has one state.
     """
     number, found = int(buffers[ROUND]), dict(buffers)
-    for name in buffers.keys() - {ROUND}:
+    for name in (name for name, value in buffers.items() if name != ROUND and value.numel()):
         value = buffers[name].contiguous()
         plain = value.view(-1).view(torch.uint8).numpy()
         words = Stream(key, "buffers", number, name).words(-(-len(plain) // 8))

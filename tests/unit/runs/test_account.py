@@ -24,7 +24,7 @@ from atoll.runs import run as run_module
 from atoll.runs.account import LEDGER, SECRET
 from atoll.runs.run import federated, run_experiment
 from atoll.runs.where import Observer
-from atoll.servers.noised import veiled
+from atoll.servers.noised import unveiled
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 
@@ -282,14 +282,15 @@ def test_what_common_noise_goes_on_from_is_unreadable_in_a_checkpoint(
     stored = load_file(run / "checkpoints" / "round-1" / "server.safetensors")
     buffers = {name.split("/", 1)[1]: v for name, v in stored.items() if name.startswith("buffers")}
     assert len(buffers) > 1
-    plain = veiled(buffers, Secret(run / SECRET).kept)
+    plain = unveiled(buffers, Secret(run / SECRET).kept)
     # After one round every buffer is that round's noise.
     for name in plain.keys() - {ROUND}:
         first, *others = plain[name]
         assert others
         assert all(torch.equal(first, other) for other in others)
         assert not torch.equal(buffers[name][0], buffers[name][1])
-        assert not torch.equal(veiled(buffers, bytes(32))[name], plain[name])
+    with pytest.raises(PrivacyError, match="hidden under another secret than the run has now"):
+        unveiled(buffers, bytes(32))
 
 
 def test_common_noise_cannot_be_released_twice(tmp_path: Path, zoo: Zoo) -> None:

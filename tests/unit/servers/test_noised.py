@@ -10,8 +10,10 @@ import torch
 from scipy import stats
 
 from atoll.core import Channel, Context, Payload, Server, State
+from atoll.errors import PrivacyError
+from atoll.matrix import ROUND
 from atoll.servers import average
-from atoll.servers.noised import Noise, noised
+from atoll.servers.noised import Noise, noised, unveiled, veiled
 from atoll.servers.quantile import BELOW, CLIP, Following, following_quantile, split_noise
 
 KEY, STEP = bytes(range(32)), 2.0**-24
@@ -63,6 +65,21 @@ def test_values_of_two_names_share_no_noise() -> None:
     aggregate = {"update": Channel({"a": zeros, "b": zeros}, "sum")}
     found = noised(average(), _noise(1.0)).apply(_context(), state, aggregate)["adapter"]
     assert abs(float(np.corrcoef(found["a"], found["b"])[0, 1])) < 0.5
+
+
+def test_what_is_veiled_comes_back_under_its_own_key_alone() -> None:
+    buffers = {
+        ROUND: torch.tensor(3), "w": torch.randn(2, 5, dtype=torch.float64),
+        "none": torch.zeros(2, 0, dtype=torch.float64),
+        "row": torch.randn(1, 4, dtype=torch.float64).expand(2, 4),
+    }  # fmt: skip
+    hidden = veiled(buffers, KEY)
+    assert not torch.equal(hidden["w"], buffers["w"])
+    found = unveiled(hidden, KEY)
+    assert found.keys() == buffers.keys()
+    assert all(torch.equal(found[name], value) for name, value in buffers.items())
+    with pytest.raises(PrivacyError, match="hidden under another secret"):
+        unveiled(hidden, _key(1))
 
 
 def test_without_noise_it_is_the_sum_over_the_expected_cohort() -> None:
