@@ -21,10 +21,10 @@ from atoll.experiment.setup import Setup
 from atoll.local.bench import Bench, model_values
 from atoll.local.infer import forward_batches
 from atoll.models.objective import Example
-from atoll.tree import Tree, l2_norm, subtract
+from atoll.tree import Tree, all_finite, l2_norm, subtract
 from atoll.words import counted
 
-__all__ = ["CLIENTS", "ROWS", "Examined", "drowned", "examined"]
+__all__ = ["CLIENTS", "ROWS", "Examined", "check_finite", "drowned", "examined"]
 
 CLIENTS, ROWS = 8, 8
 """Rows that are looked at: so many of so many clients."""
@@ -103,8 +103,10 @@ def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
     """
     rows = _rows(setup)
     trained, stored = model_values(state), read_adapter(setup, folder)
+    check_finite(trained, "the trained model")
+    check_finite(stored, f"the adapter in {folder}, read back,")
     loss, read_back = (_loss(setup.bench, values, rows) for values in (trained, stored))
-    # One row alone may have a loss that is no number; then both have none.
+    # One row alone may have a loss that is no number, of finite values; then both have none.
     alike = math.isnan(loss) and math.isnan(read_back)
     if not alike and not math.isclose(loss, read_back, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         raise ModelError(
@@ -126,6 +128,21 @@ def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
         return replace(found, noise=noise)
     signal = math.sqrt(max(length**2 - noise**2, 0.0))
     return replace(found, noise=noise, signal_to_noise=signal / noise)
+
+
+def check_finite(values: Tree, what: str) -> None:
+    """Refuse a model of which a value is NaN or infinite.
+
+    Raises:
+        ModelError: names the first of its tensors.
+    """
+    odd = [name for name, value in values.items() if not all_finite({name: value})]
+    if odd:
+        first = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
+        raise ModelError(
+            f"{what} has values that are not finite in {counted(len(odd), 'tensor')} of "
+            f"{len(values)} ({first}); lower train.learning_rate, or that of federation.server"
+        )
 
 
 def _noise(setup: Setup, change: Tree, state: State, rounds: int) -> float | None:

@@ -15,10 +15,11 @@ from atoll.disk.files import make_folder, write_text
 from atoll.disk.lock import alone
 from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
+from atoll.local.bench import model_values
 from atoll.runs.account import Account, account_of
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
-from atoll.runs.gate import examined
+from atoll.runs.gate import check_finite, examined
 from atoll.runs.lines import RoundLine, public, round_line
 from atoll.runs.resume import Progress, progress, started
 from atoll.runs.rounds import Under, reports
@@ -99,6 +100,7 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
     del done  # as above: no state is kept beside that of now
     for report, seconds in told:
         account.happened(report)
+        check_finite(model_values(report.position.server), f"round {report.round}: the model")
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))

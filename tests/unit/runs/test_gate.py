@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from atoll.artifacts.export import export_adapter
 from atoll.errors import ModelError
 from atoll.experiment.setup import Setup
 from atoll.runs.checkpoints import latest
@@ -82,6 +84,46 @@ def test_another_adapter_on_the_disk_is_refused(file: str, tmp_path: Path, zoo: 
         examined(setup, _last(run), run / "adapter", 3)
 
 
+def _exported(setup: Setup, state: Any, run: Path) -> None:
+    summary = {"metric": "accuracy", "final": None, "num_rounds": 3, "exchanges": 0,
+               "baselines": {"local": None, "pooled": None}}  # fmt: skip
+    export_adapter(setup, state, run / "adapter", summary)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_without_a_finite_value_is_refused(value: float, tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo), tmp_path / "run"
+    _run(setup, run)
+    state = _last(run)
+    for part in ("adapter", "head"):
+        state[part] = {name: torch.full_like(v, value) for name, v in state[part].items()}
+    _exported(setup, state, run)
+    with pytest.raises(ModelError, match=r"the trained model has values that are not finite in "):
+        examined(setup, state, run / "adapter", 3)
+
+
+def test_one_value_on_the_disk_that_is_no_number_is_refused(tmp_path: Path, zoo: Zoo) -> None:
+    setup, run = _setup(tmp_path, zoo), tmp_path / "run"
+    _run(setup, run)
+    path = run / "adapter" / "head.safetensors"
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] = math.nan
+    save_file(tensors, path, {"format": "pt"})
+    why = rf"read back, has values that are not finite in 1 tensor of \d+ \({name}\)"
+    with pytest.raises(ModelError, match=why):
+        examined(setup, _last(run), run / "adapter", 3)
+
+
+def test_a_round_that_leaves_no_finite_model_ends_the_run(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1.0, "clip": 1e39})
+    with pytest.raises(ModelError, match="round 1: the model has values that are not finite"):
+        _run(setup, tmp_path / "run")
+    # What was good stays, to go on from.
+    assert torch.isfinite(_last(tmp_path / "run")["adapter"].popitem()[1]).all()
+    assert not (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+
+
 def test_an_adapter_that_did_not_move_is_called_out(tmp_path: Path, zoo: Zoo) -> None:
     setup = _setup(tmp_path, zoo, train={"learning_rate": 1e-30})
     summary, notes = _run(setup, tmp_path / "run")
@@ -95,11 +137,7 @@ def test_a_tensor_that_did_not_move_is_named(tmp_path: Path, zoo: Zoo) -> None:
     state = _last(run)
     name = next(iter(state["adapter"]))
     state["adapter"][name] = setup.start.server["adapter"][name]
-    from atoll.artifacts.export import export_adapter
-
-    summary = {"metric": "accuracy", "final": None, "num_rounds": 3, "exchanges": 0,
-               "baselines": {"local": None, "pooled": None}}  # fmt: skip
-    export_adapter(setup, state, run / "adapter", summary)
+    _exported(setup, state, run)
     (warning,) = examined(setup, state, run / "adapter", 3).warnings()
     assert warning.startswith("1 tensor of ")
     assert warning.endswith(f"did not move: {name}")
