@@ -2,7 +2,7 @@
 
 from atoll.matrix.blt import Blt, error, sensitivity
 from atoll.matrix.mechanism import ROUND, Mechanism, mechanism
-from atoll.matrix.participation import Participation, check_history, eligible, in_turns
+from atoll.matrix.participation import Participation, in_turns
 from atoll.matrix.tables import Strategy, strategy
 
 __all__ = [
@@ -11,8 +11,6 @@ __all__ = [
     "Mechanism",
     "Participation",
     "Strategy",
-    "check_history",
-    "eligible",
     "error",
     "in_turns",
     "mechanism",
