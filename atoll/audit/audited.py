@@ -10,6 +10,7 @@ from typing import Any
 from atoll.audit.claim import EPSILON
 from atoll.audit.findings import AUDIT, Findings
 from atoll.audit.parts import mechanism_part, membership_part, secrets_part, server_part
+from atoll.audit.refuting import refuting
 from atoll.audit.subject import Subject, Uncovered, subject_of
 from atoll.disk.files import write_json
 from atoll.errors import PrivacyError
@@ -41,7 +42,8 @@ def audited(run: TrainedRun, *, say: Callable[[str], None]) -> Findings:
         except (Uncovered, PrivacyError) as why:
             # An error of privacy ends with the exit code of a promise that does not hold.
             missing[name] = str(why)
-    claim = subject.claim
+    claim, ledger = subject.claim, subject.kept.books
+    refuted = () if claim is None else refuting(claim, found.get("mechanism"), ledger)
     return Findings(
         run=run.path.resolve().name,
         task=run.setup.experiment.model.task,
@@ -52,6 +54,8 @@ def audited(run: TrainedRun, *, say: Callable[[str], None]) -> Findings:
         compared=EPSILON if claim is None or claim.epsilon is None else claim.epsilon,
         sees=_sees(subject),
         seconds=round(time.monotonic() - begun, 3),
+        ledger=None if claim is None else ledger,
+        refuted=list(refuted),
         missing=missing,
         **found,
     )

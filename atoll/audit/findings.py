@@ -9,11 +9,11 @@ from atoll.audit.canaries import Exposed
 from atoll.audit.membership import Membership
 from atoll.audit.server_view import View
 
-__all__ = ["AUDIT", "FORMAT", "Claim", "Findings", "Mechanism", "Secrecy"]
+__all__ = ["AUDIT", "FORMAT", "Books", "Claim", "Findings", "Mechanism", "Secrecy"]
 
 AUDIT = "audit.json"
 """What the findings are called in a run's directory."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,19 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Books:
+    """What the run's ledger says of its claim.
+
+    epsilon: what its releases come to; None: without bound, or unknown.
+    wrong: how that contradicts the claim.   unread: why it was not looked at.
+    """
+
+    epsilon: float | None = None
+    wrong: str = ""
+    unread: str = ""
+
+
+@dataclass(frozen=True)
 class Secrecy:
     """How much of planted secrets a model gives away, trained as the run is, and under privacy.
 
@@ -51,12 +64,14 @@ class Secrecy:
 class Mechanism:
     """What canary clients saw of the noise of `claim`, which is the run's, or one to compare with.
 
+    Of the arithmetic, under noise that is simulated as the claim has it:
     bound: an ε that is refuted from below, at 95 % confidence; estimate: a suggestion, with its
-        interval; None: nothing is hidden.
-    noise: the noise multiplier that one round of the real code shows, with its interval; None: it
-        was not looked at.   expected: what it should be, which is more than the claim's where an
-        adaptive bound spends some of that.
-    less_noise: whether less than promised shows, by the estimate or in the code.
+        interval; None: nothing is hidden.   least: an ε that such noise certainly does not keep;
+        None: it cannot be held against the claim's.
+    Of the run's own code:
+    expected: the noise multiplier that it should show, which is more than the claim's where an
+        adaptive bound spends some of that.   noise: what it does show, with its interval; None: too
+        little shows to say.   less_noise: whether that is less.   untried: why it was not tried.
     """
 
     claim: Claim
@@ -65,23 +80,12 @@ class Mechanism:
     bound: float
     estimate: float | None
     interval: tuple[float, float] | None
+    least: float | None
+    expected: float | None
     noise: float | None
     noise_interval: tuple[float, float] | None
     less_noise: bool
-    expected: float | None = None
-
-    def told(self) -> str:
-        """What canaries say of ε."""
-        if self.estimate is None:
-            return "canary clients are told with certainty"
-        less = ", and less noise than promised shows" if self.less_noise else ""
-        return f"canary clients refute less than {self.bound:.3g}{less}"
-
-    @property
-    def refuted(self) -> bool:
-        """Whether what is claimed cannot be true."""
-        promised = self.claim.epsilon
-        return self.own and promised is not None and (self.bound > promised or self.less_noise)
+    untried: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Findings:
 
     compared: the ε of what is shown under differential privacy.
     sees: the view that the run's own server had: client, sum or noisy.
+    refuted: why the run's promise does not hold; none: nothing speaks against it.
     """
 
     run: str
@@ -105,5 +110,7 @@ class Findings:
     secrets: Secrecy | None = None
     membership: Membership | None = None
     mechanism: Mechanism | None = None
+    ledger: Books | None = None
+    refuted: Sequence[str] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT

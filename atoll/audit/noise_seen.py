@@ -37,13 +37,17 @@ PLAIN_STEP = {
 class NoiseSeen:
     """The noise multiplier that shows, and its 95 % interval; None: too little shows to say.
 
-    promised: what it should be.   less: whether it is less.
+    promised: what it should be.   less: whether it is less.   untried: why it was not looked at.
     """
 
     promised: float | None = None
     multiplier: float | None = None
     interval: tuple[float, float] | None = None
     less: bool = False
+    untried: str = ""
+
+
+TOO_FEW = NoiseSeen(untried=f"fewer than {FEWEST} values train, too few to measure noise by")
 
 
 def noise_of_rounds(
@@ -52,7 +56,7 @@ def noise_of_rounds(
     """What canary clients see of one round under `settings`."""
     canaries = min(canaries, _travelling(trial))
     if canaries < FEWEST:
-        return NoiseSeen()
+        return TOO_FEW
     release = mechanism_release(trial, settings, canaries=canaries, key=key)
     scores = watched(release, Schedule(), canaries=canaries, key=key)
     return _shown(estimated(scores, settings.delta), promised)
@@ -64,7 +68,7 @@ def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: 
     values = _travelling(trial)
     canaries = min(canaries, values)
     if canaries < FEWEST:
-        return NoiseSeen()
+        return TOO_FEW
     turns = Turns(protection, min(protection.rounds, max(MOST_VALUES // values, 1)))
     release = turns_release(trial, turns, canaries=canaries, key=key)
     scores = watched(release, Schedule(), canaries=canaries, key=key)
@@ -103,7 +107,7 @@ def noise_between(payloads: Mapping[str, Payload], clip: float, promised: float)
     }
     values = torch.cat(list(apart.values()))
     if len(values) < FEWEST:
-        return NoiseSeen()
+        return TOO_FEW
     less = any(
         _deviation(own) * (1 + CERTAIN / math.sqrt(2 * len(own))) < promised
         for own in apart.values()

@@ -102,14 +102,16 @@ def membership_part(subject: Subject) -> Membership:
 
 def mechanism_part(subject: Subject) -> Mechanism:
     """What canary clients see of the noise."""
-    claim, key = subject.promised, os.urandom(32)
-    schedule, noise = Schedule(claim.rounds, claim.rate), claim.noise_multiplier
+    claim, kept, key = subject.promised, subject.kept.noise, os.urandom(32)
+    schedule, noise = Schedule(claim.rounds, claim.rate), kept or claim.noise_multiplier
     if claim.mechanism == "local":
         # Who takes part is seen: a canary sends one update, or its opposite.
         noise /= 2
     scores = watched(gaussian_release(noise, key=key), schedule, canaries=CANARIES, key=key)
     found = estimated(scores, claim.delta)
     code, hidden = _in_code(subject, claim, key), math.isfinite(found.epsilon)
+    # Of sums of as few clients as there may be, more shows than of those that there were.
+    known = hidden and (claim.mechanism != "distributed" or kept is not None)
     return Mechanism(
         claim=claim,
         own=subject.claim is not None,
@@ -117,10 +119,12 @@ def mechanism_part(subject: Subject) -> Mechanism:
         bound=lower_bound_from_scores(scores.values, scores.included, claim.delta),
         estimate=found.epsilon if hidden else None,
         interval=found.interval if hidden else None,
+        least=found.least if known else None,
+        expected=code.promised,
         noise=code.multiplier,
         noise_interval=code.interval,
-        less_noise=found.beyond(schedule.separation(noise)) or code.less,
-        expected=code.promised,
+        less_noise=code.less,
+        untried=code.untried,
     )
 
 
@@ -131,7 +135,7 @@ def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
     if claim.unit == "example":
         return noise_of_rows(trial, claim.noise_multiplier)
     if claim.mechanism == "distributed":
-        return NoiseSeen()
+        return NoiseSeen(untried="shares of noise in secure sums are not tried")
     if claim.mechanism == "blt":
         protection = subject.protection
         assert isinstance(protection, Protection), "a server adds the noise"

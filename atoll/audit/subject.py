@@ -10,9 +10,10 @@ from statistics import fmean, median
 import numpy as np
 
 from atoll import rng
+from atoll.audit.books import Kept, kept_of
 from atoll.audit.budget import Budget, budget_of
 from atoll.audit.claim import DELTA, EPSILON, claim_of, compared_with
-from atoll.audit.findings import Claim
+from atoll.audit.findings import Books, Claim
 from atoll.audit.membership import drawn
 from atoll.audit.trial import Trial, protected, trial_of
 from atoll.config import Loaded, load
@@ -39,7 +40,8 @@ class Subject:
     """A run, opened with its rows.
 
     loaded: its experiment file as it is.   rows: of a few clients, drawn at random.
-    others: rows that nobody trained on.   claim: None where the run promises nothing.
+    others: rows that nobody trained on.   claim: None where the run promises nothing; kept: what
+    its ledger says of it.
     """
 
     run: TrainedRun
@@ -48,6 +50,7 @@ class Subject:
     rows: Mapping[str, Sequence[Example]]
     others: Sequence[Example]
     budget: Budget
+    kept: Kept
 
     @property
     def setup(self) -> Setup:
@@ -152,4 +155,7 @@ def subject_of(run: TrainedRun) -> Subject:
         for place in chosen
     }
     held = setup.all_held_out() or list(setup.common_test() or ())
-    return Subject(run, loaded, claim_of(run.summary), rows, drawn(held, len(held), draw), budget)
+    claim, kept = claim_of(run.summary), Kept(Books())
+    if claim is not None:
+        kept = kept_of(run.path, run.record["id"], loaded.experiment.privacy, claim)
+    return Subject(run, loaded, claim, rows, drawn(held, len(held), draw), budget, kept)

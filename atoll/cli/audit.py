@@ -41,8 +41,8 @@ def audit(
         from atoll.cli.audit_text import show_audit
 
         show_audit(run)
-    if findings.mechanism is not None and findings.mechanism.refuted:
+    if findings.refuted:
         raise PrivacyError(
             f"the promise of {run} does not hold: epsilon {findings.epsilon:g} is claimed, and "
-            f"{findings.mechanism.told()}; do not publish the model under that promise"
+            f"{'; '.join(findings.refuted)}; do not publish the model under that promise"
         )

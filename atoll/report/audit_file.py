@@ -12,6 +12,7 @@ __all__ = [
     "FILE",
     "FORMAT",
     "Audit",
+    "Books",
     "Claim",
     "Exposed",
     "Measured",
@@ -22,7 +23,7 @@ __all__ = [
     "View",
 ]
 
-FILE, FORMAT = "audit.json", 1
+FILE, FORMAT = "audit.json", 2
 
 
 class Seen(BaseModel):
@@ -109,7 +110,11 @@ class Claim(BaseModel):
 
 
 class Mechanism(BaseModel):
-    """What canary clients saw of the noise; own: it is the run's, and not one to compare with."""
+    """What canary clients saw of the noise; own: it is the run's, and not one to compare with.
+
+    bound, estimate: of noise that is simulated as claimed.   expected, noise: in the run's own
+    code; untried: why that was not tried.
+    """
 
     model_config = LENIENT
 
@@ -119,22 +124,26 @@ class Mechanism(BaseModel):
     bound: float
     estimate: float | None = None
     interval: Interval = None
+    expected: float | None = None
     noise: float | None = None
     noise_interval: Interval = None
-    less_noise: bool = False
-    expected: float | None = None
+    untried: str = ""
 
-    @property
-    def refuted(self) -> bool:
-        """Whether the promise cannot be true."""
-        promised = self.claim.epsilon
-        return self.own and promised is not None and (self.bound > promised or self.less_noise)
+
+class Books(BaseModel):
+    """What the run's ledger comes to; unread: why it was not looked at."""
+
+    model_config = LENIENT
+
+    epsilon: float | None = None
+    unread: str = ""
 
 
 class Audit(BaseModel):
     """The whole file; missing: parts that say nothing of this run, and why.
 
     sees: the view that the run's own server had: client, sum or noisy.
+    refuted: why the run's promise does not hold.
     """
 
     model_config = LENIENT
@@ -149,4 +158,6 @@ class Audit(BaseModel):
     secrets: Secrets | None = None
     membership: Membership | None = None
     mechanism: Mechanism | None = None
+    ledger: Books | None = None
+    refuted: tuple[str, ...] = ()
     missing: Mapping[str, str] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from atoll.report.audit_file import Audit, Mechanism, Membership, Secrets, View
+from atoll.report.audit_file import Audit, Books, Mechanism, Membership, Secrets, View
 from atoll.report.leak_words import share, times
+from atoll.report.words import number
 from atoll.words import counted
 
 __all__ = ["leak_sentences", "uncovered"]
@@ -35,9 +36,8 @@ def leak_sentences(audit: Audit) -> list[str]:
         found.append(_of_secrets(audit.secrets, audit.compared))
     if audit.membership:
         found.append(_of_membership(audit.membership))
-    if audit.mechanism:
-        found.append(_of_mechanism(audit.mechanism))
-    return found
+    promise = _of_promise(audit)
+    return [*found, promise] if promise else found
 
 
 def uncovered(audit: Audit) -> list[tuple[str, str]]:
@@ -104,33 +104,53 @@ def _of_membership(found: Membership) -> str:
     )
 
 
-def _of_mechanism(found: Mechanism) -> str:
-    claim, hint = found.claim, _share_of(found)
+def _of_promise(audit: Audit) -> str:
+    """What is said last: of a run that promises something, whether that holds."""
+    found = audit.mechanism
+    if audit.refuted:
+        promised = "" if audit.epsilon is None else f" of ε = {audit.epsilon:.4g}"
+        return (
+            f"The promise{promised} does not hold: {'; '.join(audit.refuted)}. Do not publish the "
+            "model under that promise."
+        )
+    if found is None:
+        return ""
+    claim = found.claim
     if not found.own:
         return (
             "The run promises no differential privacy: nothing bounds what one client's rows can "
             f"do to the model. Noise of {claim.noise_multiplier:.3g} clips in each round would "
-            f"promise ε = {claim.epsilon:g}; {hint}."
+            f"promise ε = {claim.epsilon:g}."
         )
     if claim.epsilon is None:
-        return f"The run adds no noise that would bound anything; {hint}."
-    if found.refuted:
-        return (
-            f"The promise of ε = {claim.epsilon:.4g} does not hold: {hint}. Do not publish the "
-            "model under that promise; look for noise that is missing."
-        )
+        return "The run adds no noise that would bound anything."
     return (
         f"The run promises each {UNITS.get(claim.unit, claim.unit)} ε = {claim.epsilon:.4g} at "
-        f"δ = {claim.delta:g}, and {hint}: in accord."
+        f"δ = {claim.delta:g}. {_arithmetic(found, audit.ledger)} {_code(found)}"
     )
 
 
-def _share_of(found: Mechanism) -> str:
-    """What canaries saw."""
-    if found.estimate is None:
-        return "canary clients are told with certainty"
-    less = ", and less noise than promised shows" if found.less_noise else ""
+def _arithmetic(found: Mechanism, ledger: Books | None) -> str:
+    """What stands behind the number."""
+    claim = found.claim
+    said = (
+        f"The arithmetic: {found.canaries:,} clients, simulated under noise of "
+        f"{claim.noise_multiplier:.3g} clips in {counted(claim.rounds, 'release')}, suggest ε = "
+        f"{number(found.estimate)} and rule out less than {number(found.bound)}"
+    )
+    if ledger is None or ledger.unread:
+        why = "there is none" if ledger is None else ledger.unread
+        return f"{said}; the ledger of releases was not read: {why}."
+    return f"{said}; the ledger of releases comes to {number(ledger.epsilon)}: in accord."
+
+
+def _code(found: Mechanism) -> str:
+    """What stands behind the noise."""
+    if found.untried:
+        return f"The code was not tried ({found.untried}): nothing says whether the noise is there."
+    if found.noise is None:
+        return "The code: too little shows of it to say how much noise it adds."
     return (
-        f"canary clients rule out less than {found.bound:.3g}, and suggest "
-        f"{found.estimate:.3g}{less}"
+        f"The code: its noise was measured as {found.noise:.3g} clips, where "
+        f"{number(found.expected)} should be: in accord."
     )

@@ -93,9 +93,8 @@ def _leaks(run: RunFiles) -> dict[str, Any] | None:
     """What an attacker learns; None where nobody measured it."""
     if run.audit is None:
         return None
-    refuted = run.audit.mechanism is not None and run.audit.mechanism.refuted
     return {
-        "refuted": refuted,
+        "refuted": bool(run.audit.refuted),
         "sentences": leak_sentences(run.audit),
         "tables": list(leak_tables(run.audit)),
         "uncovered": uncovered(run.audit),

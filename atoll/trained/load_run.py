@@ -49,6 +49,11 @@ class TrainedRun:
         found: dict[str, Any] = _json(self.path / "summary.json", keys={"final"})
         return found
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json."""
+        return _json(self.path / "run.json", keys={"id", "fingerprints"})
+
     def rows(self, path: Path) -> list[Row]:
         """The rows of a file, under the names and of the kind that the run was trained on.
 

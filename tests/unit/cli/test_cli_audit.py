@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from atoll.audit.findings import AUDIT, Claim, Mechanism
+from atoll.audit.findings import AUDIT, Books, Claim, Mechanism
+from atoll.audit.refuting import refuting
 from atoll.cli.app import guarded
 from atoll.errors import PrivacyError
 from atoll.report.audit_file import FILE, FORMAT, Audit
+from atoll.report.leaks import leak_sentences
 from tests.support.federation import labelled_rows, text_rows
 from tests.support.finished import finish
 from tests.support.scenes import write_clients
@@ -52,7 +56,7 @@ def _audit(run: Path, capsys: pytest.CaptureFixture[str], *, code: int = 0) -> d
 def test_a_run_is_audited_and_its_report_says_so(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (AUDIT, FORMAT) == (FILE, 1)
+    assert (AUDIT, FORMAT) == (FILE, 2)
     run = _copy(written, tmp_path)
     assert guarded(["audit", str(run)]) == 0
     said = capsys.readouterr()
@@ -83,7 +87,7 @@ def _is_of_a_run_without_promises(found: dict[str, Any]) -> None:
     assert [one.copies for one in typed.secrets.plain] == [0, 1, 4]
     assert typed.membership is not None
     assert typed.mechanism is not None
-    assert (typed.mechanism.own, typed.mechanism.refuted) == (False, False)
+    assert (typed.mechanism.own, typed.refuted, typed.ledger) == (False, (), None)
     assert typed.mechanism.claim.epsilon == typed.compared == 8.0
     assert typed.mechanism.bound < 8.0
     assert typed.mechanism.interval is not None
@@ -106,7 +110,9 @@ def test_a_promise_that_holds(
     typed = Audit.model_validate(found)
     assert typed.compared == found["epsilon"]
     assert typed.mechanism is not None
-    assert (typed.mechanism.own, typed.mechanism.refuted) == (True, False)
+    assert (typed.mechanism.own, typed.refuted) == (True, ())
+    assert typed.ledger is not None
+    assert typed.ledger.epsilon == pytest.approx(found["epsilon"])
     assert typed.mechanism.claim.noise_multiplier == 1.0
     assert typed.mechanism.noise == pytest.approx(1.0, abs=0.25)
 
@@ -116,33 +122,89 @@ def test_a_promise_that_does_not_hold_ends_with_10(
 ) -> None:
     run = _copy(private, tmp_path)
     # Twice the noise that the mechanism of this run adds.
-    summary = json.loads((run / "summary.json").read_text())
-    summary["privacy"]["noise_multiplier"] = 2.0
-    (run / "summary.json").write_text(json.dumps(summary))
+    _summary(run, privacy={**_summary(run)["privacy"], "noise_multiplier": 2.0})
     assert guarded(["audit", str(run)]) == 10
     said = capsys.readouterr().err
     assert f"Error: the promise of {run} does not hold: epsilon" in said
-    assert "less noise than promised shows; do not publish the model" in said
+    assert "; do not publish the model under that promise" in said
+    assert re.search(r"its own code adds less noise than promised, \S+ clips of 2;", said)
     assert "does not hold" in (run / "report.html").read_text()
 
 
+def _summary(run: Path, **changes: Any) -> dict[str, Any]:
+    """summary.json, changed."""
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**found, **changes}))
+    return found
+
+
+def test_less_is_promised_than_the_noise_comes_to(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _copy(private, tmp_path)
+    _summary(run, epsilon=3.0)
+    found = _audit(run, capsys, code=10)
+    by_ledger, by_noise = found["refuted"]
+    assert by_ledger.endswith("come to epsilon 4.377, and its summary.json says epsilon 3")
+    assert re.match(r"noise of 1 clips in 1 releases comes to about 4\.\d+, and to no", by_noise)
+
+
 @pytest.mark.parametrize(
-    ("bound", "less", "own", "promised", "refuted"),
+    ("break_", "said"),
     [
-        (3.0, False, True, 4.0, False),
-        (4.1, False, True, 4.0, True),
-        (3.0, True, True, 4.0, True),
-        (4.1, True, False, 4.0, False),
-        (4.1, True, True, None, False),
+        (lambda folder: _without_its_end(folder / "ledger.jsonl"), "ledger.jsonl ends after line"),
+        (lambda folder: shutil.rmtree(folder), "privacy is empty, where each release is written"),
+    ],
+    ids=["line", "all"],
+)
+def test_a_ledger_that_is_not_whole_ends_with_10(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], break_: Any, said: str
+) -> None:
+    run = _copy(private, tmp_path)
+    break_(run / "privacy")
+    (why,) = _audit(run, capsys, code=10)["refuted"]
+    assert said in why
+    sentences = leak_sentences(Audit.model_validate_json((run / "audit.json").read_text()))
+    assert f"does not hold: {why}. Do not publish" in sentences[-1]
+
+
+def _without_its_end(file: Path) -> None:
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def test_a_ledger_that_is_elsewhere_is_said_and_nothing_is_in_accord_with_it(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _copy(private, tmp_path)
+    shutil.move(run / "privacy", tmp_path / "shared")
+    _replaced(run, "experiment.yaml", "ledger: null", f"ledger: {tmp_path / 'shared'}")
+    assert _audit(run, capsys)["ledger"]["epsilon"] == pytest.approx(4.377, abs=0.001)
+    shutil.move(tmp_path / "shared", tmp_path / "elsewhere")
+    found = _audit(run, capsys)
+    assert (found["refuted"], found["ledger"]["epsilon"]) == ([], None)
+    assert "shared, and there is none here" in found["ledger"]["unread"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ledger", "reasons"),
+    [
+        ({}, "", 0),
+        ({"bound": 4.1}, "", 1),
+        ({"least": 4.1}, "", 1),
+        ({"least": None}, "", 0),
+        ({"estimate": None, "least": None}, "", 1),
+        ({"less_noise": True}, "", 1),
+        ({"less_noise": True, "least": 4.1}, "it was changed", 3),
+        ({"claim": Claim(None, 1e-5, "client", 1.0, 10, 0.5), "less_noise": True}, "", 0),
     ],
 )
-def test_what_refutes_a_promise(
-    bound: float, less: bool, own: bool, promised: float | None, refuted: bool
-) -> None:
-    claim = Claim(promised, 1e-5, "client", 1.0, 10, 0.5)
-    found = Mechanism(claim, own, 1000, bound, 3.5, (3.0, 4.0), 1.0, (0.9, 1.1), less)
-    assert found.refuted is refuted
-    assert "refute" in found.told()
+def test_what_refutes_a_promise(changes: dict[str, Any], ledger: str, reasons: int) -> None:
+    claim = Claim(4.0, 1e-5, "client", 1.0, 10, 0.5)
+    found = Mechanism(
+        claim, True, 1000, 3.0, 4.2, (3.9, 4.5), 3.8, 1.0, 1.0, (0.9, 1.1), less_noise=False
+    )
+    changed = replace(found, **changes)
+    assert len(list(refuting(changed.claim, changed, Books(wrong=ledger)))) == reasons
 
 
 @pytest.mark.long
@@ -158,12 +220,10 @@ def test_a_run_that_hides_rows(
     # What leaves a client is private already: nothing is under clients' noise.
     assert [view.name for view in typed.server] == ["step", "batch", "client", "sum"]
     assert typed.mechanism is not None
-    assert (typed.mechanism.own, typed.mechanism.refuted) == (True, False)
+    assert (typed.mechanism.own, typed.refuted) == (True, ())
     assert typed.mechanism.claim.unit == "example"
     assert typed.mechanism.noise == pytest.approx(1.0, abs=0.1)
-    summary = json.loads((run / "summary.json").read_text())
-    summary["privacy"]["noise_multiplier"] = 2.0
-    (run / "summary.json").write_text(json.dumps(summary))
+    _summary(run, privacy={**_summary(run)["privacy"], "noise_multiplier": 2.0})
     assert guarded(["audit", str(run)]) == 10
 
 
@@ -194,7 +254,7 @@ def test_a_run_whose_clients_add_the_noise(
     assert typed.server is not None
     assert [view.name for view in typed.server] == views
     assert typed.mechanism is not None
-    assert not typed.mechanism.refuted
+    assert not typed.refuted
     found = typed.mechanism.interval
     assert found is not None
     assert found[0] < 8.1

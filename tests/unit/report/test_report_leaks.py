@@ -47,8 +47,10 @@ def _audit(**changes: Any) -> dict[str, Any]:
                        "tpr": {"value": 0.034, "interval": [0.01, 0.07]},
                        "members": 1000, "others": 219},
         "mechanism": {"claim": claim, "own": False, "canaries": 10_000, "bound": 3.2,
-                      "estimate": 7.9, "interval": [7.5, 8.3], "noise": 0.61,
-                      "noise_interval": [0.55, 0.68], "less_noise": False},
+                      "estimate": 7.9, "interval": [7.5, 8.3], "least": 7.1,
+                      "expected": 0.6, "noise": 0.61, "noise_interval": [0.55, 0.68],
+                      "less_noise": False, "untried": ""},
+        "ledger": None, "refuted": [],
         **changes,
     }  # fmt: skip
 
@@ -58,7 +60,8 @@ def _promising(**changes: Any) -> dict[str, Any]:
     found = _audit(epsilon=4.0, delta=1e-5, compared=4.0)
     claim = {**found["mechanism"]["claim"], "epsilon": 4.0}
     mechanism = {**found["mechanism"], "claim": claim, "own": True, "estimate": 3.9, **changes}
-    return {**found, "mechanism": mechanism}
+    ledger = {"epsilon": 4.0, "wrong": "", "unread": ""}
+    return {**found, "mechanism": mechanism, "ledger": ledger}
 
 
 def _sentences(audit: dict[str, Any]) -> list[str]:
@@ -83,8 +86,7 @@ def test_the_sentences_hold_the_numbers() -> None:
         "By its loss, a row that was trained on is told from one that was not in 58% of pairs "
         "(guessing: 50%); where 1% may be accused wrongly, 3.4% are found out (guessing: 1%).",
         "The run promises no differential privacy: nothing bounds what one client's rows can do to "
-        "the model. Noise of 0.6 clips in each round would promise ε = 8; canary clients rule out "
-        "less than 3.2, and suggest 7.9.",
+        "the model. Noise of 0.6 clips in each round would promise ε = 8.",
     ]
 
 
@@ -101,46 +103,54 @@ def test_without_words_it_is_about_rows() -> None:
     )
 
 
+ARITHMETIC = (
+    "The run promises each client ε = 4 at δ = 1e-05. The arithmetic: 10,000 clients, simulated "
+    "under noise of 0.6 clips in 4 releases, suggest ε = 3.900 and rule out less than 3.200; the "
+    "ledger of releases comes to 4.000: in accord. "
+)
+
+
 @pytest.mark.parametrize(
-    ("changes", "refuted", "said"),
+    ("changes", "said"),
     [
-        ({}, False, "The run promises each client ε = 4 at δ = 1e-05, and canary clients rule out "
-                    "less than 3.2, and suggest 3.9: in accord."),
-        ({"bound": 4.2}, True, "The promise of ε = 4 does not hold: canary clients rule out less "
-                               "than 4.2, and suggest 3.9. Do not publish the model"),
-        ({"less_noise": True}, True, "suggest 3.9, and less noise than promised shows. Do not "),
-        ({"estimate": None, "less_noise": True}, True, "canary clients are told with certainty. "),
+        ({}, f"{ARITHMETIC}The code: its noise was measured as 0.61 clips, where 0.600 should be: "
+             "in accord."),
+        ({"noise": None}, f"{ARITHMETIC}The code: too little shows of it to say how much noise it "
+                          "adds."),
+        ({"untried": "too few values"}, f"{ARITHMETIC}The code was not tried (too few values): "
+                                        "nothing says whether the noise is there."),
     ],
 )  # fmt: skip
-def test_a_promise_is_held_against_what_canaries_saw(
-    changes: dict[str, Any], refuted: bool, said: str
-) -> None:
-    audit = _promising(**changes)
-    found = Audit.model_validate(audit)
-    assert found.mechanism is not None
-    assert found.mechanism.refuted is refuted
-    assert said in _sentences(audit)[-1]
+def test_a_promise_is_of_arithmetic_and_of_code(changes: dict[str, Any], said: str) -> None:
+    assert _sentences(_promising(**changes))[-1] == said
+
+
+def test_a_ledger_that_was_not_read_is_in_accord_with_nothing() -> None:
+    audit = {**_promising(), "ledger": {"epsilon": None, "unread": "it is elsewhere"}}
+    said = _sentences(audit)[-1]
+    assert "; the ledger of releases was not read: it is elsewhere. The code: " in said
+    assert said.count("in accord") == 1
+
+
+def test_reasons_against_a_promise_are_said_also_without_canaries() -> None:
+    for audit in (_promising(), {**_promising(), "mechanism": None}):
+        assert _sentences({**audit, "refuted": ["this is so", "and that"]})[-1] == (
+            "The promise of ε = 4 does not hold: this is so; and that. Do not publish the model "
+            "under that promise."
+        )
 
 
 def test_a_promise_that_does_not_hold_is_marked_and_words_of_another_are_text(
     tmp_path: Path,
 ) -> None:
     hostile = "<script>alert(1)</script>"
-    audit = {**_promising(bound=4.2), "missing": {hostile: hostile}}
+    audit = {**_promising(), "missing": {hostile: hostile}, "refuted": [hostile]}
     audit["server"][0]["name"] = hostile
     root = _page(run_folder(tmp_path / "run"), audit)
     (bad,) = [p.text for p in root.every("p") if p.attributes.get("class") == "verdict bad"]
     assert bad == _sentences(audit)[-1]
     assert not list(root.every("script"))
     assert hostile in root.text
-
-
-def test_nothing_is_refuted_where_nothing_is_promised() -> None:
-    audit = _audit()
-    audit["mechanism"] |= {"bound": 50.0, "less_noise": True}
-    found = Audit.model_validate(audit)
-    assert found.mechanism is not None
-    assert not found.mechanism.refuted
 
 
 def test_the_page_has_the_section_where_attacks_were_tried(tmp_path: Path) -> None:
@@ -207,7 +217,7 @@ def test_an_audit_of_another_version_is_left_out_and_said(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}'])
 def test_a_damaged_audit_is_said(tmp_path: Path, text: str) -> None:
     folder = run_folder(tmp_path / "run")
     (folder / "audit.json").write_text(text)
