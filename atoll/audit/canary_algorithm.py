@@ -20,7 +20,7 @@ from atoll.noise import Stream
 from atoll.protection import Protection
 from atoll.tree import Tree
 
-__all__ = ["Turns", "mechanism_release", "turns_release"]
+__all__ = ["Turns", "mechanism_release", "still", "turns_release"]
 
 FAR = 1e3
 """A canary's one value: more than any clip."""
@@ -132,14 +132,21 @@ def _flat(values: Tree, names: Sequence[str]) -> Tensor:
     return torch.cat([values[name].flatten() for name in names])
 
 
+def still(like: Payload) -> Payload:
+    """A reply that counts as one row, and moves nothing."""
+    return {name: channel.with_tree(_zeros(channel) if name == "update" else _counted(channel))
+            for name, channel in like.items()}  # fmt: skip
+
+
 def _canary(like: Payload, place: int) -> Payload:
     """A reply that counts as one row, and moves one value."""
-    return {
-        name: channel.with_tree(
-            _with_one(channel, place) if name == "update" else _counted(channel)
-        )
-        for name, channel in like.items()
-    }
+    found = still(like)
+    for value in found["update"].tree.values():
+        if place < value.numel():
+            value.view(-1)[place] = FAR
+            break
+        place -= value.numel()
+    return found
 
 
 def _counted(channel: Channel) -> Tree:
@@ -147,11 +154,5 @@ def _counted(channel: Channel) -> Tree:
             for name, v in channel.tree.items()}  # fmt: skip
 
 
-def _with_one(channel: Channel, place: int) -> Tree:
-    tree = {name: torch.zeros(v.shape, dtype=v.dtype) for name, v in channel.tree.items()}
-    for value in tree.values():
-        if place < value.numel():
-            value.view(-1)[place] = FAR
-            break
-        place -= value.numel()
-    return tree
+def _zeros(channel: Channel) -> Tree:
+    return {name: torch.zeros(v.shape, dtype=v.dtype) for name, v in channel.tree.items()}

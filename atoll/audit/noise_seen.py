@@ -17,13 +17,23 @@ from atoll.config.privacy import Privacy
 from atoll.core import Payload
 from atoll.local.per_example import PerExample
 from atoll.protection import Protection
+from atoll.tree import Tree
 
-__all__ = ["NoiseSeen", "noise_between", "noise_of_rounds", "noise_of_rows", "noise_of_turns"]
+__all__ = [
+    "MOST_VALUES",
+    "NoiseSeen",
+    "measured",
+    "noise_between",
+    "noise_of_rounds",
+    "noise_of_rows",
+    "noise_of_turns",
+    "travelling",
+]
 
 FEWEST = 100
 """Values below which nothing is said."""
 MOST_VALUES = 50_000_000
-"""Values of noise that are drawn for rounds which have it in common."""
+"""Values of noise that are drawn, for rounds which have it in common or clients that share it."""
 Z = 1.96
 CERTAIN = 5.0
 """Standard errors by which a tensor must have less noise than promised, of the many that are."""
@@ -54,7 +64,7 @@ def noise_of_rounds(
     trial: Trial, settings: Privacy, promised: float, *, canaries: int, key: bytes
 ) -> NoiseSeen:
     """What canary clients see of one round under `settings`."""
-    canaries = min(canaries, _travelling(trial))
+    canaries = min(canaries, travelling(trial))
     if canaries < FEWEST:
         return TOO_FEW
     release = mechanism_release(trial, settings, canaries=canaries, key=key)
@@ -65,7 +75,7 @@ def noise_of_rounds(
 def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: bytes) -> NoiseSeen:
     """What canary clients see of all rounds, or of as many as there is time for, whose noise is
     taken back later."""
-    values = _travelling(trial)
+    values = travelling(trial)
     canaries = min(canaries, values)
     if canaries < FEWEST:
         return TOO_FEW
@@ -76,7 +86,7 @@ def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: 
     return _shown(found, protection.noise_multiplier, turns.signal)
 
 
-def _travelling(trial: Trial) -> int:
+def travelling(trial: Trial) -> int:
     """How many values a client sends."""
     (payload, *_) = trial.payloads().values()
     return sum(value.numel() for value in payload["update"].tree.values())
@@ -102,16 +112,19 @@ def noise_between(payloads: Mapping[str, Payload], clip: float, promised: float)
     """What two updates show that were made of the same rows: all that they do not share is noise,
     but for dropout, which moves each by less than its clip, over all values together."""
     one, other = (payload["update"].tree for payload in payloads.values())
-    apart = {
-        name: ((one[name] - other[name]).double() / (clip * math.sqrt(2))).flatten() for name in one
-    }
-    values = torch.cat(list(apart.values()))
+    apart = {name: (one[name] - other[name]).double() / (clip * math.sqrt(2)) for name in one}
+    return measured(apart, promised)
+
+
+def measured(noise: Tree, promised: float) -> NoiseSeen:
+    """How much there is of noise that stands by itself, in clips."""
+    values = torch.cat([value.flatten() for value in noise.values()])
     if len(values) < FEWEST:
         return TOO_FEW
     less = any(
-        _deviation(own) * (1 + CERTAIN / math.sqrt(2 * len(own))) < promised
-        for own in apart.values()
-        if len(own) >= FEWEST
+        _deviation(own) * (1 + CERTAIN / math.sqrt(2 * own.numel())) < promised
+        for own in (values, *noise.values())
+        if own.numel() >= FEWEST
     )
     found, share = _deviation(values), Z / math.sqrt(2 * len(values))
     return NoiseSeen(promised, found, (found * (1 - share), found * (1 + share)), less)

@@ -20,12 +20,13 @@ from atoll.audit.noise_seen import (
 )
 from atoll.audit.one_run import lower_bound_from_scores
 from atoll.audit.server_view import View, views
+from atoll.audit.shares import noise_of_shares
 from atoll.audit.subject import Subject, Uncovered
 from atoll.audit.trial import gradient_of
 from atoll.config.privacy import AdaptiveClip
 from atoll.config.tasks import TASKS
 from atoll.models.objective import Example
-from atoll.protection import Protection
+from atoll.protection import Protection, Spread
 from atoll.servers.quantile import split_noise
 from atoll.tree import Tree
 
@@ -129,13 +130,14 @@ def mechanism_part(subject: Subject) -> Mechanism:
 
 
 def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
-    """What the run's own code lets show of one round, one update or one step; of shares of noise in
-    sums nothing is said."""
+    """What the run's own code lets show of one round, one sum, one update or one step."""
     trial = subject.leaving(subject.rows)
     if claim.unit == "example":
         return noise_of_rows(trial, claim.noise_multiplier)
     if claim.mechanism == "distributed":
-        return NoiseSeen(untried="shares of noise in secure sums are not tried")
+        spread = subject.protection
+        assert isinstance(spread, Spread), "clients add the noise"
+        return noise_of_shares(trial, spread, claim.noise_multiplier)
     if claim.mechanism == "blt":
         protection = subject.protection
         assert isinstance(protection, Protection), "a server adds the noise"

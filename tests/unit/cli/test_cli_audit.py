@@ -258,10 +258,8 @@ def test_a_run_whose_clients_add_the_noise(
     found = typed.mechanism.interval
     assert found is not None
     assert found[0] < 8.1
-    if privacy["mechanism"] == "local":
-        assert typed.mechanism.noise == pytest.approx(
-            typed.mechanism.claim.noise_multiplier, rel=0.1
-        )
+    promised = typed.mechanism.claim.noise_multiplier
+    assert typed.mechanism.noise == pytest.approx(promised, rel=0.1)
 
 
 @pytest.mark.long
