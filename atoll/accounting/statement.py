@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from atoll.words import counted
@@ -26,16 +26,7 @@ def stated(summary: Mapping[str, Any]) -> str | None:
             f"{privacy['noise_multiplier']:g}, so that nothing bounds what the model remembers."
         )
     said = f"Differential privacy of {whom}: ε = {epsilon:.4g} at δ = {summary['delta']:g}"
-    if privacy["unit"] == "example":
-        return f"{said}, {_rows(privacy)}"
-    if privacy["mechanism"] in ("distributed", "local"):
-        return f"{said}, {_own(privacy)} {_cohorts(privacy['sampling'])}"
-    return (
-        f"{said}, "
-        f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
-        f"{counted(privacy['releases'], 'release')}. {_mechanism(privacy)} "
-        f"{_cohorts(privacy['sampling'])}"
-    )
+    return " ".join([f"{said}, {_meant(privacy)}", *_beside(privacy, epsilon)])
 
 
 def summed(summary: Mapping[str, Any]) -> str | None:
@@ -59,6 +50,38 @@ def summed(summary: Mapping[str, Any]) -> str | None:
         f"({sums['least']} or more of them answered), whose means a rule compared, and no client's "
         "update."
     )
+
+
+def _meant(privacy: Mapping[str, Any]) -> str:
+    """What an ε depends on."""
+    if privacy["unit"] == "example":
+        return _rows(privacy)
+    if privacy["mechanism"] in ("distributed", "local"):
+        return f"{_own(privacy)} {_cohorts(privacy['sampling'])}"
+    return (
+        f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
+        f"{counted(privacy['releases'], 'release')}. {_mechanism(privacy)} "
+        f"{_cohorts(privacy['sampling'])}"
+    )
+
+
+def _beside(privacy: Mapping[str, Any], epsilon: float) -> Iterator[str]:
+    """What else the model depends on, and what else its data were used for."""
+    alone, life = privacy.get("run_epsilon", epsilon), privacy.get("lifetime_epsilon", epsilon)
+    if privacy.get("unknown_start"):
+        yield (
+            "The run starts from an adapter of which nothing is known: ε is of what was trained "
+            "after it alone."
+        )
+    if alone != epsilon:
+        yield (
+            "ε counts the private runs from whose model this one starts; its own rounds come to "
+            f"{alone:.4g}."
+        )
+    if life is None:
+        yield "All runs of the ledger together are bounded by nothing: some had no noise."
+    elif life != epsilon:
+        yield f"All runs of the ledger together come to ε = {life:.4g}."
 
 
 def _rows(privacy: Mapping[str, Any]) -> str:

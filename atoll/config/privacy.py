@@ -109,6 +109,11 @@ class Privacy(BaseModel):
         ge=1,
         description="secure_aggregation, where clients weigh by rows: the most that count.",
     )
+    lifetime_epsilon: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="What all runs of the ledger may spend together; a run that does not fit is "
+        "refused before anyone is asked.",
+    )
     ledger: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="Folder of the ledger, which several runs on one data set may share; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,13 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
     if not privacy.on:
         yield from _check_idle(privacy)
         return
+    if (privacy.lifetime_epsilon or math.inf) < (privacy.epsilon or 0):
+        yield Problem(
+            "privacy.lifetime_epsilon",
+            f"privacy.lifetime_epsilon is {privacy.lifetime_epsilon:g}, less than the "
+            f"privacy.epsilon of {privacy.epsilon:g} that this run alone may spend; raise it, or "
+            "lower privacy.epsilon",
+        )
     if privacy.cap is not None and privacy.sampling != "poisson":
         yield Problem(
             "privacy.cap",

@@ -21,7 +21,7 @@ from atoll.words import listed
 __all__ = ["Machine", "Standing", "differences", "look", "no_run", "other_run", "standing"]
 
 ROUNDS = "federation.num_rounds"
-BESIDE = ("output_dir", "report_to")
+BESIDE = ("output_dir", "report_to", "privacy.lifetime_epsilon")
 """Keys on which no number depends: a run goes on, or is finished, under other values of them."""
 
 

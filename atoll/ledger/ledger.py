@@ -63,7 +63,8 @@ class Ledger:
         line = _line(
             self._told, Entry(run=run or "", round=0, exchange=0, noise="", release=release)
         )
-        return Told(self._told.begin, (*self._told.lines, line), "", 0).spent(delta, run)
+        runs = () if run is None else (run,)
+        return Told(self._told.begin, (*self._told.lines, line), "", 0).spent(delta, *runs)
 
     def write(self, entry: Entry, delta: float) -> Spent:
         """A release that is about to happen; on the disk when this returns.

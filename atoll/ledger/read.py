@@ -28,24 +28,28 @@ class Told:
     size: int
 
     @property
-    def releases(self) -> tuple[tuple[str, Event], ...]:
-        """Each release once, behind its run: what was begun again after a crash is the same one, as
-        is what turned out to be less than was feared before it."""
-        found: dict[tuple[str, int, str], tuple[str, Event]] = {}
+    def once(self) -> tuple[Entry, ...]:
+        """Each release once: what was begun again after a crash is the same one, as is what turned
+        out to be less than was feared before it."""
+        found: dict[tuple[str, int, str], Entry] = {}
         for entry in (line.entry for line in self.lines):
             if entry.release is not None:
-                key = (entry.run, entry.exchange, entry.noise)
-                found[key] = (entry.run, entry.release)
+                found[entry.run, entry.exchange, entry.noise] = entry
         return tuple(found.values())
+
+    @property
+    def releases(self) -> tuple[tuple[str, Event], ...]:
+        """Each release once, behind its run."""
+        return tuple((one.run, one.release) for one in self.once if one.release is not None)
 
     def has(self, entry: Entry) -> bool:
         """Whether a release is written down, under another number of its round as well."""
         same = (entry.run, entry.exchange, entry.noise)
         return any((e.run, e.exchange, e.noise) == same for e in (one.entry for one in self.lines))
 
-    def spent(self, delta: float, run: str | None = None) -> Spent:
-        """What all releases come to, or those of one run."""
-        return altogether([one for own, one in self.releases if run in (None, own)], delta)
+    def spent(self, delta: float, *runs: str) -> Spent:
+        """What all releases come to, or those of some runs."""
+        return altogether([one for own, one in self.releases if not runs or own in runs], delta)
 
 
 def read(folder: Path) -> Told | None:

@@ -84,7 +84,7 @@ def privacy(run: RunFiles) -> str:
 
 
 def record(run: RunFiles) -> Pairs:
-    """run.json, flat; the clients' counts stand in a table of their own."""
+    """run.json, flat; the clients' counts stand in a table of their own, releases in a ledger."""
     return [(name, text) for name, text in _flat(run.record, "") if text]
 
 
@@ -92,7 +92,7 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             name = f"{path}.{key}" if path else str(key)
-            if name != "data.clients":
+            if name not in ("data.clients", "starts_from.releases"):
                 yield from _flat(inner, name)
     elif path == "command" and isinstance(value, list):
         yield path, shlex.join(map(str, value))

@@ -1,8 +1,7 @@
-"""What a run spends of privacy: written down before anyone is asked, never beyond its budget."""
+"""What a run does about its privacy: written down before anyone is asked, never over a budget."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +11,16 @@ from typing import Any
 from atoll.core import Failure, Position, Reply, Report, Runtime, Task
 from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
-from atoll.ledger import Entry, Ledger
+from atoll.ledger import Ledger
 from atoll.noise import Secret
-from atoll.protection import Protection, RowProtection, Spread
+from atoll.runs.budget import LEDGER, data_of, ledger_of
+from atoll.runs.origin import Origin
 from atoll.runs.run_dir import RunDirectory
+from atoll.runs.spending import TRAIN, Hiding, Spending
 
 __all__ = ["FREE", "LEDGER", "SECRET", "Account", "account_of"]
 
-Hiding = Protection | RowProtection | Spread
-LEDGER, SECRET = "privacy", ".secret"
-TRAIN, TOGETHER = "train", "all rounds"
+SECRET = ".secret"
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Account:
 
     asking: a round is about to ask its cohort: (round, exchange) -> None, or it raises.
     happened: a round is released.   counted: it is on the disk.   ended: the run is complete.
-    epsilon: what the run has spent; None where nothing bounds it.
-    exhausted: whether one more round would cross the budget.
+    epsilon: what was spent of those on whose rows the model depends; None where nothing bounds it.
+    exhausted: the budget that one more round would cross; None where there is room.
     statement: all that this ε means; None where nothing was promised.
     """
 
@@ -40,7 +39,7 @@ class Account:
     counted: Callable[[Position], None] = lambda position: None
     ended: Callable[[], None] = lambda: None
     epsilon: Callable[[], float | None] = lambda: None
-    exhausted: Callable[[], bool] = lambda: False
+    exhausted: Callable[[], str | None] = lambda: None
     statement: Callable[[], dict[str, Any] | None] = lambda: None
 
     def over(self, runtime: Runtime) -> Runtime:
@@ -64,99 +63,37 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         yield FREE
         return
     protection.check()
-    named = setup.experiment.privacy.ledger
     path, record = directory.path, directory.record()
     assert record is not None, "a run that has begun has its run.json"
-    folder = path / LEDGER if named is None else Path(named).expanduser()
-    # Rows and clients are counted apart.
-    data = setup.data.fingerprint if setup.rows is None else f"rows of {setup.data.fingerprint}"
+    folder, start = ledger_of(setup.experiment, path), Origin.of(record)
     with (
-        Ledger.opened(folder, data=data) as ledger,
+        Ledger.opened(folder, data=data_of(setup, folder, lambda text: None)) as ledger,
         protection.vault.opened(path / SECRET) as secret,
     ):
-        if secret.next > position.exchanges and protection.correlated is not None:
-            raise PrivacyError(
-                f"the run in {path} fell back behind rounds that it released, and rounds whose "
-                "noise is taken back later (privacy.mechanism: blt) cannot be released twice; put "
-                "the last checkpoint back, or start a new run"
-            )
-        if secret.next > position.exchanges:
-            # It fell back behind what it released: what is released there now has other noise.
-            secret.anew(position.exchanges)
-        account = _account(record["id"], protection, ledger, secret)
-        if position.round < 1 <= protection.rounds and account.exhausted():
-            raise PrivacyError(
-                f"one round would spend more than privacy.epsilon {protection.settings.epsilon:g} "
-                f"with a noise multiplier of {protection.noise_multiplier:g}; nobody was asked: "
-                "raise one of them, or leave noise_multiplier out, so that it is solved"
-            )
-        account.counted(position)
-        yield account
+        _fall_back(path, protection, secret, position)
+        for entry in start.releases:
+            if not ledger.told.has(entry):
+                ledger.write(entry, protection.settings.delta)
+        one = Spending(record["id"], start.runs, start.unknown, protection, ledger, secret)
+        one.begins(position.round)
+        one.counted(position)
+        yield Account(
+            one.asking, one.happened, one.counted, secret.erase, one.epsilon, one.exhausted,
+            one.statement,
+        )  # fmt: skip
 
 
-def _account(run: str, protection: Hiding, ledger: Ledger, secret: Secret) -> Account:
-    delta, limit = protection.settings.delta, protection.settings.epsilon
-
-    together = protection.settings.mechanism == "blt"
-
-    def exhausted() -> bool:
-        begun = together and any(own == run for own, _ in ledger.told.releases)
-        if limit is None or begun:
-            return False
-        return ledger.after(protection.release, delta, run).epsilon > limit
-
-    def asking(number: int, exchange: int) -> None:
-        entry = Entry(
-            run=run,
-            round=0 if together else number,
-            exchange=0 if together else exchange,
-            noise=TOGETHER if together else secret.name(exchange),
-            release=protection.release,
+def _fall_back(path: Path, protection: Hiding, secret: Secret, position: Position) -> None:
+    """Where a run fell back behind what it released, what is released there now has other noise."""
+    if secret.next <= position.exchanges:
+        return
+    if protection.correlated is not None:
+        raise PrivacyError(
+            f"the run in {path} fell back behind rounds that it released, and rounds whose noise "
+            "is taken back later (privacy.mechanism: blt) cannot be released twice; put the last "
+            "checkpoint back, or start a new run"
         )
-        if not ledger.told.has(entry) and exhausted():
-            raise PrivacyError(
-                f"round {number} would spend more than privacy.epsilon {limit:g}; nobody was asked"
-            )
-        if not (together and ledger.told.has(entry)):
-            ledger.write(entry, delta)
-
-    def happened(report: Report) -> None:
-        """A sum of more clients than it had to have has more noise."""
-        if not isinstance(protection, Spread):
-            return
-        for one in report.exchanges:
-            found = protection.happened(one) if one.algorithm == TRAIN else None
-            if found is not None:
-                exchange = max(one.folded.values())
-                entry = Entry(
-                    run=run, round=report.round, exchange=exchange, noise=secret.name(exchange),
-                    release=found,
-                )  # fmt: skip
-                ledger.write(entry, delta)
-
-    def counted(position: Position) -> None:
-        if position.exchanges:
-            secret.commit(position.exchanges - 1)
-
-    def epsilon() -> float | None:
-        return _bounded(ledger.told.spent(delta, run).epsilon)
-
-    def statement() -> dict[str, Any]:
-        own, life = ledger.told.spent(delta, run), ledger.told.spent(delta)
-        return {
-            **protection.statement(),
-            "adjacency": "zero-out" if together else own.adjacency,
-            "accountant": own.accountant,
-            "readers_epsilon": None if own.readers is None else _bounded(own.readers),
-            "releases": sum(one.steps for own, one in ledger.told.releases if own == run),
-            "lifetime_epsilon": _bounded(life.epsilon),
-        }
-
-    return Account(asking, happened, counted, secret.erase, epsilon, exhausted, statement)
-
-
-def _bounded(epsilon: float) -> float | None:
-    return None if math.isinf(epsilon) else epsilon
+    secret.anew(position.exchanges)
 
 
 @dataclass(frozen=True)

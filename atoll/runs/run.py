@@ -17,10 +17,12 @@ from atoll.experiment.setup import Setup
 from atoll.experiment.trackers import Tracking, tracking
 from atoll.local.bench import model_values
 from atoll.runs.account import Account, account_of
+from atoll.runs.budget import check_plan
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.gate import check_finite, examined
 from atoll.runs.lines import RoundLine, public, round_line
+from atoll.runs.origin import origin_of
 from atoll.runs.resume import Progress, progress, started
 from atoll.runs.rounds import Under, reports
 from atoll.runs.run_dir import RunDirectory, begin
@@ -60,7 +62,9 @@ def federated(
     with alone(output_dir):
         run = RunDirectory(output_dir)
         done = progress(run, setup, observer.note)
-        begin(run, setup, 0 if done is None else len(done.lines))
+        origin = origin_of(setup, run)
+        check_plan(setup, run, origin.releases, observer.note)
+        begin(run, setup, 0 if done is None else len(done.lines), origin.told())
         setup = started(run, setup, observer.note)
         done = done or Progress(setup.start)
         if done.lines:
@@ -113,9 +117,9 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
         yield Progress(report.position, tuple(lines))
         if stalled(setup, lines):
             return
-        if line.round < setup.experiment.federation.num_rounds and account.exhausted():
-            note(f"round {line.round}: one more would spend more than privacy.epsilon "
-                          f"{setup.experiment.privacy.epsilon:g}; stopped")  # fmt: skip
+        more = line.round < setup.experiment.federation.num_rounds
+        if more and (budget := account.exhausted()):
+            note(f"round {line.round}: one more would spend more than {budget}; stopped")
             return
 
 

@@ -93,10 +93,13 @@ class RunDirectory:
         write_json(self.path / "summary.json", summary)
 
 
-def begin(run: RunDirectory, setup: Setup, lines: int) -> None:
+def begin(
+    run: RunDirectory, setup: Setup, lines: int, start: Mapping[str, Any] | None = None
+) -> None:
     """Write what a run writes before its first round, or add to it where the run goes on.
 
-    lines: how many of rounds.jsonl stay.   What is refused leaves everything as it was.
+    lines: how many of rounds.jsonl stay.   start: what a private run knows of what it starts from.
+    What is refused leaves everything as it was.
 
     Raises:
         RunError: when data or base are no longer those that the run was started with, or another
@@ -106,7 +109,7 @@ def begin(run: RunDirectory, setup: Setup, lines: int) -> None:
     standing = look(path, text)
     if standing.state == "other":
         raise other_run(path, standing.changes)
-    started, found = run.record(), _record(setup)
+    started, found = run.record(), {**_record(setup), "starts_from": start}
     if started is not None:
         _check_same(started["fingerprints"], found["fingerprints"], setup, path)
         again = {"versions": found["versions"], "command": found["command"]}
