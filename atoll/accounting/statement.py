@@ -38,7 +38,7 @@ def summed(summary: Mapping[str, Any]) -> str | None:
         return (
             f"Secure aggregation: clients encrypted what they sent to a key that {holder} held, "
             f"and the server saw one sum a round, of {sums['least']} clients or more; {holder} and "
-            "the server together could read each update."
+            "the server together could read each update, any other client and the server one."
         )
     if sums["group"] is None:
         return (

@@ -12,10 +12,8 @@ from atoll.errors import ProtocolError
 from atoll.secagg import Channel, Moment
 from atoll.secagg.wire import blob, number
 
-__all__ = ["MOST_VALUES", "TAGS", "Agreed", "rows_of"]
+__all__ = ["MOST_VALUES", "Agreed", "rows_of"]
 
-TAGS = 2
-"""Numbers of each ciphertext that prove whose are in a sum."""
 MOST_VALUES = 2**21
 """Values of a sum: about 59 MB of each client."""
 
@@ -76,7 +74,7 @@ class Agreed:
         """SHA-256 of all of it."""
         moment = self.moment
         return hashlib.sha256(b"".join((
-            b"atoll encrypted sum 1\n", blob(moment.run.encode()), number(moment.round, 8),
+            b"atoll encrypted sum 2\n", blob(moment.run.encode()), number(moment.round, 8),
             number(moment.exchange, 8), number(moment.attempt), blob(self.holder.encode()),
             number(self.floor), number(len(self.cohort)),
             *(blob(name.encode()) for name in self.cohort),
@@ -86,4 +84,4 @@ class Agreed:
 
 def rows_of(size: int) -> int:
     """Ciphertexts of so many values."""
-    return -(-size // (SLOTS - TAGS))
+    return -(-size // SLOTS)

@@ -1,11 +1,11 @@
 """The messages of one encrypted sum, in bytes: their lengths are known before anything is read.
 
-    key    holder -> clients   hash, X25519 key, public context, signature
-    mark   client -> server    X25519 key, hash of its ciphertexts, signature: beside those
+    key    holder -> clients   hash, public context, signature
+    mark   client -> server    hash of its ciphertexts, signature: beside those
     sum    server -> holder    hash, root, the marks of those that are summed, the sum
     plain  holder -> server    hash, the sum in whole numbers of 4 bytes
 
-The hash is of what was agreed.
+The hash is of what was agreed. Of a sum, the holder is first told the hash; see `challenge`.
 """
 
 from __future__ import annotations
@@ -30,27 +30,26 @@ __all__ = [
     "Mark",
     "PublicKey",
     "Sum",
+    "check_same",
     "plain_bytes",
     "plain_size",
     "read_plain",
 ]
 
-MOST_KEY = 2 * KEY + MOST_CONTEXT + SIGNATURE
-MARK = 2 * KEY + SIGNATURE
+MOST_KEY = KEY + MOST_CONTEXT + SIGNATURE
+MARK = KEY + SIGNATURE
 """Bytes of a mark."""
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """What encrypts to the holder: `context` for values, `agreeing` (X25519) for secrets."""
+    """What encrypts to the holder."""
 
-    agreeing: bytes
     context: bytes
 
     def to_bytes(self, agreed: Agreed, sign: Signer) -> bytes:
         """With the holder's signature."""
-        content = self.agreeing + self.context
-        return agreed.digest + content + sign(_key_statement(agreed, content))
+        return agreed.digest + self.context + sign(_key_statement(agreed, self.context))
 
     @classmethod
     def from_bytes(cls, raw: bytes, agreed: Agreed, verify: Verifier) -> PublicKey:
@@ -59,37 +58,32 @@ class PublicKey:
         Raises:
             ProtocolError: unless the holder made it for this sum.
         """
-        if not 2 * KEY + SIGNATURE < len(raw) <= MOST_KEY:
+        if not KEY + SIGNATURE < len(raw) <= MOST_KEY:
             raise ProtocolError(f"a key for an encrypted sum has {len(raw):,} bytes")
         content, signature = raw[KEY:-SIGNATURE], raw[-SIGNATURE:]
-        _same(raw, agreed, "a key for an encrypted sum")
+        check_same(raw, agreed, "a key for an encrypted sum")
         if not verify(agreed.holder, _key_statement(agreed, content), signature):
             raise ProtocolError(
                 f"the key for this sum was not signed by {agreed.holder}, who holds it "
                 "(privacy.key_holder): somebody else could read what is encrypted to it"
             )
-        return cls(content[:KEY], content[KEY:])
+        return cls(content)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a client signs: agreeing: for the secret that it shares with the holder.
+    """What a client signs.   hashed: SHA-256 of its ciphertexts."""
 
-    hashed: SHA-256 of its ciphertexts.
-    """
-
-    agreeing: bytes
     hashed: bytes
     signature: bytes = b""
 
     def statement(self, agreed: Agreed, key: bytes, root: bytes) -> bytes:
         """key: SHA-256 of the holder's message.   root: of the broadcast that it was sent."""
-        own = self.agreeing + self.hashed
-        return b"atoll encrypted vector\0" + agreed.digest + key + root + own
+        return b"atoll encrypted vector\0" + agreed.digest + key + root + self.hashed
 
     def to_bytes(self) -> bytes:
         """See `MARK`."""
-        return self.agreeing + self.hashed + self.signature
+        return self.hashed + self.signature
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Mark:
@@ -100,7 +94,7 @@ class Mark:
         """
         if len(raw) != MARK:
             raise ProtocolError(f"a mark has {len(raw)} bytes, and one has {MARK}")
-        return cls(raw[:KEY], raw[KEY : 2 * KEY], raw[2 * KEY :])
+        return cls(raw[:KEY], raw[KEY:])
 
 
 @dataclass(frozen=True)
@@ -118,13 +112,13 @@ class Sum:
         return b"".join((agreed.digest, self.root, marks, pack(self.rows).data))
 
     @classmethod
-    def from_bytes(cls, raw: bytes, agreed: Agreed) -> Sum:
+    def from_bytes(cls, raw: bytes | memoryview, agreed: Agreed) -> Sum:
         """At the holder.
 
         Raises:
             ProtocolError: for another length, a client that comes twice, or is none of the cohort.
         """
-        _same(raw, agreed, "an encrypted sum")
+        check_same(raw, agreed, "an encrypted sum")
         reader = Reader(memoryview(raw)[KEY:], "an encrypted sum")
         root, marks = reader.take(KEY), Reader(reader.blob(), "the marks of an encrypted sum")
         found = read_items(marks, MARK, len(agreed.cohort))
@@ -151,7 +145,7 @@ def read_plain(raw: bytes, agreed: Agreed) -> NDArray[np.int32]:
     """
     if len(raw) != plain_size(agreed):
         raise ProtocolError(f"a decrypted sum has {len(raw):,} bytes, not {plain_size(agreed):,}")
-    _same(raw, agreed, "a decrypted sum")
+    check_same(raw, agreed, "a decrypted sum")
     return np.frombuffer(raw, "<i4", agreed.size, KEY).astype(np.int32)
 
 
@@ -159,7 +153,8 @@ def _key_statement(agreed: Agreed, content: bytes) -> bytes:
     return b"atoll encrypted sum key\0" + agreed.digest + hashlib.sha256(content).digest()
 
 
-def _same(raw: bytes, agreed: Agreed, what: str) -> None:
+def check_same(raw: bytes | memoryview, agreed: Agreed, what: str) -> None:
+    """Refuse a message that was made for another sum."""
     if raw[:KEY] != agreed.digest:
         raise ProtocolError(
             f"{what} was made for another sum: cohort, holder, floor, channels or the exchange "

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from atoll.ckks.agreed import TAGS, Agreed
-from atoll.ckks.messages import Mark, PublicKey, Sum, plain_bytes
-from atoll.ckks.packed import pack
-from atoll.ckks.plain import check_sum, in_rows, smudged, tags
+from atoll.ckks.agreed import Agreed
+from atoll.ckks.challenge import Answer, Challenge, check_proved, products, read_proved
+from atoll.ckks.messages import Mark, PublicKey, Sum, check_same, plain_bytes
+from atoll.ckks.packed import pack, unpack
+from atoll.ckks.plain import check_range, in_rows, smudged
 from atoll.ckks.scheme import (
     decrypted,
     encrypted,
@@ -24,7 +25,7 @@ from atoll.ckks.scheme import (
 )
 from atoll.ckks.store import Kept, Store
 from atoll.errors import PayloadError, ProtocolError
-from atoll.secagg.keys import KEY, Signer, Verifier, common, private_key
+from atoll.secagg.keys import KEY, Signer, Verifier, derive
 from atoll.secagg.wire import Reader, blob
 
 __all__ = ["Silo"]
@@ -87,46 +88,59 @@ class Silo:
         ])  # fmt: skip
         if flat.size != agreed.size or not np.isfinite(flat).all():
             raise PayloadError("an encrypted sum is of finite values, as many as were agreed")
-        hashed, secret = hashlib.sha256(message).digest(), os.urandom(KEY)
-        own, agreeing = private_key(secret)
         rows = in_rows(agreed, np.clip(flat, -1, 1))
-        rows[:, :TAGS] = tags(agreed, common(own, found.agreeing), hashed)
         raw = pack(encrypted(public_context(found.context), rows))
-        mark = Mark(agreeing, hashlib.sha256(raw.data).digest())
-        signature = self._sign(mark.statement(agreed, hashed, root))
-        return raw, Mark(mark.agreeing, mark.hashed, signature).to_bytes()
+        hashed = hashlib.sha256(raw.data).digest()
+        signature = self._sign(Mark(hashed).statement(agreed, _hash(message), root))
+        return raw, Mark(hashed, signature).to_bytes()
+
+    def challenge(self, agreed: Agreed, message: bytes) -> bytes:
+        """As the holder, what proves the sum of this hash, which is told before the sum is.
+
+        Its seed follows from the key's secret and that hash: it is new to everybody else, and there
+        is nothing to keep. Another sum has another one.
+        """
+        own, key, _ = self._opened(agreed)
+        check_same(message, agreed, "the hash of an encrypted sum")
+        if len(message) != 2 * KEY:
+            raise ProtocolError(f"the hash of an encrypted sum came in {len(message)} bytes")
+        return _challenge(own, key, message[KEY:]).to_bytes(agreed, key, self._sign)
+
+    def answer(self, agreed: Agreed, key: bytes, sent: NDArray[np.uint8], message: bytes) -> bytes:
+        """What a client answers to a challenge.
+
+        key: the holder's, by which `sent` was encrypted.   sent: the client's own ciphertexts.
+        """
+        agreed.place(self.name)
+        challenge = Challenge.from_bytes(message, agreed, _hash(key), self._verify)
+        found = Answer(products(challenge.seed, unpack(sent, agreed.rows)))
+        mark = Mark(hashlib.sha256(sent.data).digest())
+        signature = self._sign(found.statement(agreed, _hash(key), challenge, mark))
+        return Answer(found.products, signature).to_bytes()
 
     def decrypted(self, agreed: Agreed, message: bytes) -> bytes:
-        """As the holder, the sum: of enough clients, each of whom is in it once, and unchanged."""
-        self._check_holder(agreed)
-        run, moment = agreed.moment.run, agreed.moment
-        kept = self._store.load(run)
-        secret = kept.of(moment)
-        if not secret or moment.exchange < kept.decrypted:
-            raise ProtocolError(
-                f"{self.name} has no key for exchange {moment.exchange}: it made none, or has used "
-                "it; a key decrypts one sum"
-            )
-        asked = Sum.from_bytes(message, agreed)
+        """As the holder, the sum: of enough clients, each of whom is in it once, and unchanged.
+
+        A message that is refused tells nothing, and the key is there for another one.
+        """
+        own, key, context = self._opened(agreed)
+        answers, packed = read_proved(message, agreed)
+        asked = Sum.from_bytes(packed, agreed)
         if len(asked.marks) < agreed.floor:
             raise ProtocolError(
                 f"the sum of {len(asked.marks)} clients: {self.name} decrypts none of fewer than "
                 f"{agreed.floor} (privacy.min_survivors)"
             )
-        hashed = hashlib.sha256(self._message(agreed, secret)).digest()
-        self._check_marks(agreed, asked, hashed)
-        agreeing, context = _opened(secret)
-        own = private_key(agreeing)[0]
-        expected = sum(
-            (tags(agreed, common(own, mark.agreeing), hashed) for mark in asked.marks.values()),
-            np.zeros((agreed.rows, TAGS)),
-        )
+        self._check_marks(agreed, asked, key)
+        challenge = _challenge(own, key, hashlib.sha256(packed).digest())
+        check_proved(agreed, key, challenge, asked, answers, self._verify)
         found = decrypted(private_context(context), asked.rows)
         # A key decrypts once, and an exchange is told once.
-        self._store.save(run, Kept(kept.decrypted))
-        check_sum(found, expected, len(asked.marks))
+        run, moment = agreed.moment.run, agreed.moment
+        self._store.save(run, Kept(self._store.load(run).decrypted))
+        check_range(found, len(asked.marks))
         self._store.save(run, Kept(moment.exchange + 1))
-        return plain_bytes(agreed, smudged(found[:, TAGS:].reshape(-1)[: agreed.size]))
+        return plain_bytes(agreed, smudged(found.reshape(-1)[: agreed.size]))
 
     def _check_holder(self, agreed: Agreed) -> None:
         if agreed.holder != self.name:
@@ -143,12 +157,33 @@ class Silo:
                     "model that the others were sent; nothing is decrypted"
                 )
 
+    def _opened(self, agreed: Agreed) -> tuple[bytes, bytes, bytes]:
+        """As the holder: the secret of challenges, the hash of the key, and all of it."""
+        self._check_holder(agreed)
+        moment = agreed.moment
+        kept = self._store.load(moment.run)
+        secret = kept.of(moment)
+        if not secret or moment.exchange < kept.decrypted:
+            raise ProtocolError(
+                f"{self.name} has no key for exchange {moment.exchange}: it made none, or has used "
+                "it; a key decrypts one sum"
+            )
+        own, context = _parts(secret)
+        return own, _hash(self._message(agreed, secret)), context
+
     def _message(self, agreed: Agreed, secret: bytes) -> bytes:
-        agreeing, context = _opened(secret)
-        public = public_bytes(private_context(context))
-        return PublicKey(private_key(agreeing)[1], public).to_bytes(agreed, self._sign)
+        context = private_context(_parts(secret)[1])
+        return PublicKey(public_bytes(context)).to_bytes(agreed, self._sign)
 
 
-def _opened(secret: bytes) -> tuple[bytes, bytes]:
+def _hash(message: bytes) -> bytes:
+    return hashlib.sha256(message).digest()
+
+
+def _challenge(secret: bytes, key: bytes, summed: bytes) -> Challenge:
+    return Challenge(summed, derive(secret, "encrypted sum challenge", key + summed))
+
+
+def _parts(secret: bytes) -> tuple[bytes, bytes]:
     reader = Reader(secret, "the key of encrypted sums")
     return reader.blob(), reader.blob()

@@ -2,7 +2,9 @@
 
 key       asked of the holder before the round: the key of this sum, which it signs
 inbox     brings that key, with the round's own question; what comes back is encrypted
-decrypt   asked of the holder: the sum, once enough clients have signed that they are in it
+challenge asked of the holder, who is told the hash of the sum
+answer    asked of those that are in it: what proves to the holder that it is their sum
+decrypt   asked of the holder: the sum, once enough clients have signed and proved it
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from atoll.ckks import MARK, MOST_VALUES, Agreed, Silo, rows_of, size_of
 from atoll.core import Context, Payload, Request, Runtime, Sealed, Sealing, Stage, Task, Tree
 from atoll.errors import CompositionError, ProtocolError, QuorumError
 from atoll.protection.encrypted_exchange import EncryptedSum, added, sent
+from atoll.protection.encrypted_questions import Questions
 from atoll.protection.summed import Summed, root_of
 from atoll.secagg import Moment
 from atoll.secagg.keys import Verifier
@@ -66,16 +71,23 @@ class Holding:
     def __init__(self, encrypting: Encrypting, silo: Callable[[str], Silo]) -> None:
         self._encrypting, self._silo = encrypting, silo
         self._keys: dict[str, tuple[tuple[int, int], bytes]] = {}
+        # Ciphertexts stay for challenges, until the next sum begins.
+        self._sent: dict[str, tuple[tuple[int, int], bytes, NDArray[np.uint8]]] = {}
 
     def says(self, context: Context, step: str, message: bytes, room: int) -> bytes:
         """The answer to a step."""
         agreed, silo = self._encrypting.agreed(context), self._silo(context.client)
         if step == "key":
             return silo.key(agreed)
+        if step == "challenge":
+            return silo.challenge(agreed, message)
+        if step == "answer":
+            return self._answer(context, agreed, message)
         if step == "decrypt":
             return silo.decrypted(agreed, message)
         if step != "inbox":
             raise ProtocolError(f"step '{step}' is none of an encrypted sum")
+        self._sent = {name: one for name, one in self._sent.items() if one[0] == _at(context)}
         self._keys[context.client] = (_at(context), message)
         silo.check(agreed, message)
         return b""
@@ -90,7 +102,17 @@ class Holding:
             encrypting.agreed(at), message, root_of(request.payload),
             encrypting.summed.values(payload),
         )  # fmt: skip
+        self._sent[at.client] = (_at(at), message, raw)
         return sent(torch.from_numpy(raw), torch.frombuffer(bytearray(mark), dtype=torch.uint8))
+
+    def _answer(self, context: Context, agreed: Agreed, message: bytes) -> bytes:
+        moment, key, raw = self._sent.get(context.client, (None, b"", np.empty(0, np.uint8)))
+        if moment != _at(context):
+            raise ProtocolError(
+                f"{context.client} is asked about a sum that it sent nothing to, or has started "
+                "again since; its part cannot be proved"
+            )
+        return self._silo(context.client).answer(agreed, key, raw, message)
 
 
 def _at(context: Context) -> tuple[int, int]:
@@ -113,7 +135,7 @@ def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> St
             if not encrypting.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
             return Sealed(iter(()), {}, added, lambda state, clients: summed.nothing())
-        return EncryptedSum(summed, runtime, task, agreed, verify).sealed()
+        return EncryptedSum(summed, Questions(runtime, task, agreed), verify).sealed()
 
     def same(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:
         return payload, state

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from atoll.ckks import (
+    ANSWER,
+    CHALLENGE,
     MOST_KEY,
     STEP,
     Agreed,
+    Answer,
+    Challenge,
     Mark,
     PublicKey,
     Sum,
     plain_size,
+    products,
+    proved,
     read_plain,
     reduced,
     size_of,
     unpack,
 )
-from atoll.core import (
-    Channel,
-    Failure,
-    Payload,
-    Reply,
-    Runtime,
-    Sealed,
-    State,
-    Task,
-    payload_nbytes,
-)
+from atoll.core import Channel, Failure, Payload, Reply, Sealed, State, Task, Tree
 from atoll.errors import PROTOCOL, ClosedError, ProtocolError
-from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of, second
+from atoll.protection.encrypted_questions import Questions
+from atoll.protection.speaking import CHALLENGES, second
 from atoll.protection.summed import Summed, root_of
 from atoll.secagg import Total
 from atoll.secagg.keys import Verifier
@@ -45,19 +42,16 @@ __all__ = ["CIPHERTEXTS", "ENCRYPTED", "MARK_OF", "EncryptedSum", "added", "sent
 ENCRYPTED, CIPHERTEXTS, MARK_OF = "encrypted", "ciphertexts", "mark"
 """The one channel, and its two tensors, that leave a client."""
 TENSORS = (CIPHERTEXTS, MARK_OF)
-SUM, MARKS = "sum", "marks"
 
 
 @dataclass
 class EncryptedSum:
-    """The server's side of one encrypted sum."""
+    """The server's side of one encrypted sum.   lost: who was in it, and could not prove that."""
 
     summed: Summed
-    runtime: Runtime
-    task: Task
-    agreed: Agreed
+    asks: Questions
     verify: Verifier
-    moved: list[int] = field(default_factory=lambda: [0, 0])
+    lost: list[Failure] = field(default_factory=list)
 
     def sealed(self) -> Sealed:
         """The exchange, once the holder has made a key for it.
@@ -66,24 +60,28 @@ class EncryptedSum:
             ClosedError: when it does not.
         """
         try:
-            key = self._holder("key", b"", MOST_KEY)
-            PublicKey.from_bytes(key, self.agreed, self.verify)
+            key = self.asks.holder("key", b"", MOST_KEY)
+            PublicKey.from_bytes(key, self.asks.agreed, self.verify)
         except ProtocolError as error:
             raise ClosedError(str(error)) from error
-        root = root_of(self.task.broadcast(self.task.context.cohort[0]))
+        task, moved = self.asks.task, self.asks.moved
+        root = root_of(task.broadcast(task.context.cohort[0]))
+        hashed = hashlib.sha256(key).digest()
 
         def recover(state: State, clients: Sequence[str]) -> Payload:
-            return self._decrypted(state, root, clients)
+            self.asks.answered = clients
+            return self._decrypted(state, hashed, root)
 
         return Sealed(
-            self._encrypted(key, root), {}, added, recover, lambda: (self.moved[0], self.moved[1])
-        )
+            self._encrypted(key, hashed, root), {}, added, recover,
+            lambda: (moved[0], moved[1]), lambda: tuple(self.lost),
+        )  # fmt: skip
 
-    def _encrypted(self, key: bytes, root: bytes) -> Iterator[Reply | Failure]:
+    def _encrypted(self, key: bytes, hashed: bytes, root: bytes) -> Iterator[Reply | Failure]:
         """The round's own question, with the key before it."""
-        context, hashed = self.task.context, hashlib.sha256(key).digest()
-        beside = self._step("inbox", key, 0, context.cohort)
-        for reply in second(self.runtime.call([beside, self.task], context.cohort)):
+        asks, cohort = self.asks, self.asks.task.context.cohort
+        beside = asks.step("inbox", key, 0, cohort)
+        for reply in second(asks.runtime.call([beside, asks.task], cohort)):
             yield self._judged(reply, hashed, root) if isinstance(reply, Reply) else reply
 
     def _judged(self, reply: Reply, key: bytes, root: bytes) -> Reply | Failure:
@@ -93,9 +91,9 @@ class EncryptedSum:
             return reply  # its shapes are looked at next, and refused
         try:
             raw = tree[CIPHERTEXTS].numpy()
-            mark = Mark.from_bytes(tree[MARK_OF].numpy().tobytes())
-            unpack(raw, self.agreed.rows)
-            statement = mark.statement(self.agreed, key, root)
+            mark = _mark(tree)
+            unpack(raw, self.asks.agreed.rows)
+            statement = mark.statement(self.asks.agreed, key, root)
             same = hashlib.sha256(raw.data).digest() == mark.hashed
             if not same or not self.verify(reply.client, statement, mark.signature):
                 raise ProtocolError(
@@ -106,52 +104,61 @@ class EncryptedSum:
             return Failure(reply.client, PROTOCOL, str(error))
         return reply
 
-    def _decrypted(self, state: State, root: bytes, clients: Sequence[str]) -> Payload:
-        """What the holder says of the sum."""
-        agreed = self.agreed
-        marks = {agreed.place(name): Mark.from_bytes(mark.numpy().tobytes())
-                 for name, mark in state.get(MARKS, {}).items()}  # fmt: skip
-        if len(marks) < agreed.floor:
-            raise ClosedError(
-                f"{len(marks)} clients answered, and {agreed.holder} decrypts no sum of fewer than "
-                f"{agreed.floor} (privacy.min_survivors)"
-            )
-        rows = reduced(state[SUM][CIPHERTEXTS].numpy().view(np.uint64))
-        message = Sum(root, marks, rows).to_bytes(agreed)
-        # Its state of this round is the one that counts, before a position says so.
-        now = {agreed.holder: self.task.context.exchange} if agreed.holder in clients else {}
+    def _decrypted(self, state: State, key: bytes, root: bytes) -> Payload:
+        """What the holder says of the sum of those that prove that it is theirs."""
+        asks, agreed, left = self.asks, self.asks.agreed, dict(state)
         try:
-            answer = self._holder("decrypt", message, plain_size(agreed), now)
-            words = read_plain(answer, agreed)
+            for again in range(CHALLENGES):
+                asked = self._sum(left, root)
+                message = asked.to_bytes(agreed)
+                hashed = agreed.digest + hashlib.sha256(message).digest()
+                raw = asks.holder("challenge", hashed, CHALLENGE, again)
+                challenge = Challenge.from_bytes(raw, agreed, key, self.verify)
+                task = asks.step("answer", raw, ANSWER, tuple(left), again)
+                answers = self._answers(task, key, challenge, left)
+                if answers.keys() == asked.marks.keys():
+                    words = asks.holder("decrypt", proved(answers, message), plain_size(agreed))
+                    total = _as_total(read_plain(words, agreed), agreed, asked.marks)
+                    return self.summed.restored(total)
         except ProtocolError as error:
             raise ClosedError(str(error)) from error
-        return self.summed.restored(_as_total(words, agreed, marks))
+        raise ClosedError(
+            f"the sum was asked about {CHALLENGES} times, and each time another client did not "
+            f"prove its part, {self.lost[-1].client} the last of them"
+        )
 
-    def _holder(
-        self, step: str, message: bytes, room: int, now: Mapping[str, int] | None = None
-    ) -> bytes:
-        """What the holder answers to a step.
+    def _sum(self, left: Mapping[str, Tree], root: bytes) -> Sum:
+        agreed = self.asks.agreed
+        if len(left) < agreed.floor:
+            raise ClosedError(
+                f"{len(left)} clients answered, and {agreed.holder} decrypts no sum of fewer than "
+                f"{agreed.floor} (privacy.min_survivors)"
+            )
+        total = np.zeros_like(_rows(next(iter(left.values()))))
+        for tree in left.values():
+            total += _rows(tree)  # 20 numbers of 54 bits fit 64
+        return Sum(root, {agreed.place(n): _mark(tree) for n, tree in left.items()}, reduced(total))
 
-        Raises:
-            ClosedError: when it does not.
-        """
-        holder = self.agreed.holder
-        task = self._step(step, message, room, (holder,))
-        task = replace(task, folded={**task.folded, **(now or {})})
-        # To the end: a runtime takes it for given up else.
-        said = {reply.client: reply for reply in list(self.runtime.call([task], (holder,)))}
-        reply = said.get(holder, Failure(holder, "absent", "it is not here"))
-        if isinstance(reply, Failure):
-            why = reply.message
-            raise ClosedError(f"{holder}, who holds the key of this sum, does not answer: {why}")
-        self.moved[0] += payload_nbytes(reply.payload)
-        return message_of(reply.payload)
-
-    def _step(self, step: str, message: bytes, room: int, clients: Sequence[str]) -> Task:
-        question = question_of(message, room)
-        self.moved[1] += payload_nbytes(question) * len(clients)
-        moment = at_step(self.task.context, step)
-        return Task(SPEAKING, moment, lambda client: question, self.task.folded)
+    def _answers(
+        self, task: Task, key: bytes, challenge: Challenge, left: dict[str, Tree]
+    ) -> dict[int, Answer]:
+        """The answers to a challenge, by place; who gives none is taken out of `left`."""
+        found, agreed = dict[int, Answer](), self.asks.agreed
+        for name, said in self.asks.said(task, tuple(left)):
+            try:
+                if isinstance(said, Failure):
+                    raise ProtocolError(said.message)
+                answer, mark = Answer.from_bytes(said), _mark(left[name])
+                statement = answer.statement(agreed, key, challenge, mark)
+                same = answer.products == products(challenge.seed, _rows(left[name]))
+                if not same or not self.verify(name, statement, answer.signature):
+                    raise ProtocolError("its answer is not that of the ciphertexts that it sent")
+                found[agreed.place(name)] = answer
+            except ProtocolError as error:
+                kind = said.kind if isinstance(said, Failure) else PROTOCOL
+                self.lost.append(Failure(name, kind, f"taken out of the sum: {error}"))
+                del left[name]
+        return found
 
 
 def sent(ciphertexts: torch.Tensor, mark: torch.Tensor) -> Payload:
@@ -160,16 +167,17 @@ def sent(ciphertexts: torch.Tensor, mark: torch.Tensor) -> Payload:
 
 
 def added(state: State, client: str, payload: Payload) -> State:
-    """The sum with one client more, which grows where it is: 20 numbers of 54 bits fit 64."""
-    tree = payload[ENCRYPTED].tree
+    """Each by itself until the sum is told: one that does not prove its part is taken out of it."""
+    return {**state, client: payload[ENCRYPTED].tree}
+
+
+def _rows(tree: Tree) -> NDArray[np.uint64]:
     raw = tree[CIPHERTEXTS].numpy()
-    rows = unpack(raw, raw.size // size_of(1)).view(np.int64)
-    marks = {**state.get(MARKS, {}), client: tree[MARK_OF]}
-    if SUM not in state:
-        return {SUM: {CIPHERTEXTS: torch.from_numpy(rows)}, MARKS: marks}
-    total = state[SUM][CIPHERTEXTS].numpy()
-    np.add(total, rows, out=total)
-    return {**state, MARKS: marks}
+    return unpack(raw, raw.size // size_of(1))
+
+
+def _mark(tree: Tree) -> Mark:
+    return Mark.from_bytes(tree[MARK_OF].numpy().tobytes())
 
 
 def _as_total(words: NDArray[np.int32], agreed: Agreed, marks: Mapping[int, Mark]) -> Total:

@@ -28,6 +28,7 @@ from atoll.core import (
 from atoll.errors import PROTOCOL, ProtocolError
 
 __all__ = [
+    "CHALLENGES",
     "SPEAKING",
     "STEPS",
     "Said",
@@ -40,9 +41,14 @@ __all__ = [
 ]
 
 SPEAKING, MESSAGE = "secagg", "message"
-STEPS = ("inbox", "advert", "shares", "signature", "opening", "key", "decrypt")
-"""The inbox rides on the round's own question, and has its moment. The last two are of encrypted
-sums, the three before them of masks."""
+CHALLENGING, CHALLENGES = ("challenge", "answer"), 3
+"""Steps that are asked again without a client that did not answer, and how often at most."""
+STEPS = (
+    "inbox", "advert", "shares", "signature", "opening", "key", "decrypt",
+    *(CHALLENGING * CHALLENGES),
+)  # fmt: skip
+"""The inbox rides on the round's own question, and has its moment. Those from the key on are of
+encrypted sums, the four before it of masks."""
 SIDE = 2**26
 """Numbers of exchanges between those of two steps; the round's own are below."""
 MOST = 2**28
@@ -51,9 +57,10 @@ Said = Callable[[Context, str, bytes, int], bytes]
 """(the round's moment at a client, step, message, room) -> its answer, of `room` bytes at most."""
 
 
-def at_step(context: Context, step: str) -> Context:
-    """The moment of a step beside a round's."""
-    return replace(context, exchange=context.exchange + STEPS.index(step) * SIDE)
+def at_step(context: Context, step: str, again: int = 0) -> Context:
+    """The moment of a step beside a round's; again: how often it was asked before."""
+    place = STEPS.index(step) + again * len(CHALLENGING)
+    return replace(context, exchange=context.exchange + place * SIDE)
 
 
 def step_of(context: Context) -> tuple[Context, str]:

@@ -10,6 +10,7 @@ encrypts, adds and decrypts a sum.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from atoll.ckks import STEP, Agreed, Held, Mark, Silo, Sum, read_plain, reduced, unpack
+from atoll.ckks import (
+    STEP,
+    Agreed,
+    Answer,
+    Held,
+    Mark,
+    Silo,
+    Sum,
+    proved,
+    read_plain,
+    reduced,
+    unpack,
+)  # fmt: skip
 from atoll.secagg import Channel, Identity, Moment, Terms, agree, roster_verifier
 from benchmarks.ckks.linear import linear, timed
 from benchmarks.common import markdown, write_result
@@ -88,13 +101,23 @@ def _encrypted(values: int) -> dict[str, float]:
         return Sum(ROOT, marks, reduced(total)).to_bytes(agreed)
 
     message, adding = timed(added)
-    answer, decrypting = timed(lambda: silos["ada"].decrypted(agreed, message))
+    hashed = agreed.digest + hashlib.sha256(message).digest()
+    challenge, drawing = timed(lambda: silos["ada"].challenge(agreed, hashed))
+    answers, proving = {}, []
+    for name in NAMES:
+        raw, seconds = timed(
+            lambda name=name: silos[name].answer(agreed, key, sent[name][0], challenge)
+        )
+        answers[agreed.place(name)] = Answer.from_bytes(raw)
+        proving.append(seconds)
+    answer, decrypting = timed(lambda: silos["ada"].decrypted(agreed, proved(answers, message)))
     want = sum(one["update"] for one in vectors.values())
     return {
         "key": keying,
         "encrypt": statistics.median(encrypting),
         "add": adding,
-        "decrypt": decrypting,
+        "prove": statistics.median(proving),
+        "decrypt": drawing + decrypting,
         "key_bytes": len(key),
         "up": sent["bob"][0].nbytes + len(sent["bob"][1]),
         "sum_bytes": len(message),
@@ -110,6 +133,7 @@ def table(results: Path) -> str:
             "values": f"{row['values']:,}",
             "encrypt, ms": f"{1e3 * row['encrypt']:.0f}",
             "add 3, ms": f"{1e3 * row['add']:.0f}",
+            "prove, ms": f"{1e3 * row['prove']:.0f}",
             "decrypt, ms": f"{1e3 * row['decrypt']:.0f}",
             "up, MB": f"{row['up'] / 1e6:.2f}",
             "of float32": f"{row['up'] / 4 / row['values']:.1f} x",

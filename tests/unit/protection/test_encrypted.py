@@ -12,9 +12,11 @@ import torch
 from atoll.aggregators import mean
 from atoll.ckks import Held, Silo
 from atoll.core import (
+    ATTEMPTS,
     Algorithm,
     Channel,
     ClientWork,
+    Context,
     Failure,
     Federation,
     Payload,
@@ -26,7 +28,7 @@ from atoll.core import (
     Runtime,
     Task,
 )
-from atoll.errors import CompositionError, QuorumError
+from atoll.errors import CompositionError, ProtocolError, QuorumError
 from atoll.protection.encrypted import Encrypting, Holding, encryption
 from atoll.protection.encrypted_exchange import CIPHERTEXTS, ENCRYPTED, MARK_OF
 from atoll.protection.speaking import SIDE, SPEAKING, STEPS, question_of, speaking
@@ -73,10 +75,10 @@ WORK = ClientWork(
 )  # fmt: skip
 
 
-def _algorithms(*, lenient: bool = False) -> dict[str, Algorithm]:
+def _algorithms(*, lenient: bool = False, floor: int = 3) -> dict[str, Algorithm]:
     silos = {name: Silo(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
     summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=4)
-    encrypting = Encrypting(summed, "a", 3, lenient)
+    encrypting = Encrypting(summed, "a", floor, lenient)
     holding = Holding(encrypting, silos.__getitem__)
     stages = (by_examples(), encryption(encrypting, holding, VERIFY))
     return {
@@ -119,8 +121,10 @@ class Wire:
                 yield Failure(client, "absent", f"lost at {step}")
 
 
-def _wire(*lost: tuple[str, str], change: Change = _unchanged, lenient: bool = False) -> Wire:
-    algorithms = _algorithms(lenient=lenient)
+def _wire(
+    *lost: tuple[str, str], change: Change = _unchanged, lenient: bool = False, floor: int = 3
+) -> Wire:
+    algorithms = _algorithms(lenient=lenient, floor=floor)
     return Wire(InProcess(ROSTER, algorithms, memory_store()), frozenset(lost), change)
 
 
@@ -177,7 +181,7 @@ def test_no_plain_value_reaches_the_server_before_the_sum() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 255 + 6 * (2 * 255) ** 0.5
 
 
-@pytest.mark.parametrize("step", ["inbox", "train"])
+@pytest.mark.parametrize("step", ["inbox", "train", "answer"])
 @pytest.mark.parametrize("gone", ["a", "c"])
 def test_whoever_stops_is_left_out_the_holder_among_them(step: str, gone: str) -> None:
     report = _run(_wire((step, gone)))[-1]
@@ -212,7 +216,7 @@ def _high(tree: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         (lambda tree: _flipped(tree, CIPHERTEXTS), "not those that it signed"),
         (lambda tree: _flipped(tree, MARK_OF), "not those that it signed"),
         (_high, "beyond the modulus"),
-        (lambda tree: {**tree, MARK_OF: tree[MARK_OF][:-1]}, "a mark has 127 bytes"),
+        (lambda tree: {**tree, MARK_OF: tree[MARK_OF][:-1]}, "a mark has 95 bytes"),
         (lambda tree: {**tree, CIPHERTEXTS: tree[CIPHERTEXTS][:-7]}, "were agreed"),
         (lambda tree: {**tree, CIPHERTEXTS: tree[CIPHERTEXTS].double()}, "float64"),
         (lambda tree: {CIPHERTEXTS: tree[CIPHERTEXTS]}, "mark"),
@@ -233,6 +237,58 @@ def test_a_tampered_answer_is_a_failure_of_its_client(
     assert failure.client == "c"
     assert why in failure.message
     assert torch.allclose(_moved(report), _weighted("abd", 1), atol=CLOSE)
+
+
+def _wrong(reply: Reply) -> Reply:
+    channel = reply.payload["message"]
+    tree = {**channel.tree, "bytes": channel.tree["bytes"].clone()}
+    tree["bytes"][7] ^= 1
+    return replace(reply, payload={"message": channel.with_tree(tree)})
+
+
+def test_who_answers_a_challenge_wrongly_is_taken_out_of_the_sum() -> None:
+    def changed(step: str, reply: Reply) -> Reply:
+        return _wrong(reply) if (step, reply.client) == ("answer", "c") else reply
+
+    wire = _wire(change=changed)
+    report = _run(wire)[-1]
+    assert torch.allclose(_moved(report), _weighted("abd", 1), atol=CLOSE)
+    (exchange,) = report.exchanges
+    (failure,) = exchange.failures
+    assert (failure.client, failure.kind) == ("c", "protocol")
+    assert "its answer is not that of the ciphertexts that it sent" in failure.message
+    assert sorted(exchange.folded) == ["a", "b", "d"]
+    # One sum more, one challenge more, and one decryption.
+    steps = [step for step, _ in wire.heard]
+    assert [steps.count(step) for step in ("challenge", "answer", "decrypt")] == [2, 7, 1]
+
+
+def test_a_sum_is_asked_about_until_too_few_prove_it_or_three_times() -> None:
+    with pytest.raises(QuorumError, match="2 clients answered"):
+        _run(_wire(("answer", "c"), ("answer", "d")))
+    asked = [0]
+
+    def one_more(step: str, reply: Reply) -> Reply:
+        asked[0] += step == "challenge"
+        gone = step == "answer" and reply.client == "dcb"[(asked[0] - 1) % 3]
+        return _wrong(reply) if gone else reply
+
+    with pytest.raises(QuorumError, match="3 times, and each time another client did not prove"):
+        _run(_wire(change=one_more, floor=2))
+    assert asked == [3 * ATTEMPTS]
+    with pytest.raises(QuorumError, match="a, who holds the key of this sum, does not answer"):
+        _run(_wire(("challenge", "a")))
+
+
+def test_a_client_that_started_again_has_nothing_to_prove() -> None:
+    encrypting = Encrypting(
+        Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=4), "a", 3
+    )
+    silo = Silo("b", IDENTITIES["b"].sign, VERIFY, Held())
+    holding = Holding(encrypting, {"b": silo}.__getitem__)
+    context = Context(1, "run", 1, 0, ROSTER, 4, "b")
+    with pytest.raises(ProtocolError, match="b is asked about a sum that it sent nothing to"):
+        holding.says(context, "answer", b"", 96)
 
 
 def test_a_server_with_a_key_of_its_own_gets_nothing() -> None:
