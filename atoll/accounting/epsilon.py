@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Literal
 
-from atoll.accounting.events import Fixed, Poisson, Release, Sampling
+from atoll.accounting.events import Fixed, InTurns, Poisson, Release, Sampling
 
-__all__ = ["Spent", "spent"]
+__all__ = ["LEAST", "MOST", "Spent", "spent"]
 
-_POINTS = 1_000_000
-"""Steps of one release's privacy loss: so many at most, however little noise there is."""
+LEAST, MOST = 1e-3, 1e6
+"""Noise below the one counts as none, since it spends half a million for each release, and above
+the other as that much."""
+_SPAN = 25.0
+"""A release whose privacy loss reaches farther has longer steps in proportion: 250,000 of them on
+the usual grid. That is nothing beside so large an ε."""
 Adjacency = Literal["add-or-remove-one", "replace-one", "zero-out"]
 
 
@@ -44,6 +48,8 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     Releases of fixed-size samples are counted under replace-one where all are, with an L2 distance
     of 2 between the sums of neighbours (one contribution goes, another comes). Beside others they
     count as if everyone had taken part, which is more, and holds under add-or-remove-one.
+    Where cohorts are turns, or how many rows there are is no secret, one contribution is zeros in
+    the other of two neighbours, which is no farther apart.
 
     grid: steps of the privacy loss; a coarser one is faster and gives a larger ε.
     """
@@ -51,21 +57,24 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     units = set[str]()
     for release in releases:
         units.add(release.unit)
-        counts[release.noise_multiplier, release.sampling] += release.steps
+        counts[min(release.noise_multiplier, MOST), release.sampling] += release.steps
     assert len(units) <= 1, "releases of clients and of examples do not add up"
     fixed = bool(counts) and all(isinstance(sampling, Fixed) for _, sampling in counts)
-    if any(noise == 0 for noise, _ in counts):
-        adjacency: Adjacency = "replace-one" if fixed else "add-or-remove-one"
+    adjacency: Adjacency = "replace-one" if fixed else "add-or-remove-one"
+    if "example" in units or any(isinstance(sampling, InTurns) for _, sampling in counts):
+        adjacency = "zero-out"
+    if any(noise < LEAST for noise, _ in counts):
         return Spent(math.inf, delta, adjacency, "RDP" if fixed else "PLD")
     if fixed:
-        return Spent(_fixed_size(counts, delta), delta, "replace-one", "RDP")
-    return _losses(frozenset(counts.items()), delta, grid)
+        return Spent(_fixed_size(counts, delta), delta, adjacency, "RDP")
+    epsilon, accountant = _losses(frozenset(counts.items()), delta, grid)
+    return Spent(epsilon, delta, adjacency, accountant)
 
 
 @lru_cache(maxsize=256)
 def _losses(
     counts: frozenset[tuple[tuple[float, Sampling], int]], delta: float, grid: float
-) -> Spent:
+) -> tuple[float, Literal["PLD", "closed form"]]:
     sampled = {
         (noise, sampling): count
         for (noise, sampling), count in counts
@@ -75,14 +84,12 @@ def _losses(
     precision = sum(n / noise**2 for (noise, how), n in counts if (noise, how) not in sampled)
     whole = precision**-0.5 if precision else None
     if not sampled:
-        epsilon = _gaussian(whole, delta) if whole else 0.0
-        return Spent(epsilon, delta, "add-or-remove-one", "closed form")
+        return (_gaussian(whole, delta) if whole else 0.0), "closed form"
     least = min([noise for noise, _ in sampled] + ([whole] if whole else []))
-    grid = max(grid, (1 / least**2 + 18 / least) / _POINTS)
+    grid *= max(1.0, (1 / least**2 + 18 / least) / _SPAN)
     parts = [_sampled(*key, grid).self_compose(count) for key, count in sampled.items()]
     total = _composed(parts + ([_unsampled(whole, grid)] if whole else []))
-    epsilon = max(0.0, float(total.get_epsilon_for_delta(delta)))
-    return Spent(epsilon, delta, "add-or-remove-one", "PLD")
+    return max(0.0, float(total.get_epsilon_for_delta(delta))), "PLD"
 
 
 def _composed(parts: Sequence[Any]) -> Any:
@@ -95,7 +102,7 @@ def _gaussian(noise: float, delta: float) -> float:
     return float(get_epsilon_gaussian(noise, delta))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _sampled(noise: float, sampling: Poisson, grid: float) -> Any:
     from dp_accounting.pld import privacy_loss_distribution as losses
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Everyone", "Fixed", "Poisson", "Release", "Sampling"]
+__all__ = ["Everyone", "Fixed", "InTurns", "Poisson", "Release", "Sampling"]
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -56,7 +56,16 @@ class Everyone(BaseModel):
     kind: Literal["everyone"] = "everyone"
 
 
-Sampling = Annotated[Poisson | Fixed | Everyone, Field(discriminator="kind")]
+class InTurns(BaseModel):
+    """All in order, again and again: nothing is hidden by chance. Whose turn it is does not change
+    with what a client has, but it would if one were not there."""
+
+    model_config = _STRICT
+
+    kind: Literal["turns"] = "turns"
+
+
+Sampling = Annotated[Poisson | Fixed | Everyone | InTurns, Field(discriminator="kind")]
 
 
 class Release(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atoll.accounting.events import Everyone, Release
+from atoll.accounting.events import InTurns, Release
 
 __all__ = ["ADJACENCY", "release"]
 
@@ -21,5 +21,5 @@ def release(noise_multiplier: float, *, planned: float, so_far: float | None = N
     return Release(
         unit="client",
         noise_multiplier=noise_multiplier * planned / (planned if so_far is None else so_far),
-        sampling=Everyone(),
+        sampling=InTurns(),
     )

@@ -87,9 +87,10 @@ def _beside(privacy: Mapping[str, Any], epsilon: float) -> Iterator[str]:
 def _rows(privacy: Mapping[str, Any]) -> str:
     rate = privacy["sampling"]["rate"]
     return (
-        f"of each client's by itself ({privacy['accountant']} accountant), were it asked in every "
-        f"round. Each row's gradient is cut to {privacy['clip']:g}; the client adds Gaussian noise "
-        f"of {privacy['noise_multiplier']:g} times that to their sum, in each of its steps, whose "
+        f"of each client's by itself, {privacy['adjacency']} ({privacy['accountant']} "
+        f"accountant), were it asked in every round. Each row's gradient is cut to "
+        f"{privacy['clip']:g}; the client adds Gaussian noise of "
+        f"{privacy['noise_multiplier']:g} times that to their sum, in each of its steps, whose "
         f"batch has a row by a secret coin of {rate:.3g} at most."
     )
 
@@ -134,4 +135,6 @@ def _cohorts(sampling: Mapping[str, Any]) -> str:
         )
     if sampling["kind"] == "fixed":
         return f"Cohorts are secret draws of {sampling['size']} among {sampling['population']}."
+    if sampling["kind"] == "turns":
+        return "Clients take turns, so that no chance hides who did."
     return "Every client takes part, so that no chance hides who did."

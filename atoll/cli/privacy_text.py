@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.accounting import Event, Everyone, Fixed, Sampling, Shared
+from atoll.accounting import Event, Everyone, Fixed, InTurns, Sampling, Shared
 from atoll.ledger import Told
 from atoll.words import counted
 
@@ -82,6 +82,8 @@ def _cohort(release: Event) -> str:
 def _drawn(sampling: Sampling) -> str:
     if isinstance(sampling, Everyone):
         return "everyone"
+    if isinstance(sampling, InTurns):
+        return "in turns"
     if isinstance(sampling, Fixed):
         return f"{sampling.size} of {sampling.population}"
     return f"coins of {sampling.rate:.4g}"

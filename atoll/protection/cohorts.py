@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atoll.accounting import Everyone, Fixed, Poisson, Sampling
+from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Sampling
 from atoll.config import Federation
 from atoll.config.privacy import Privacy
 from atoll.noise import Stream
@@ -20,18 +20,16 @@ class Drawing:
     """How a run's cohorts come about.
 
     population: clients when the run began.   expected: the mean size of a cohort.
-    turns: all take part in order, again and again; else cohorts are drawn in secret.
     """
 
     population: int
     expected: float
     sampling: Sampling
-    turns: bool = False
 
     @property
     def most(self) -> int:
         """Clients of the largest cohort."""
-        if self.turns or isinstance(self.sampling, Fixed):
+        if isinstance(self.sampling, Fixed | InTurns):
             return round(self.expected)
         capped = self.sampling.cap if isinstance(self.sampling, Poisson) else None
         return capped or self.population
@@ -46,28 +44,28 @@ class Drawing:
 
     def cohort(self, key: bytes, number: int, roster: tuple[str, ...]) -> tuple[str, ...]:
         """Whom a round asks, in roster order; `key`: the secret of its exchange."""
-        if self.turns:
+        if isinstance(self.sampling, InTurns):
             return _in_turn(number, round(self.expected), roster)
         return drawn(key, self.sampling, roster)
 
     def told(self) -> str:
         """In words, as in "cohorts by secret coins, 10 of 100 clients"."""
-        kinds = {Poisson: "secret coins", Fixed: "secret draws"}
-        how = "turns" if self.turns else kinds.get(type(self.sampling), "no chance")
+        kinds = {Poisson: "secret coins", Fixed: "secret draws", InTurns: "turns"}
+        how = kinds.get(type(self.sampling), "no chance")
         return f"cohorts by {how}, {self.expected:.4g} of {self.population} clients"
 
 
 def drawing_of(settings: Privacy, federation: Federation, population: int) -> Drawing:
     """That of the file's rounds, among so many clients."""
-    sampling, turns = _sampling_of(settings, federation, population), settings.sampling == "turns"
+    sampling = _sampling_of(settings, federation, population)
     expected = float(population)
     if isinstance(sampling, Poisson):
         expected = sampling.rate * population
     elif isinstance(sampling, Fixed):
         expected = float(sampling.size)
-    elif turns:
+    elif isinstance(sampling, InTurns):
         expected = float(min(federation.cohort(population), population))
-    return Drawing(population, expected, sampling, turns)
+    return Drawing(population, expected, sampling)
 
 
 def _sampling_of(settings: Privacy, federation: Federation, population: int) -> Sampling:
@@ -82,7 +80,7 @@ def _sampling_of(settings: Privacy, federation: Federation, population: int) -> 
         return Poisson(rate=rate)
     if settings.sampling == "fixed" and asked < population:
         return Fixed(size=asked, population=population)
-    return Everyone()
+    return InTurns() if settings.sampling == "turns" else Everyone()
 
 
 def _in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,7 +93,7 @@ def _in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]
 def drawn(key: bytes, sampling: Sampling, roster: tuple[str, ...]) -> tuple[str, ...]:
     """A cohort, in roster order: the same one from the same key."""
     stream = Stream(key, "cohort")
-    if isinstance(sampling, Everyone):
+    if isinstance(sampling, Everyone | InTurns):
         return roster
     if isinstance(sampling, Poisson):
         chosen = np.flatnonzero(stream.coins(sampling.rate, len(roster)))

@@ -118,11 +118,9 @@ class Spending:
         told, delta = self.ledger.told, self.protection.settings.delta
         model = told.spent(delta, *self._model)
         readers = math.inf if model.readers is None else model.readers
-        names = [line.entry.noise for line in told.lines if line.entry.run in self._model]
-        shared = any(name.startswith(TOGETHER) for name in names)
         return {
             **self.protection.statement(),
-            "adjacency": "zero-out" if shared else model.adjacency,
+            "adjacency": model.adjacency,
             "accountant": model.accountant,
             "readers_epsilon": None if math.isinf(readers) else readers,
             "releases": sum(one.steps for one in self._releases(self._model)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from atoll.accounting import Everyone
+from atoll.accounting import InTurns
 from atoll.audit.canary_algorithm import Turns, mechanism_release, turns_release
 from atoll.audit.canary_clients import (
     Schedule,
@@ -115,7 +115,7 @@ def test_noise_that_is_missing_in_one_tensor_is_seen(trial: Trial) -> None:
 def _in_turns(noise: float, *, rounds: int = 12) -> Protection:
     """Five of twenty clients a round: each comes back every fourth round."""
     settings = Privacy(mechanism="blt", sampling="turns", noise_multiplier=noise, clip=0.1)
-    return Protection(settings, Drawing(20, 5.0, Everyone(), turns=True), rounds)
+    return Protection(settings, Drawing(20, 5.0, InTurns()), rounds)
 
 
 @pytest.mark.parametrize("looked_at", [12, 6])

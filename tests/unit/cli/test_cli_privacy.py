@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.accounting import Everyone, Fixed, Poisson, Release, Sampling
+from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Release, Sampling
 from atoll.cli.app import guarded
 from atoll.ledger import Entry, Ledger
 
@@ -42,6 +42,24 @@ def test_a_ledger_is_found_and_shown(
     assert "01234567" in said
     assert "Whole: 2 releases of 1 run on data ffffffffffff come to epsilon" in said
     assert "at delta 1e-05, for whole clients, add-or-remove-one." in said
+
+
+def test_neighbours_with_zeros_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = Release(unit="example", noise_multiplier=2.0, sampling=Poisson(rate=0.25))
+    entries = {"turns": _entry(1, InTurns()),
+               "rows": _entry(1, Everyone()).model_copy(update={"release": rows})}  # fmt: skip
+    for name, entry in entries.items():
+        with Ledger.opened(tmp_path / name, data="d") as ledger:
+            ledger.write(entry, DELTA)
+        assert guarded(["privacy", "show", str(tmp_path / name)]) == 0
+        said = capsys.readouterr().out
+        assert ("in turns" in said) == (name == "turns")
+        whom = "whole clients" if name == "turns" else "single rows"
+        assert f"at delta 1e-05, for {whom}, zero-out." in said
+        assert guarded(["privacy", "verify", str(tmp_path / name), "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["adjacency"] == "zero-out"
 
 
 def test_json_says_what_is_spent(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atoll.accounting import Everyone, Poisson, Release, spent
+from atoll.accounting import Everyone, Poisson, Release, spent, stated
 from atoll.errors import CompositionError, ConfigError, PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
@@ -244,9 +244,13 @@ def test_noise_that_rounds_have_in_common_is_one_release(tmp_path: Path, zoo: Zo
     assert summary["epsilon"] == want.epsilon
     assert summary["privacy"]["releases"] == 1
     assert summary["privacy"]["adjacency"] == "zero-out"
+    assert summary["privacy"]["sampling"]["kind"] == "turns"
+    assert "zero-out" in (stated(summary) or "")
+    assert verified(run / LEDGER).spent(1e-5).adjacency == "zero-out"
     assert [line["epsilon"] for line in _rounds(run)] == [0.0, *[want.epsilon] * 3]
     assert setup.protection is not None
     assert setup.protection.correlated is not None
+    assert setup.protection.spent([setup.protection.release]).adjacency == "zero-out"
 
 
 def test_all_take_part_in_turns(tmp_path: Path, zoo: Zoo) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atoll.accounting import Poisson, Release, spent
+from atoll.accounting import Poisson, Release, spent, stated
 from atoll.errors import ConfigError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
@@ -59,6 +59,10 @@ def test_a_run_spends_what_the_rows_of_no_client_exceed(tmp_path: Path, zoo: Zoo
     )
     assert summary["epsilon"] == pytest.approx(spent([release], 1e-5).epsilon)
     assert summary["privacy"]["unit"] == "example"
+    assert summary["privacy"]["adjacency"] == "zero-out"
+    assert "of each client's by itself, zero-out (" in (stated(summary) or "")
+    assert setup.rows is not None
+    assert setup.rows.spent([setup.rows.release]).adjacency == "zero-out"
     assert len(verified(run / LEDGER).releases) == 2
     lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
     assert {line["loss"] for line in lines} == {None}
