@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from atoll.accounting.epsilon import spent
-from atoll.accounting.events import Release
+from atoll.accounting.epsilon import LEAST, MOST, spent
+from atoll.accounting.events import Poisson, Release
 from atoll.errors import PrivacyError
 
 __all__ = ["noise_for", "rounded_up"]
 
 _DIGITS = 4
 _COARSE, _FINE = 1e-3, 1e-4
-_MOST = 1e6
-"""Noise beyond which no model is left."""
+_STEP = 0.01
+"""Of the slope of ε, as a share of the noise."""
+Over = Callable[[float], float]
+"""By what share a noise multiplier spends more than the promise; below 0 where it spends less."""
 
 
 def noise_for(
@@ -27,34 +30,60 @@ def noise_for(
     Raises:
         PrivacyError: when no noise is enough.
     """
+    from scipy.optimize import brentq
+
+    def rough(noise: float) -> float:
+        # A cap makes the privacy loss slow to compute, and the usual one hardly moves it.
+        found = spent([_uncapped(one) for one in releases(noise)], delta, grid=_COARSE)
+        return found.epsilon / epsilon - 1
 
     def over(noise: float, grid: float) -> float:
         return spent(releases(noise), delta, grid=grid).epsilon / epsilon - 1
 
-    low, high = 0.5, 1.0
-    while over(high, _COARSE) > 0:
+    low = high = 1.0
+    while rough(high) > 0:
         low, high = high, 2 * high
-        if high > _MOST:
+        if high > MOST:
             raise PrivacyError(
                 f"no noise gives epsilon {epsilon:g} at delta {delta:g}; raise privacy.epsilon"
             )
-    while low > 1 / _MOST and over(low, _COARSE) <= 0:
-        low, high = low / 2, low
-    # A coarse grid says a little too much, and is fast: the fine one looks just below it.
-    high = _root(lambda noise: over(noise, _COARSE), low, high)
-    high = _root(lambda noise: over(noise, _FINE), high * 0.97, high * 1.01)
-    found = rounded_up(high)
-    while over(found, _FINE) > 0:
-        found = rounded_up(found + _unit(found) / 2)
-    return found
-
-
-def _root(over: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq
-
-    if over(low) <= 0:
+    while low > LEAST and rough(low) <= 0:
+        low, high = max(low / 2, LEAST), low
+    if rough(low) <= 0:
         return low
-    return high if over(high) > 0 else float(brentq(over, low, high, xtol=_unit(high) / 8))
+    guess = float(brentq(rough, low, high, xtol=_unit(high) / 8))
+    slope = (rough(guess) - rough(guess * (1 - _STEP))) / _STEP
+    for grid in (_COARSE, _FINE):
+        guess = _least(partial(over, grid=grid), guess, slope)
+    return guess
+
+
+def _uncapped(release: Release) -> Release:
+    if not isinstance(release.sampling, Poisson):
+        return release
+    return release.model_copy(update={"sampling": Poisson(rate=release.sampling.rate)})
+
+
+def _least(over: Over, guess: float, slope: float) -> float:
+    """The least noise of so many digits that is not over, from a guess that is near it.
+
+    slope: of `over` along the logarithm of the noise; what is seen corrects it.
+    """
+    noise, before = rounded_up(guess), (0.0, 0.0)
+    failing, passing = 0.0, math.inf
+    while noise < passing:
+        found = over(noise)
+        failing, passing = (noise, passing) if found > 0 else (failing, noise)
+        if before[0]:
+            slope = (found - before[1]) / math.log(noise / before[0])
+        before = noise, found
+        # No ε falls more slowly than one over the root of the noise.
+        step = min(max(-found / min(slope, -0.5), -0.5), 1.0)
+        root = rounded_up(noise * (1 + step))
+        if found > 0 and root >= passing:
+            root = rounded_up((failing + passing) / 2)
+        noise = max(root, rounded_up(failing + _unit(failing) / 2)) if failing else root
+    return passing
 
 
 def _unit(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,18 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from atoll.accounting import Everyone, Fixed, Poisson, Release, Sampling, noise_for, spent
+from atoll.accounting import (
+    Everyone,
+    Fixed,
+    InTurns,
+    Poisson,
+    Release,
+    Sampling,
+    Spent,
+    noise_for,
+    solve,
+    spent,
+)
 from atoll.errors import PrivacyError
 
 # q, σ, T, δ -> ε (PLD, two grids agree), and the bounds of another code base (PRV accountant).
@@ -102,10 +114,34 @@ def test_fixed_sizes_beside_other_samples_count_without_chance() -> None:
     )
 
 
-@pytest.mark.long
-def test_very_little_noise_is_a_very_large_epsilon() -> None:
-    found = spent(_of(1e-4, Poisson(rate=0.5), 3) + _of(1e-3, Everyone(), 2), 1e-5).epsilon
-    assert 1e8 < found < math.inf
+EVERY: list[Sampling] = [
+    Poisson(rate=0.5), Poisson(rate=0.5, cap=6, population=10), Everyone(), InTurns(),
+    Fixed(size=3, population=10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampling", EVERY, ids=str)
+def test_very_little_noise_is_a_very_large_epsilon_or_none_at_all(sampling: Sampling) -> None:
+    for noise in (5e-324, 1e-160, 1e-8, 1e-6, 9e-4):
+        assert spent(_of(noise, sampling, 3), 1e-5).epsilon == math.inf
+    # Of Gaussians, 3 · μ² / 2 is what is lost on average.
+    assert 1.4e6 < spent(_of(1e-3, sampling, 3), 1e-5).epsilon < 2e7
+
+
+@pytest.mark.parametrize("sampling", EVERY, ids=str)
+def test_very_much_noise_is_a_very_small_epsilon(sampling: Sampling) -> None:
+    most = spent(_of(1e6, sampling, 3), 1e-5).epsilon
+    assert 0 <= most < 1e-5
+    assert spent(_of(1e300, sampling, 3), 1e-5).epsilon == most
+
+
+def test_neighbours_have_zeros_where_turns_or_the_number_of_rows_are_known() -> None:
+    turns, rows = _of(2.0, InTurns(), 1), _of(2.0, Poisson(rate=0.1), 4, "example")
+    assert spent(turns, 1e-5).adjacency == spent(rows, 1e-5).adjacency == "zero-out"
+    assert spent(turns, 1e-5).epsilon == spent(_of(2.0, Everyone(), 1), 1e-5).epsilon
+    assert spent(rows, 1e-5).epsilon == spent(_of(2.0, Poisson(rate=0.1), 4), 1e-5).epsilon
+    assert spent(turns + _of(2.0, Poisson(rate=0.1), 4), 1e-5).adjacency == "zero-out"
+    assert spent(_of(0.0, InTurns(), 1), 1e-5).adjacency == "zero-out"
 
 
 def test_nothing_released_costs_nothing_and_no_noise_costs_all() -> None:
@@ -155,6 +191,35 @@ def test_solved_noise_is_the_least_that_keeps_the_promise(
     assert float(f"{noise:.4g}") == noise
     assert spent(_of(noise, sampling, 20), 1e-5).epsilon <= epsilon
     assert spent(_of(noise * 0.999, sampling, 20), 1e-5).epsilon > epsilon
+
+
+@pytest.mark.parametrize("cap", [150, 100])
+def test_a_cap_is_solved_for_in_few_looks_at_it(cap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling, looks = Poisson(rate=0.1, cap=cap, population=1000), list[float]()
+
+    def seen(releases: Sequence[Release], delta: float, *, grid: float) -> Spent:
+        fine = grid == 1e-4 and releases[0].sampling == sampling
+        looks.extend([releases[0].noise_multiplier] * fine)
+        return spent(releases, delta, grid=grid)
+
+    monkeypatch.setattr(solve, "spent", seen)
+    noise = noise_for(lambda z: _of(z, sampling, 100), epsilon=2.0, delta=1e-6)
+    assert len(looks) <= 2
+    assert spent(_of(noise, sampling, 100), 1e-6).epsilon <= 2.0
+    assert spent(_of(noise - 0.001, sampling, 100), 1e-6).epsilon > 2.0
+
+
+@pytest.mark.parametrize("epsilon", [1e300, 1e12])
+def test_a_promise_that_any_noise_keeps(epsilon: float) -> None:
+    assert noise_for(lambda z: _of(z, Poisson(rate=0.3), 3), epsilon=epsilon, delta=1e-5) == 1e-3
+    assert noise_for(lambda z: [], epsilon=8.0, delta=1e-5) == 1e-3
+
+
+@pytest.mark.parametrize("delta", [1e-12, 0.01, 0.09])
+def test_an_unusual_delta_is_solved_for(delta: float) -> None:
+    sampling = Poisson(rate=0.3, cap=30, population=40)
+    noise = noise_for(lambda z: _of(z, sampling, 3), epsilon=20.0, delta=delta)
+    assert 19.5 < spent(_of(noise, sampling, 3), delta).epsilon <= 20.0
 
 
 def test_a_promise_that_no_noise_keeps() -> None:
