@@ -116,7 +116,7 @@ def _exchange(
     _check_needs_all(algorithm, failures)
     _check_quorum(algorithm, federation, task, len(folded), failures)
     aggregate = sealed.recover(state, tuple(folded))
-    failures.extend(one for one in sealed.closed() if folded.pop(one.client, None) is not None)
+    failures.extend(sealed.failed(folded))
     for stage in reversed(algorithm.stages):
         if stage.decode_at == "sum":
             aggregate = stage.decode(task.context, aggregate, like)

@@ -58,7 +58,8 @@ class Position:
 class Exchange:
     """What one question to clients came to.
 
-    folded: whose answer, and to which exchange.   closed: why sums stayed closed before this one.
+    folded: whose answer, and to which exchange; of a sum, also some whom `failures` name for what
+    they said afterwards.   closed: why sums stayed closed before this one.
     """
 
     algorithm: str

@@ -26,6 +26,7 @@ class Sealed:
     recover: (state, whose replies are in it) -> the aggregate that they hide.
     traffic: bytes up and down of all that was said beside them.
     closed: clients whose replies came, and are in no sum that could be opened.
+    wrong: clients that are in it, and did not keep to what was agreed afterwards.
     """
 
     replies: Iterator[Reply | Failure]
@@ -34,6 +35,12 @@ class Sealed:
     recover: Callable[[State, Sequence[str]], Payload]
     traffic: Callable[[], tuple[int, int]] = lambda: (0, 0)
     closed: Callable[[], tuple[Failure, ...]] = lambda: ()
+    wrong: Callable[[], tuple[Failure, ...]] = lambda: ()
+
+    def failed(self, folded: dict[str, int]) -> list[Failure]:
+        """Who did once the replies were in; whose sums stayed closed are `folded` no more."""
+        closed = [one for one in self.closed() if folded.pop(one.client, None) is not None]
+        return closed + [one for one in self.wrong() if one.client in folded]
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,17 @@ import numpy as np
 import torch
 
 from atoll.core import Failure, Payload, Reply, Runtime, Sealed, State, Task, payload_nbytes
-from atoll.errors import ClosedError, ProtocolError, QuorumError
-from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of, second
+from atoll.errors import PROTOCOL, ClosedError, ProtocolError, QuorumError
+from atoll.protection.beside import room_of
+from atoll.protection.speaking import SPEAKING, at_step, heard, question_of, second
 from atoll.protection.summed import MASKED, WORDS, root_of
-from atoll.secagg import Configuration, Kind, Total, bytes_of, most_bytes
-from atoll.secagg.gathered import ServerState
+from atoll.secagg import Configuration, Total
+from atoll.secagg.gathered import Refused, ServerState
 from atoll.secagg.keys import Verifier
 from atoll.secagg.server import close, finish, gather, route, witness
 
-__all__ = ["Sums", "said_beside"]
+__all__ = ["Sums"]
 
-KINDS = {"advert": Kind.ADVERT, "shares": Kind.SHARES, "signature": Kind.SIGNATURE,
-         "opening": Kind.OPENING}  # fmt: skip
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -38,6 +37,7 @@ class Sums:
         self._runtime, self._task, self._owns, self._verify = runtime, task, owns, verify
         self._moved = [0, 0]
         self._lost: list[tuple[Configuration, Exception]] = []
+        self._failed = dict[str, Failure]()
 
     def sealed(self, restored: Callable[[Sequence[Total]], Payload]) -> Sealed:
         """The exchange, once clients have keys; restored: what the opened sums are."""
@@ -45,14 +45,14 @@ class Sums:
         adverts = self._said("advert", dict.fromkeys(self._task.context.cohort, b""))
         begun = self._each(
             self._owns, lambda own: own,
-            lambda own: gather(own, root, self._verify, _of(own, adverts))[:2],
+            lambda own: self._noted(*gather(own, root, self._verify, _of(own, adverts))),
         )  # fmt: skip
         told = {name: everyone for state, everyone in begun
                 for name in _of(state.configuration, adverts)}  # fmt: skip
         shares = self._said("shares", told)
         routed = self._each(
             [state for state, _ in begun], _own,
-            lambda state: route(state, _of(state.configuration, shares))[:2],
+            lambda state: self._noted(*route(state, _of(state.configuration, shares))),
         )  # fmt: skip
         inboxes = {name: inbox for _, found in routed for name, inbox in found.items()}
         states = [state for state, _ in routed]
@@ -70,7 +70,7 @@ class Sums:
 
         return Sealed(
             self._masked(inboxes), {}, add, recover,
-            lambda: (self._moved[0], self._moved[1]), self._closed,
+            lambda: (self._moved[0], self._moved[1]), self._closed, self._wrong,
         )  # fmt: skip
 
     def _each(
@@ -91,6 +91,16 @@ class Sums:
             raise ClosedError(str(first)) from first
         return found
 
+    def _noted(self, first: Item, then: Result, refused: Refused) -> tuple[Item, Result]:
+        """Both, once it is kept whose messages were not used."""
+        for name, why in refused.items():
+            self._failed.setdefault(name, Failure(name, PROTOCOL, why))
+        return first, then
+
+    def _wrong(self) -> tuple[Failure, ...]:
+        """Clients that are summed, and said what could not be used; absent is none of that."""
+        return tuple(one for one in self._failed.values() if one.kind == PROTOCOL)
+
     def _closed(self) -> tuple[Failure, ...]:
         return tuple(
             Failure(name, "closed", f"the sum of its group stays closed: {error}")
@@ -103,12 +113,15 @@ class Sums:
         task = self._step(step, messages)
         for reply in self._runtime.call([task], tuple(messages)):
             if isinstance(reply, Reply):
-                found[reply.client] = message_of(reply.payload)
                 self._moved[0] += payload_nbytes(reply.payload)
+            if isinstance(said := heard(reply), Failure):
+                self._failed.setdefault(said.client, said)
+            else:
+                found[reply.client] = said
         return found
 
     def _step(self, step: str, messages: Mapping[str, bytes]) -> Task:
-        room = _room(step, self._owns)
+        room = room_of(step, self._owns)
         shared: dict[bytes, Payload] = {}
         questions = {
             client: shared.setdefault(message, question_of(message, room))
@@ -125,6 +138,7 @@ class Sums:
     def _masked(self, inboxes: Mapping[str, bytes]) -> Iterator[Reply | Failure]:
         """The round's own question, with its inbox before it."""
         beside = self._step("inbox", inboxes)
+        yield from [self._failed.pop(name) for name in self._failed.keys() - inboxes.keys()]
         yield from second(self._runtime.call([beside, self._task], tuple(inboxes)))
 
     def _opened(self, states: Sequence[ServerState]) -> list[Total]:
@@ -134,32 +148,16 @@ class Sums:
         signatures = self._said("signature", told)
         signed = self._each(
             [state for state, _ in closing], _own,
-            lambda state: (state, witness(state, _of(state.configuration, signatures))[0]),
+            lambda state: self._noted(
+                state, *witness(state, _of(state.configuration, signatures))
+            ),
         )  # fmt: skip
         told = {name: confirmed for state, confirmed in signed for name in _alive(state)}
         openings = self._said("opening", told)
         return self._each(
             [state for state, _ in signed], _own,
-            lambda state: finish(state, _of(state.configuration, openings))[0],
+            lambda state: self._noted(state, *finish(state, _of(state.configuration, openings)))[1],
         )  # fmt: skip
-
-
-def said_beside(owns: Sequence[Configuration]) -> tuple[int, int]:
-    """Bytes up and down of all steps, if nobody drops out; masked vectors are not among them."""
-    number = torch.tensor(0).nbytes
-    clients = sum(len(own.cohort) for own in owns)
-    up = sum(_room(step, owns) + number for step in KINDS) * clients
-    down = (len(KINDS) + 1) * number * clients
-    for own in owns:
-        everyone, near = len(own.cohort), own.neighbours
-        told = {Kind.ADVERTS: everyone, Kind.INBOX: near, Kind.SURVIVORS: everyone,
-                Kind.SIGNATURES: own.signers}  # fmt: skip
-        down += everyone * sum(bytes_of(kind, own, items) for kind, items in told.items())
-    return up, down
-
-
-def _room(step: str, owns: Sequence[Configuration]) -> int:
-    return max(most_bytes(KINDS[step], own) for own in owns) if step in KINDS else 0
 
 
 def _own(state: ServerState) -> Configuration:

@@ -31,7 +31,8 @@ from atoll.core import (
     Tree,
 )
 from atoll.errors import ConfigError, ProtocolError, QuorumError
-from atoll.protection.exchange import Sums, said_beside
+from atoll.protection.beside import said_beside
+from atoll.protection.exchange import Sums
 from atoll.protection.groups import Apart, groups_of
 from atoll.protection.summed import MASKED, WORDS, Summed, root_of
 from atoll.secagg import Configuration, Kind, Member, Moment, Terms, Total, agree

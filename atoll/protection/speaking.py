@@ -33,6 +33,7 @@ __all__ = [
     "STEPS",
     "Said",
     "at_step",
+    "heard",
     "message_of",
     "question_of",
     "second",
@@ -91,10 +92,20 @@ def message_of(payload: Payload) -> bytes:
     raw, length = tree.get("bytes"), tree.get("length")
     if raw is None or raw.dtype != torch.uint8 or raw.dim() != 1:
         raise ProtocolError("a message of a secure sum came without its bytes")
-    size = raw.numel() if length is None else int(length)
+    size = raw.numel() if length is None else _whole(length)
     if not 0 <= size <= raw.numel():
         raise ProtocolError(f"a message of {size} bytes came in {raw.numel()}")
     return raw[:size].numpy().tobytes()
+
+
+def heard(reply: Reply | Failure) -> bytes | Failure:
+    """What a client said, or why nothing of it can be used."""
+    if isinstance(reply, Failure):
+        return reply
+    try:
+        return message_of(reply.payload)
+    except ProtocolError as error:
+        return Failure(reply.client, PROTOCOL, str(error))
 
 
 def second(replies: Iterable[Reply | Failure]) -> Iterator[Reply | Failure]:
@@ -133,10 +144,16 @@ def speaking(said: Said) -> Algorithm:
 
 def _room(payload: Payload) -> int:
     tree = payload[MESSAGE].tree if MESSAGE in payload else {}
-    room = int(tree["room"]) if "room" in tree and tree["room"].numel() == 1 else -1
+    room = _whole(tree["room"]) if "room" in tree else -1
     if not 0 <= room <= MOST:
         raise ProtocolError(f"a question leaves room for {room} bytes; the most is {MOST}")
     return room
+
+
+def _whole(value: torch.Tensor) -> int:
+    """One whole number; -1 for whatever else came in its place."""
+    whole = value.numel() == 1 and not (value.is_floating_point() or value.is_complex())
+    return int(value) if whole else -1
 
 
 def _answer(message: bytes, room: int) -> Payload:

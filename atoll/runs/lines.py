@@ -74,7 +74,7 @@ def _traffic(setup: Setup, report: Report) -> tuple[int, int, int | None]:
     seen = [x for x in report.exchanges if not hidden or x.kind != "round"]
     up, down = sum(x.bytes_up for x in seen), sum(x.bytes_down for x in seen)
     if setup.protection is None or not hidden:
-        clients = sum(len(x.cohort) - len(x.failures) for x in trained)
+        clients = sum(len(x.folded) for x in trained)
         return up, down, clients
     algorithm, expected = setup.program.algorithms["train"], setup.protection.drawing.expected
     broadcast = algorithm.server.broadcast(report.position.server, "")

@@ -110,8 +110,12 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
         run.add_round(public(setup, line))
         for why in (one for exchange in report.exchanges for one in exchange.closed):
             note(f"round {line.round}: the sum was asked for again: {why}")
-        for failure in (one for exchange in report.exchanges for one in exchange.failures):
-            note(f"round {line.round}: {failure.client} is left out: {failure.message}")
+        for exchange in report.exchanges:
+            for failure in exchange.failures:
+                what = (
+                    "is counted, and failed" if failure.client in exchange.folded else "is left out"
+                )
+                note(f"round {line.round}: {failure.client} {what}: {failure.message}")
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
             save_best(run.checkpoints, Checkpoint(report.position))
         yield Progress(report.position, tuple(lines))

@@ -19,6 +19,7 @@ __all__ = [
     "Identity",
     "Signer",
     "Verifier",
+    "check_public",
     "claim",
     "common",
     "derive",
@@ -30,6 +31,17 @@ KEY = 32
 """Bytes of a key, a seed or a digest."""
 SIGNATURE = 64
 """Bytes of an Ed25519 signature."""
+
+_FIELD = 2**255 - 19
+# Points of X25519 whose order divides 8, on the curve and on its twist: u of 0, 1 and -1, and the
+# two of order 8. https://cr.yp.to/ecdh.html#validate
+_SMALL = {0, 1, _FIELD - 1} | {
+    int.from_bytes(bytes.fromhex(key), "little")
+    for key in (
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    )
+}
 
 Signer = Callable[[bytes], bytes]
 """A client's own signature over a message."""
@@ -91,6 +103,17 @@ def private_key(secret: bytes) -> tuple[X25519PrivateKey, bytes]:
     return key, key.public_key().public_bytes_raw()
 
 
+def check_public(key: bytes) -> None:
+    """Refuse a public key with which everyone agrees on the same.
+
+    Raises:
+        ProtocolError: with the key.
+    """
+    # The highest bit does not count (RFC 7748).
+    if (int.from_bytes(key, "little") & (2**255 - 1)) % _FIELD in _SMALL:
+        raise ProtocolError(_unfit(key))
+
+
 def common(own: X25519PrivateKey, other: bytes) -> bytes:
     """What two parties alone can compute; to be passed through `derive`.
 
@@ -100,6 +123,8 @@ def common(own: X25519PrivateKey, other: bytes) -> bytes:
     try:
         return own.exchange(X25519PublicKey.from_public_bytes(other))
     except ValueError:
-        raise ProtocolError(
-            f"{other.hex()} is no public key of X25519; whoever sent it must send a fresh advert"
-        ) from None
+        raise ProtocolError(_unfit(other)) from None
+
+
+def _unfit(key: bytes) -> str:
+    return f"{key.hex()} is no public key of X25519; whoever sent it must send a fresh advert"

@@ -24,7 +24,7 @@ from atoll.secagg.configuration import Configuration
 from atoll.secagg.gathered import Refused, ServerState, enough, read_all
 from atoll.secagg.keys import Verifier
 from atoll.secagg.messages import Advert, Kind, read_each, read_one, write_each
-from atoll.secagg.session import begun, check_advert
+from atoll.secagg.session import alike, begun, check_advert
 from atoll.secagg.total import Total, unmasked
 
 __all__ = ["absorb", "close", "finish", "gather", "route", "witness"]
@@ -45,6 +45,9 @@ def gather(
         return advert
 
     adverts, refused = read_all(configuration, messages, read)
+    for place in alike(adverts):
+        refused[configuration.cohort[place]] = "its advert has a key that is not its alone"
+        del adverts[place]
     enough(configuration, len(adverts), "sent an advert", refused)
     session = begun(configuration, adverts)
     packed = {place: advert.to_bytes() for place, advert in adverts.items()}

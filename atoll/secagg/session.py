@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll.errors import ProtocolError
 from atoll.secagg.configuration import Configuration
 from atoll.secagg.graph import Ring, ring
-from atoll.secagg.keys import Verifier, derive
+from atoll.secagg.keys import Verifier, check_public, derive
 from atoll.secagg.messages import Advert, Survivors
 from atoll.secagg.wire import write_items
 
-__all__ = ["Session", "begun", "check_advert", "commitment"]
+__all__ = ["Session", "alike", "begun", "check_advert", "commitment"]
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,20 @@ def begun(configuration: Configuration, adverts: Mapping[int, Advert]) -> Sessio
             f"{len(adverts)} adverts, and {configuration.least} clients must be there at the end; "
             "the exchange ends here"
         )
-    keys = {advert.sealing for advert in adverts.values()}
-    keys.update(advert.masking for advert in adverts.values())
-    if len(keys) != 2 * len(adverts):
+    if alike(adverts):
         raise ProtocolError("two adverts have a key in common; each must be of one client alone")
     said = write_items({place: advert.to_bytes() for place, advert in adverts.items()})
     start = b"atoll secagg session\0" + configuration.digest
     seed = hashlib.sha256(start + said).digest()
     return Session(configuration, adverts, seed, ring(adverts, configuration.neighbours, seed))
+
+
+def alike(adverts: Mapping[int, Advert]) -> frozenset[int]:
+    """Those with a key that is not theirs alone."""
+    keys = Counter(key for one in adverts.values() for key in (one.sealing, one.masking))
+    return frozenset(
+        place for place, one in adverts.items() if keys[one.sealing] > 1 or keys[one.masking] > 1
+    )
 
 
 def check_advert(
@@ -84,7 +91,8 @@ def check_advert(
     """Whether an advert is of whom it says, for this very exchange.
 
     Raises:
-        ProtocolError: when its signature is another's, or over another configuration.
+        ProtocolError: when its signature is another's, or over another configuration; for keys of
+            small order, with which nobody could mask.
     """
     name = configuration.cohort[place]
     if not verify(name, advert.statement(configuration, name), advert.signature):
@@ -92,6 +100,8 @@ def check_advert(
             f"the advert of {name} is not signed by {name} for this exchange: its keys were "
             "changed on the way, or it is of another exchange, or the roster has no such client"
         )
+    check_public(advert.sealing)
+    check_public(advert.masking)
 
 
 def commitment(seed: bytes, configuration: Configuration, place: int) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from atoll.core import (
     Task,
     Tree,
 )
-from atoll.errors import QuorumError
+from atoll.errors import PROTOCOL, QuorumError
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import SIDE, SPEAKING, STEPS, speaking
 from atoll.protection.summed import MASKED, Summed, root_of
@@ -100,12 +100,13 @@ def _algorithms(
 class Wire:
     """A runtime that hears all, and loses what it is told to, in the first attempts.
 
-    lost: (step, client).   times: attempts in which they are.
+    lost: (step, client).   times: attempts in which they are.   changed: messages on their way.
     """
 
     inner: InProcess
     lost: frozenset[tuple[str, str]] = frozenset()
     times: int = ATTEMPTS
+    changed: Mapping[tuple[str, str], Callable[[Tree], Tree]] = field(default_factory=dict)
     heard: list[tuple[str, Reply]] = field(default_factory=list)
 
     @property
@@ -120,10 +121,17 @@ class Wire:
             for reply in self.inner.call([task], reached):
                 if isinstance(reply, Reply):
                     self.heard.append((step, reply))
+                    change = self.changed.get((step, reply.client))
+                    reply = _changed(reply, change) if change else reply
                 yield reply
             for client in clients:
                 if client not in reached:
                     yield Failure(client, "absent", f"lost at {step}")
+
+
+def _changed(reply: Reply, change: Callable[[Tree], Tree]) -> Reply:
+    ((name, channel),) = reply.payload.items()
+    return replace(reply, payload={name: replace(channel, tree=change(channel.tree))})
 
 
 def _run(
@@ -206,6 +214,36 @@ def test_whoever_stops_after_its_vector_is_summed(step: str) -> None:
     report = _run(algorithms, _wire(algorithms, (step, "a"), (step, "h")), rounds=1)[-1]
     want = _weighted(ROSTER, 1)
     assert torch.allclose(report.position.server["adapter"]["w"], want, atol=4 * _tolerance(8))
+
+
+def _long(length: object) -> Callable[[Tree], Tree]:
+    return lambda tree: {**tree, "length": torch.tensor(length)}
+
+
+def _noise(tree: Tree) -> Tree:
+    return {**tree, "bytes": torch.randint(0, 256, tree["bytes"].shape).byte()}
+
+
+WRONG = [_long(-1), _long(10**9), _long(0), _long([1, 2]), _long(float("nan")), _noise,
+         lambda tree: {**tree, "bytes": tree["bytes"].float()}, lambda tree: {}]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("step", ["advert", "shares", "signature", "opening"])
+def test_what_is_no_message_is_its_clients_failure_alone(
+    step: str, wrong: Callable[[Tree], Tree]
+) -> None:
+    algorithms = _algorithms()
+    wire = replace(_wire(algorithms), changed={(step, "c"): wrong})
+    report = _run(algorithms, wire, rounds=1)[-1]
+    left_out = step in ("advert", "shares")
+    there = [name for name in ROSTER if name != "c" or not left_out]
+    found = report.position.server["adapter"]["w"]
+    assert torch.allclose(found, _weighted(there, 1), atol=4 * _tolerance(8))
+    (exchange,) = report.exchanges
+    assert [(one.client, one.kind) for one in exchange.failures] == [("c", PROTOCOL)]
+    assert sorted(exchange.folded) == there
+    assert exchange.closed == ()
 
 
 @pytest.mark.parametrize("step", ["advert", "shares", "train", "signature", "opening"])

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sympy
 from numpy.typing import NDArray
 
 from atoll.errors import ProtocolError, QuorumError
 from atoll.secagg import Configuration, Kind, Step
 from atoll.secagg.client import confirm, mask, open_sum
 from atoll.secagg.gathered import ServerState
-from atoll.secagg.keys import common, private_key
+from atoll.secagg.keys import check_public, common, private_key
 from atoll.secagg.masks import add_streams
 from atoll.secagg.messages import Survivors, read_each, write_each, write_one
 from atoll.secagg.server import absorb, close, finish, gather, route, witness
@@ -188,6 +189,42 @@ def test_the_server_leaves_out_adverts_and_shares_that_are_not_as_agreed() -> No
     assert refused.keys() == {names[0], names[2]}
     assert inboxes.keys() == {names[at] for at in range(3, 8)}
     assert state.sharing == {3, 4, 5, 6, 7}
+
+
+def test_adverts_with_keys_that_others_have_too_are_left_out_and_the_rest_go_on() -> None:
+    configuration = configured(10)
+    people, names = cohort(configuration), configuration.cohort
+    _, adverts = people.advertised()
+    changes = {1: {"masking": adverts[0].masking}, 3: {"sealing": adverts[3].masking},
+               5: {"masking": bytes(32)}}  # fmt: skip
+    for at, change in changes.items():
+        changed = replace(adverts[at], **change)
+        signature = people.identities[at].sign(changed.statement(configuration, names[at]))
+        adverts[at] = replace(changed, signature=signature)
+    said = {
+        names[at]: write_one(Kind.ADVERT, configuration, advert.to_bytes())
+        for at, advert in adverts.items()
+    }
+    state, _, refused = gather(configuration, ROOT, people.verify, {**said})
+    assert refused.keys() == {names[at] for at in (0, 1, 3, 5)}
+    assert sorted(state.session.adverts) == [2, 4, 6, 7, 8, 9]
+
+
+def test_public_keys_of_small_order_are_those_that_a_key_agreement_refuses() -> None:
+    field, u = 2**255 - 19, sympy.Symbol("u")
+    # Doubled, a point of order 8 is the one of order 4, whose u is 1.
+    doubled = (u**2 - 1) ** 2 - 4 * u * (u**2 + 486662 * u + 1)
+    factors = sympy.Poly(doubled, u, modulus=field).factor_list()[1]
+    roots = [-int(one.all_coeffs()[-1]) % field for one, _ in factors if one.degree() == 1]
+    assert len(roots) == 2
+    small = [*roots, 0, 1, field - 1, field, field + 1]
+    own = private_key(b"k" * 32)
+    for value in [*small, *(each + 2**255 for each in small)]:
+        key = value.to_bytes(32, "little")
+        for refused in (lambda key=key: common(own[0], key), lambda key=key: check_public(key)):
+            with pytest.raises(ProtocolError, match="is no public key of X25519"):
+                refused()
+    check_public(own[1])
 
 
 def test_a_configuration_of_the_servers_own_is_not_the_clients() -> None:
