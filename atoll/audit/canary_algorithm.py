@@ -13,7 +13,6 @@ from atoll.audit.canary_clients import Coins, Release, Values
 from atoll.audit.trial import Trial, hidden_by, protected
 from atoll.config.privacy import Privacy
 from atoll.core import Channel, ClientWork, Payload, Reply, Request
-from atoll.local.bench import model_values
 from atoll.matrix import Strategy
 from atoll.matrix.blt import coefficients
 from atoll.noise import Stream
@@ -27,18 +26,20 @@ FAR = 1e3
 
 
 def mechanism_release(trial: Trial, settings: Privacy, *, canaries: int, key: bytes) -> Release:
-    """What one round of FedAvg under `settings` makes of canaries, all of whom take part.
+    """What one round of FedAvg under `settings` makes of canaries, all of whom take part, in clips.
 
     Each has a place of its own, drawn among all values that travel, so that a tensor without noise
     shows.
     """
     seen, client = _places(trial, canaries, key)
+    still_at, clip = trial.at_zero(), settings.clip
+    bound = clip if isinstance(clip, float) else clip.initial
 
     def release(number: int, there: Coins) -> Values:
         rows = {str(canary): () for canary in np.flatnonzero(there)}
-        asked = protected(replace(trial, rows=rows), settings, rounds=1, client=client)
+        asked = protected(replace(still_at, rows=rows), settings, rounds=1, client=client)
         # The released sum is divided by as many as took part.
-        return (seen(asked.after(1)) - seen(model_values(trial.state))) * len(rows)
+        return seen(asked.after(1)) * (len(rows) / bound)
 
     return release
 
@@ -95,13 +96,14 @@ def turns_release(trial: Trial, turns: Turns, *, canaries: int, key: bytes) -> R
     in clips, and with the deviation that the noise multiplier of the run says."""
     seen, client = _places(trial, canaries, key)
     protection, clip = turns.protection, turns.protection.settings.clip
+    still_at = trial.at_zero()
     assert isinstance(clip, float), "the file was checked"
 
     def release(number: int, there: Coins) -> Values:
         rows = {str(canary): () for canary in np.flatnonzero(there)}
-        asked = hidden_by(protection, replace(trial, rows=rows), client)
+        asked = hidden_by(protection, replace(still_at, rows=rows), client)
         after = [seen(values) for values in asked.rounds(turns.rounds, turns.cohort)]
-        moved = np.diff(np.stack([seen(model_values(trial.state)), *after]), axis=0)
+        moved = np.diff(np.stack([np.zeros(canaries), *after]), axis=0)
         return turns.whitened(moved * (protection.drawing.expected / clip))
 
     return release

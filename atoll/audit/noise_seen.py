@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from atoll.algorithms.fedavg import fedavg
 from atoll.audit.canary_algorithm import Turns, mechanism_release, turns_release
-from atoll.audit.canary_clients import Estimate, Schedule, estimated, watched
+from atoll.audit.canary_clients import Schedule, Scores, estimated, watched
+from atoll.audit.claim import DELTA
 from atoll.audit.trial import Trial
 from atoll.config.privacy import Privacy
 from atoll.core import Payload
@@ -27,6 +30,7 @@ __all__ = [
     "noise_of_rounds",
     "noise_of_rows",
     "noise_of_turns",
+    "shown",
     "travelling",
 ]
 
@@ -35,6 +39,8 @@ FEWEST = 100
 MOST_VALUES = 50_000_000
 """Values of noise that are drawn, for rounds which have it in common or clients that share it."""
 Z = 1.96
+UNLIKELY = 3e-5
+"""How often noise that is as promised may seem to be less: as four standard errors."""
 CERTAIN = 5.0
 """Standard errors by which a tensor must have less noise than promised, of the many that are."""
 PLAIN_STEP = {
@@ -45,7 +51,7 @@ PLAIN_STEP = {
 
 @dataclass(frozen=True)
 class NoiseSeen:
-    """The noise multiplier that shows, and its 95 % interval; None: too little shows to say.
+    """The noise multiplier that shows, and its 95 % interval; None: it was not looked at.
 
     promised: what it should be.   less: whether it is less.   untried: why it was not looked at.
     """
@@ -68,11 +74,12 @@ def noise_of_rounds(
     if canaries < FEWEST:
         return TOO_FEW
     release = mechanism_release(trial, settings, canaries=canaries, key=key)
-    scores = watched(release, Schedule(), canaries=canaries, key=key)
-    return _shown(estimated(scores, settings.delta), promised)
+    return shown(watched(release, Schedule(), canaries=canaries, key=key), promised)
 
 
-def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: bytes) -> NoiseSeen:
+def noise_of_turns(
+    trial: Trial, protection: Protection, promised: float, *, canaries: int, key: bytes
+) -> NoiseSeen:
     """What canary clients see of all rounds, or of as many as there is time for, whose noise is
     taken back later."""
     values = travelling(trial)
@@ -82,8 +89,7 @@ def noise_of_turns(trial: Trial, protection: Protection, *, canaries: int, key: 
     turns = Turns(protection, min(protection.rounds, max(MOST_VALUES // values, 1)))
     release = turns_release(trial, turns, canaries=canaries, key=key)
     scores = watched(release, Schedule(), canaries=canaries, key=key)
-    found = estimated(scores, protection.settings.delta)
-    return _shown(found, protection.noise_multiplier, turns.signal)
+    return shown(scores, promised, turns.signal)
 
 
 def travelling(trial: Trial) -> int:
@@ -92,13 +98,21 @@ def travelling(trial: Trial) -> int:
     return sum(value.numel() for value in payload["update"].tree.values())
 
 
-def _shown(found: Estimate, promised: float, signal: float = 1.0) -> NoiseSeen:
-    """The noise beside which a canary's signal, in clips, is told as well as it was."""
-    less = found.beyond(signal * Schedule().separation(promised))
-    if found.separation <= Z * found.error:
-        return NoiseSeen(promised, less=less)
-    low, high = (found.separation + side * Z * found.error for side in (1, -1))
-    return NoiseSeen(promised, signal / found.separation, (signal / low, signal / high), less)
+def shown(scores: Scores, promised: float, signal: float = 1.0) -> NoiseSeen:
+    """The deviation of what is released at places with a canary, and at those without, in clips.
+
+    It is less than promised where chance leaves so little to one in `UNLIKELY`; or where canaries,
+    each of which moves its place by `signal`, are told from the others as by less noise: then a
+    clip is larger than it says.
+    """
+    kinds = [scores.values[scores.included], scores.values[~scores.included]]
+    free = len(scores.values) - len(kinds)
+    found = math.sqrt(sum(float(np.square(one - one.mean()).sum()) for one in kinds) / free)
+    # Squares of n normal values about two means, by σ², are χ² with n − 2 degrees of freedom.
+    low, high = (found * math.sqrt(free / float(chi2.ppf(p, free))) for p in (0.975, 0.025))
+    less = promised > 0 and float(chi2.cdf(free * (found / promised) ** 2, free)) < UNLIKELY
+    far = estimated(scores, DELTA).beyond(signal * Schedule().separation(promised))
+    return NoiseSeen(promised, found, (low, high), less or far)
 
 
 def noise_of_rows(trial: Trial, promised: float) -> NoiseSeen:

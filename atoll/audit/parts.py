@@ -141,7 +141,7 @@ def _in_code(subject: Subject, claim: Claim, key: bytes) -> NoiseSeen:
     if claim.mechanism == "blt":
         protection = subject.protection
         assert isinstance(protection, Protection), "a server adds the noise"
-        return noise_of_turns(trial, protection, canaries=IN_CODE, key=key)
+        return noise_of_turns(trial, protection, claim.noise_multiplier, canaries=IN_CODE, key=key)
     settings, promised = subject.noise(trial), claim.noise_multiplier
     if claim.mechanism == "local":
         own = next(iter(subject.rows.values()))

@@ -17,7 +17,7 @@ from atoll.protection.securing import Securing
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
-from atoll.tree import Tree, scale, subtract
+from atoll.tree import Tree, scale
 
 __all__ = ["noise_of_shares"]
 
@@ -52,9 +52,8 @@ def _opened(trial: Trial, spread: Spread, clients: tuple[str, ...]) -> tuple[Tre
     securing = Securing(spread.settings, simulated(clients), spread.drawing.most, spread)
     program = Program({"train": hidden}, lambda number: ("train",))
     program = secured(program, securing, trial.state)
-    state = program.algorithms["train"].server.init(trial.state)
+    state = program.algorithms["train"].server.init(trial.at_zero().state)
     runtime = InProcess(clients, program.algorithms, memory_store())
     federation = Federation(0, "audit", 1, len(clients), min_clients=0)
     (report,) = federate(program, runtime, federation, Position(state, round=0))
-    moved = subtract(model_values(report.position.server), model_values(state))
-    return scale(moved, spread.drawing.expected), spread
+    return scale(model_values(report.position.server), spread.drawing.expected), spread

@@ -39,6 +39,8 @@ from atoll.tree import Tree, add, scale
 
 __all__ = ["Trial", "gradient_of", "hidden_by", "protected", "summed", "trial_of"]
 
+PARTS = ("adapter", "head")
+"""Of a server's state, what trains."""
 Rows = Mapping[str, Sequence[Example]]
 Cohort = Callable[[int, int, tuple[str, ...]], tuple[str, ...]]
 
@@ -69,6 +71,15 @@ class Trial:
                 raise RunError(f"the audit could not train {payload.client}: {payload.message}")
             found[reply.client] = payload
         return found
+
+    def at_zero(self) -> Trial:
+        """The same from values that are all zero, beside which nothing small is rounded away."""
+        zeros: State = {
+            part: {name: torch.zeros_like(value) for name, value in self.state[part].items()}
+            for part in PARTS
+            if part in self.state
+        }
+        return replace(self, state={**self.state, **zeros})
 
     def after(self, rounds: int) -> Tree:
         """The model's values after rounds of all clients."""
@@ -114,7 +125,7 @@ def trial_of(
     parts: State = {
         part: {name: values[name] for name in tree}
         for part, tree in setup.start.server.items()
-        if part in ("adapter", "head")
+        if part in PARTS
     }
     return Trial(program.algorithms["train"], bench, rows, begun(program, parts))
 

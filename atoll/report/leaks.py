@@ -148,8 +148,6 @@ def _code(found: Mechanism) -> str:
     """What stands behind the noise."""
     if found.untried:
         return f"The code was not tried ({found.untried}): nothing says whether the noise is there."
-    if found.noise is None:
-        return "The code: too little shows of it to say how much noise it adds."
     return (
         f"The code: its noise was measured as {found.noise:.3g} clips, where "
         f"{number(found.expected)} should be: in accord."

@@ -115,8 +115,6 @@ ARITHMETIC = (
     [
         ({}, f"{ARITHMETIC}The code: its noise was measured as 0.61 clips, where 0.600 should be: "
              "in accord."),
-        ({"noise": None}, f"{ARITHMETIC}The code: too little shows of it to say how much noise it "
-                          "adds."),
         ({"untried": "too few values"}, f"{ARITHMETIC}The code was not tried (too few values): "
                                         "nothing says whether the noise is there."),
     ],
