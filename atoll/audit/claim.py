@@ -16,10 +16,15 @@ __all__ = ["DELTA", "EPSILON", "claim_of", "compared_with"]
 
 EPSILON, DELTA = 8.0, 1e-5
 """What is compared with: the weakest privacy that is still called some."""
+OWN = ("local", "distributed")
+"""Mechanisms whose noise clients add."""
 
 
 def claim_of(summary: Mapping[str, Any]) -> Claim | None:
-    """The promise in a run's summary; None where there is none."""
+    """The promise in a run's summary; None where there is none.
+
+    What clients add holds against the server, which knows whom it asks: no chance helps there.
+    """
     privacy = summary.get("privacy")
     if privacy is None:
         return None
@@ -29,7 +34,7 @@ def claim_of(summary: Mapping[str, Any]) -> Claim | None:
         unit=privacy["unit"],
         noise_multiplier=privacy["noise_multiplier"],
         rounds=privacy["releases"],
-        rate=_rate(privacy["sampling"]),
+        rate=1.0 if privacy["mechanism"] in OWN else _rate(privacy["sampling"]),
         mechanism=privacy["mechanism"],
     )
 
