@@ -126,11 +126,11 @@ def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
         return None
     spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
     return {
-        **found.statement(),
         "epsilon": spent.epsilon,
         "readers_epsilon": spent.readers,
         "delta": spent.delta,
         "adjacency": spent.adjacency,
+        **found.statement(),
         "signal_to_noise": found.signal_to_noise(made.trainable_parameters),
     }
 

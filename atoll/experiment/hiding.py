@@ -14,6 +14,7 @@ from atoll.protection import (
     Protection,
     RowProtection,
     Spread,
+    check_quorum,
     protection_of,
     rows_of,
     secured,
@@ -42,7 +43,11 @@ class Hiding:
 
     def sealed(self, loaded: Loaded, program: Program, state: State) -> tuple[Program, Hiding]:
         """The program, whose updates the server sees in sum only where it should, and what hides
-        them, which knows how large they are; `state`: a server's."""
+        them, which knows how large they are; `state`: a server's.
+
+        Raises:
+            ConfigError: for sums that would hide less than is promised.
+        """
         clients, training = self.clients, program.algorithms.get("train")
         cohort = loaded.experiment.federation.cohort(self.parties.population)
         most = min(cohort, self.parties.population)
@@ -50,6 +55,8 @@ class Hiding:
             most = clients.drawing.most
         if isinstance(clients, Spread) and training is not None:
             clients = clients.fitted(training, state)
+        if isinstance(clients, Protection) and loaded.experiment.privacy.secure_aggregation:
+            check_quorum(loaded, clients)
         spread = clients if isinstance(clients, Spread) else None
         program = secured(program, securing_of(loaded, self.parties, most, spread), state)
         return program, replace(self, clients=clients)

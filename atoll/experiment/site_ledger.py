@@ -86,7 +86,7 @@ class SiteLedger:
             entries = [line.entry for line in ledger.told.lines if line.entry.run == run]
             before = {(one.exchange, one.noise) for one in entries if one.round == number}
             if (exchange, question) in before:
-                return _bounded(ledger.told.spent(protection.settings.delta))
+                return _bounded(ledger.told.spent(protection.delta))
             left = _left(ledger, run, protection)
             if before and protection.correlated is not None:
                 raise PolicyError(
@@ -111,7 +111,7 @@ class SiteLedger:
             raise PolicyError(RULE, why)
         if more is None:
             return
-        most, delta = self._rules.lifetime_epsilon, protection.settings.delta
+        most, delta = self._rules.lifetime_epsilon, protection.delta
         promised, noise = protection.settings.epsilon, protection.noise_multiplier
         own, life = ledger.after(more, delta, run).epsilon, ledger.after(more, delta).epsilon
         if promised is not None and own > promised:
@@ -139,7 +139,7 @@ def _left(ledger: Ledger, run: str, protection: Hidden) -> Event | None:
 
 
 def _write(ledger: Ledger, protection: Hidden, entry: Entry) -> float | None:
-    return _bounded(ledger.write(entry, protection.settings.delta))
+    return _bounded(ledger.write(entry, protection.delta))
 
 
 def _bounded(found: Spent) -> float | None:

@@ -3,6 +3,7 @@
 from atoll.protection.parties import Parties, simulated
 from atoll.protection.planned import protection_of, rows_of
 from atoll.protection.protection import Protection
+from atoll.protection.quorum import check_quorum
 from atoll.protection.rows import RowProtection
 from atoll.protection.securing import secured, securing_of
 from atoll.protection.spread import Spread
@@ -12,6 +13,7 @@ __all__ = [
     "Protection",
     "RowProtection",
     "Spread",
+    "check_quorum",
     "protection_of",
     "rows_of",
     "secured",

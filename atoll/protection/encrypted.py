@@ -134,7 +134,9 @@ def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> St
         except ProtocolError as error:
             if not encrypting.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
-            return Sealed(iter(()), {}, added, lambda state, clients: summed.nothing())
+            # Nobody is asked; that the round began is told all the same.
+            asked = runtime.call([task], ())
+            return Sealed(asked, {}, added, lambda state, clients: summed.nothing())
         return EncryptedSum(summed, Questions(runtime, task, agreed), verify).sealed()
 
     def same(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:

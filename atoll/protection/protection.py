@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from atoll.accounting import Event, Release, Spent, altogether, noise_for
+from atoll.accounting import Event, Everyone, Poisson, Release, Spent, altogether, noise_for
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.core import Algorithm, Stage, State, Tree
 from atoll.matrix import Mechanism, in_turns, mechanism
@@ -20,7 +20,11 @@ from atoll.protection.central import Central, hidden
 from atoll.protection.cohorts import Drawing
 from atoll.protection.summed import grid_step
 
-__all__ = ["Protection"]
+__all__ = ["QUORUM_OF_RUN", "Protection"]
+
+QUORUM_SHARE, QUORUM_OF_RUN = 0.01, 0.001
+"""The share of δ that is left for cohorts in which one client decides if there is a sum, and what
+one run may take of it: a model, or a ledger, may be of several."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,14 @@ class Protection:
         return noise_for(
             lambda noise: [self.released(noise, self.releases)] if self.rounds else [],
             epsilon=self.settings.epsilon,
-            delta=self.settings.delta,
+            delta=self.delta,
         )
+
+    @property
+    def delta(self) -> float:
+        """The file's, less what a quorum of sums whose cohorts are drawn by coins may take."""
+        drawn = isinstance(self.drawing.sampling, Poisson) and self.settings.secure_aggregation
+        return self.settings.delta * (1 - QUORUM_SHARE if drawn else 1)
 
     @property
     def release(self) -> Release:
@@ -60,7 +70,7 @@ class Protection:
 
     def spent(self, releases: Sequence[Event]) -> Spent:
         """What releases come to, at the file's delta."""
-        return altogether(releases, self.settings.delta)
+        return replace(altogether(releases, self.delta), delta=self.settings.delta)
 
     @cached_property
     def correlated(self) -> Mechanism | None:
@@ -157,4 +167,13 @@ class Protection:
             "sampling": self.drawing.sampling.model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": clip if isinstance(clip, float) else clip.model_dump(mode="json"),
+            **({"adjacency": "zero-out"} if self._known else {}),
         }
+
+    @property
+    def _known(self) -> bool:
+        """Whether what a client gives is hidden, and not that it is there: a sum needs a number of
+        clients, which no chance draws."""
+        return bool(
+            isinstance(self.drawing.sampling, Everyone) and self.settings.secure_aggregation
+        )

@@ -89,6 +89,11 @@ class RowProtection:
         """How local training hides rows."""
         return PerExample(self._clip, self.noise_multiplier, self._key)
 
+    @property
+    def delta(self) -> float:
+        """The file's."""
+        return self.settings.delta
+
     def spent(self, releases: Sequence[Event]) -> Spent:
         """What releases come to, at the file's delta."""
         return altogether(releases, self.settings.delta)

@@ -155,7 +155,9 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
         except (ConfigError, ProtocolError, QuorumError) as error:
             if not secure.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
-            return Sealed(iter(()), {}, _unasked, lambda state, clients: secure.summed.nothing())
+            # Nobody is asked; that the round began is told all the same.
+            asked = runtime.call([task], ())
+            return Sealed(asked, {}, _unasked, lambda state, clients: secure.summed.nothing())
         return Sums(runtime, task, owns, verify).sealed(secure.restored)
 
     def said(context: Context) -> tuple[int, int]:

@@ -68,7 +68,7 @@ class Securing:
         )  # fmt: skip
         if self.holder is not None:
             return self._encrypted(algorithm, summed, self.holder)
-        secure = Secure(summed, terms, told.on, apart, self.parties.run)
+        secure = Secure(summed, terms, self._lenient, apart, self.parties.run)
         party = Party(secure, self.parties.member)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
         return replace(algorithm, stages=stages), speaking(party.says)
@@ -77,11 +77,16 @@ class Securing:
         self, algorithm: Algorithm, summed: Summed, holder: str
     ) -> tuple[Algorithm, Algorithm]:
         told, parties = self.settings, self.parties
-        encrypting = Encrypting(summed, holder, told.min_survivors, told.on, parties.run)
+        encrypting = Encrypting(summed, holder, told.min_survivors, self._lenient, parties.run)
         encrypting.check()
         holding = Holding(encrypting, parties.silo or _nobody)
         stages = (*algorithm.stages, encryption(encrypting, holding, parties.verify))
         return replace(algorithm, stages=stages), speaking(holding.says)
+
+    @property
+    def _lenient(self) -> bool:
+        """Whether who is absent counts as zero."""
+        return self.settings.on and self.settings.unit == "client"
 
     def _ranges(self, by_examples: bool) -> dict[str, float]:
         clip, rows = self.settings.clip, float(self.settings.max_examples)

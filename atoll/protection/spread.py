@@ -132,6 +132,11 @@ class Spread:
         one = replace(self, settings=settings).release
         return one.model_copy(update={"steps": rounds})
 
+    @property
+    def delta(self) -> float:
+        """The file's."""
+        return self.settings.delta
+
     def spent(self, releases: Sequence[Event]) -> Spent:
         """What releases come to, at the file's delta."""
         return altogether(releases, self.settings.delta)
@@ -145,11 +150,7 @@ class Spread:
         return apart(algorithm, stages, self.clip, self.drawing.expected, sigma, self._key)
 
     def check(self) -> None:
-        """Refuse noise that could not be had.
-
-        Raises:
-            PrivacyError: with what to change.
-        """
+        """Refuse noise that could not be had; a PrivacyError says what to change."""
         assert self.plan is not None or self.sigma > 0, "noise has a size"
 
     def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
@@ -193,5 +194,4 @@ class Spread:
         }
 
     def _key(self, context: Context, said: str) -> bytes:
-        key = self.vault.key(context.exchange)
-        return derive(key, "own", context.run, context.client, said)
+        return derive(self.vault.key(context.exchange), "own", context.run, context.client, said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import Ledger
 from atoll.noise import Secret
+from atoll.protection.speaking import SPEAKING, step_of
 from atoll.runs.budget import LEDGER, data_of, ledger_of
 from atoll.runs.origin import Origin
 from atoll.runs.run_dir import RunDirectory
@@ -27,7 +28,7 @@ SECRET = ".secret"
 class Account:
     """What a run does about its privacy.
 
-    asking: a round is about to ask its cohort: (round, exchange) -> None, or it raises.
+    asking: a round begins, and is about to ask its cohort: (round, exchange) -> None, or it raises.
     happened: a round is released.   counted: it is on the disk.   ended: the run is complete.
     epsilon: what was spent of those on whose rows the model depends; None where nothing bounds it.
     exhausted: the budget that one more round would cross; None where there is room.
@@ -43,7 +44,7 @@ class Account:
     statement: Callable[[], dict[str, Any] | None] = lambda: None
 
     def over(self, runtime: Runtime) -> Runtime:
-        """The runtime, which asks nobody to train before that is written down."""
+        """The runtime, which asks nobody anything of a round before that is written down."""
         return _Accounted(runtime, self)
 
 
@@ -73,7 +74,7 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         _fall_back(path, protection, secret, position)
         for entry in start.releases:
             if not ledger.told.has(entry):
-                ledger.write(entry, protection.settings.delta)
+                ledger.write(entry, protection.delta)
         one = Spending(record["id"], start.runs, start.unknown, protection, ledger, secret)
         one.begins(position.round)
         one.counted(position)
@@ -100,6 +101,7 @@ def _fall_back(path: Path, protection: Hiding, secret: Secret, position: Positio
 class _Accounted:
     inner: Runtime
     account: Account
+    begun: set[int] = field(default_factory=set)
 
     @property
     def roster(self) -> tuple[str, ...]:
@@ -107,6 +109,8 @@ class _Accounted:
 
     def call(self, tasks: Sequence[Task], clients: Sequence[str]) -> Iterator[Reply | Failure]:
         for task in tasks:
-            if task.algorithm == TRAIN:
-                self.account.asking(task.context.round, task.context.exchange)
+            at = step_of(task.context)[0] if task.algorithm == SPEAKING else task.context
+            if task.algorithm in (TRAIN, SPEAKING) and at.exchange not in self.begun:
+                self.account.asking(at.round, at.exchange)
+                self.begun.add(at.exchange)
         yield from self.inner.call(tasks, clients)

@@ -74,7 +74,7 @@ class Spending:
         if not known and (budget := self.exhausted()):
             raise PrivacyError(f"round {number} would spend more than {budget}; nobody was asked")
         if not known or shared is None:
-            self.ledger.write(entry, self.protection.settings.delta)
+            self.ledger.write(entry, self.protection.delta)
 
     def happened(self, report: Report) -> None:
         """Write down what a round did release: a sum of more clients than it had to have has more
@@ -88,7 +88,7 @@ class Spending:
                 name = self.secret.name(at)
                 self.ledger.write(
                     Entry(run=self.run, round=report.round, exchange=at, noise=name, release=found),
-                    self.protection.settings.delta,
+                    self.protection.delta,
                 )
 
     def counted(self, position: Position) -> None:
@@ -99,29 +99,30 @@ class Spending:
     def exhausted(self) -> str | None:
         """The budget that one more round would cross; None where there is room."""
         settings, release = self.protection.settings, self.protection.release
+        delta = self.protection.delta
         if together(self.protection) is not None and self._releases({self.run}):
             return None
         for key, most, run in (
             ("epsilon", settings.epsilon, self.run),
             ("lifetime_epsilon", settings.lifetime_epsilon, None),
         ):
-            if most is not None and self.ledger.after(release, settings.delta, run).epsilon > most:
+            if most is not None and self.ledger.after(release, delta, run).epsilon > most:
                 return f"privacy.{key} {most:g}"
         return None
 
     def epsilon(self) -> float | None:
         """What all releases come to that the model depends on; None where nothing bounds it."""
-        return bounded(self.ledger.told.spent(self.protection.settings.delta, *self._model))
+        return bounded(self.ledger.told.spent(self.protection.delta, *self._model))
 
     def statement(self) -> dict[str, Any]:
         """All that this ε means, beside what this run alone spent, and all runs of its ledger."""
-        told, delta = self.ledger.told, self.protection.settings.delta
+        told, delta = self.ledger.told, self.protection.delta
         model = told.spent(delta, *self._model)
         readers = math.inf if model.readers is None else model.readers
         return {
-            **self.protection.statement(),
             "adjacency": model.adjacency,
             "accountant": model.accountant,
+            **self.protection.statement(),
             "readers_epsilon": None if math.isinf(readers) else readers,
             "releases": sum(one.steps for one in self._releases(self._model)),
             "run_epsilon": bounded(told.spent(delta, self.run)),

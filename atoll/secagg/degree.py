@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from atoll.errors import ConfigError
 
-__all__ = ["LIVENESS", "PRIVACY", "Degree", "Terms", "degree"]
+__all__ = ["LIVENESS", "PRIVACY", "Degree", "Terms", "degree", "spare"]
 
 PRIVACY = Fraction(1, 2**40)
 """The chance that any client's secrets are with too many corrupt neighbours, or that honest ones
@@ -72,8 +72,7 @@ def degree(clients: int, terms: Terms) -> Degree:
         ConfigError: when no graph does, or the cohort is below its own floor.
     """
     corrupt, dropping = terms.of(clients)
-    # Two sets of survivors cannot both be signed by so many, even where the corrupt sign both.
-    signers = (clients + corrupt) // 2 + 1
+    signers = _signers(clients, corrupt)
     sparse = clients >= terms.sparse_from
     found = _sparse(clients, corrupt, dropping, terms.floor) if sparse else None
     neighbours, threshold = found or (clients - 1, max(clients // 2, corrupt) + 1)
@@ -85,6 +84,23 @@ def degree(clients: int, terms: Terms) -> Degree:
             f"({terms.dropping}) lower, where that is true"
         )
     return Degree(neighbours, threshold, signers)
+
+
+def spare(clients: int, terms: Terms) -> int:
+    """How many of a cohort may stop, and its sum is opened all the same; -1: it has no sum.
+
+    Thresholds of neighbours are never above the number of signers.
+    """
+    corrupt, dropping = terms.of(clients)
+    signers = _signers(clients, corrupt)
+    if clients < max(terms.floor, dropping + signers):
+        return -1
+    return clients - max(terms.floor, signers)
+
+
+def _signers(clients: int, corrupt: int) -> int:
+    """Two sets of survivors cannot both be signed by so many, even where the corrupt sign both."""
+    return (clients + corrupt) // 2 + 1
 
 
 def _sparse(clients: int, corrupt: int, dropping: int, floor: int) -> tuple[int, int] | None:

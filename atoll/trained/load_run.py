@@ -90,10 +90,9 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     # Its own values are read below.
     overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
     loaded = load(path / "experiment.yaml", overrides=overrides)
-    if loaded.experiment.privacy.mechanism != "gaussian":
-        # Noise of clients, or that rounds have in common, is of the cohorts that were asked; none
-        # is added now.
-        overrides += ["privacy.mechanism=gaussian", "privacy.sampling=poisson"]
+    if loaded.experiment.privacy.unit == "client":
+        # Sums and noise that hide clients are of the cohorts that were asked; nobody is asked now.
+        overrides.append("privacy={}")
         loaded = load(path / "experiment.yaml", overrides=overrides)
     folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
     if folder is not None:

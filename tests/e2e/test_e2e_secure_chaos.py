@@ -79,7 +79,7 @@ def _struck(
     assert server is not None
     for number, (step, who) in enumerate(plan, 1):
         waited(lambda n=number, s=step: _reached(run, n, s), seconds=600)  # type: ignore[misc]
-        # Keys are exchanged before anyone is asked to train, which is what is written down.
+        # Looked at while the server may be down, or has not begun its first round.
         told = verified(run / "privacy").lines
         spent.append((told[-1].epsilon or 0.0) if told else 0.0)
         disasters.strike(who)

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
 from atoll.errors import CompositionError, ConfigError, QuorumError
+from atoll.experiment import hiding
 from atoll.experiment.setup import Setup
+from atoll.ledger import verified
 from atoll.report import facts
 from atoll.report.read import read_run
+from atoll.runs.account import LEDGER
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
 from tests.support.models import Zoo
@@ -97,10 +101,52 @@ def test_beside_noise_the_sum_is_what_is_noised(tmp_path: Path, zoo: Zoo) -> Non
     assert max(float((plain[n] - secure[n]).abs().max()) for n in plain) < 1e-4
 
 
-def test_a_cohort_that_is_too_small_ends_the_run(tmp_path: Path, zoo: Zoo) -> None:
-    setup = _setup(tmp_path, zoo, privacy={"min_survivors": 50})
+@pytest.mark.parametrize("rows", [{}, {"unit": "example", "noise_multiplier": 1.0}])
+def test_a_cohort_that_is_too_small_ends_the_run(
+    rows: dict[str, Any], tmp_path: Path, zoo: Zoo
+) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"min_survivors": 50, **rows})
     with pytest.raises(QuorumError, match=r"round 1: secure aggregation needs a cohort of 50"):
         run_experiment(setup, tmp_path / "run", Observer())
+
+
+@pytest.mark.parametrize("kind", [True, "ckks"])
+def test_noise_alone_is_a_release_and_counts(
+    kind: bool | str, tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hiding, "check_quorum", lambda loaded, protection: None)
+    section = {"secure_aggregation": kind, "min_survivors": 50, "noise_multiplier": 1.0}
+    if kind == "ckks":
+        pytest.importorskip("tenseal")
+        section |= {"corrupt": 0.1, "dropping": 0.1}
+    moved = _trained(tmp_path, zoo, privacy=section)
+    assert all(bool((value != 0).any()) for value in moved.values())
+    told = verified(tmp_path / "run" / LEDGER)
+    assert [line.entry.round for line in told.lines] == [1, 2]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["privacy"]["releases"] == 2
+    assert summary["epsilon"] == pytest.approx(get_epsilon_gaussian(2**-0.5, 1e-5))
+
+
+def test_what_hides_nobody_by_chance_is_said_of_updates_of_those_who_take_part(
+    tmp_path: Path, zoo: Zoo
+) -> None:
+    """Four of five would have another number of clients, which a floor of five would show."""
+    noise = {"noise_multiplier": 1.0, "clip": 0.3}
+    _trained(tmp_path, zoo, privacy=noise)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["privacy"]["adjacency"] == "zero-out"
+
+
+def test_cohorts_that_one_client_could_close_are_refused(tmp_path: Path, zoo: Zoo) -> None:
+    private = {"noise_multiplier": 1.0, "clip": 0.3}
+    few = {"fraction_train": 0.6}
+    with pytest.raises(
+        ConfigError, match=r"that adds 0\.\d+ to privacy\.delta, which has room for 1e-08"
+    ):
+        _setup(tmp_path / "a", zoo, privacy=private, federation=few)
+    with pytest.raises(ConfigError, match=r"a round asks 3 clients, and has no sum of so few"):
+        _setup(tmp_path / "b", zoo, privacy={**private, "min_survivors": 4}, federation=few)
 
 
 @pytest.mark.parametrize(
