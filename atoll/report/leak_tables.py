@@ -20,7 +20,7 @@ def leak_tables(audit: Audit) -> Iterator[Table]:
     if audit.server:
         yield _server_table(audit, audit.server)
     if audit.secrets:
-        yield _secrets_table(audit.secrets, audit.compared)
+        yield _secrets_table(audit, audit.secrets)
     if audit.membership:
         yield _membership_table(audit.membership)
     if audit.mechanism:
@@ -62,19 +62,23 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _secrets_table(secrets: Secrets, compared: float) -> Table:
-    private = {one.copies: one for one in secrets.private}
-    rows = tuple(
+def _secrets_table(audit: Audit, secrets: Secrets) -> Table:
+    private = {one.copies: f"{one.bits:.1f}" for one in secrets.private}
+    rows = [
         (
             "nowhere" if one.copies == 0 else times(one.copies),
             f"{one.bits:.1f}",
-            MISSING if one.fitted is None else f"{one.fitted:.1f}",
-            f"{private[one.copies].bits:.1f}" if one.copies in private else MISSING,
+            private.get(one.copies, MISSING),
         )
         for one in secrets.plain
+    ]
+    under = f"under ε = {audit.compared:.4g}"
+    plain, hidden = "as this run trains", under
+    if audit.epsilon is not None:
+        plain, hidden = "without its noise", f"as this run trains, {under}"
+    return Table(
+        "Planted secrets: bits given away", ("written by one client", plain, hidden), tuple(rows)
     )
-    head = ("written by one client", "bits given away", "as fitted", f"under ε = {compared:.4g}")
-    return Table("Planted secrets", head, rows)
 
 
 def _membership_table(found: Membership) -> Table:

@@ -33,7 +33,7 @@ def leak_sentences(audit: Audit) -> list[str]:
         words = _of_server({view.name: view for view in audit.server}, audit.compared)
         found.append(f"{words}{SEES.get(audit.sees, '')}")
     if audit.secrets:
-        found.append(_of_secrets(audit.secrets, audit.compared))
+        found.append(_of_secrets(audit.secrets, audit))
     if audit.membership:
         found.append(_of_membership(audit.membership))
     promise = _of_promise(audit)
@@ -79,15 +79,23 @@ def _order(views: dict[str, View]) -> str:
     return f" It puts words in their place: {', '.join(parts)}." if parts else ""
 
 
-def _of_secrets(secrets: Secrets, compared: float) -> str:
+def _of_secrets(secrets: Secrets, audit: Audit) -> str:
     plain, private = ({one.copies: one for one in arm} for arm in (secrets.plain, secrets.private))
-    most = max(plain)
+    most, under = max(plain), f"under ε = {audit.compared:.4g}"
+    # Under a promise it is the run's own noise; else that of one to compare with.
+    own, how, other, rest = plain, "", private, f"{under} it would give"
+    if audit.epsilon is not None:
+        own, how, other, rest = (
+            private,
+            f" as this run trains, {under},",
+            plain,
+            "without its noise",
+        )
     return (
         f"Of a secret that one client wrote {times(most)} among {counted(secrets.rows, 'row')}, "
-        f"the model gives {plain[most].bits:.1f} bits away, of "
-        f"{math.log2(secrets.compared + 1):.1f} that could be measured; under ε = {compared:.4g} "
-        f"it would give {private[most].bits:.1f}. A secret that nobody wrote has "
-        f"{plain[0].bits:.1f} by chance."
+        f"the model gives {own[most].bits:.1f} bits away{how} of "
+        f"{math.log2(secrets.compared + 1):.1f} that could be measured; {rest} "
+        f"{other[most].bits:.1f}. A secret that nobody wrote has {own[0].bits:.1f} by chance."
     )
 
 
