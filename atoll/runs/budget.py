@@ -13,7 +13,7 @@ from atoll.experiment.standing import look
 from atoll.ledger import Entry
 from atoll.ledger.read import read
 from atoll.runs.run_dir import RunDirectory
-from atoll.runs.spending import Hiding, left, together
+from atoll.runs.spending import TOGETHER, Hiding, left, together
 from atoll.words import counted
 
 __all__ = ["LEDGER", "UNITS", "check_plan", "data_of", "ledger_of"]
@@ -85,11 +85,12 @@ def _check_shared(protection: Hiding, own: Sequence[Entry], run: RunDirectory) -
     name = together(protection)
     for one in own if name is not None else ():
         if one.noise != name:
+            then, now = (str(noise).removeprefix(TOGETHER) for noise in (one.noise, name))
             raise PrivacyError(
-                f"the noise of the run in {run.path} was planned for {one.noise}, and now there "
-                f"are {name}: rounds that take noise back (privacy.mechanism: blt) cannot become "
-                "more or fewer; set federation.num_rounds to what it was, or go on from the run's "
-                "model with --fork, which counts both"
+                f"the noise of the run in {run.path} was planned for {then}, and not for {now}: "
+                "rounds that take noise back (privacy.mechanism: blt) cannot become more or fewer; "
+                "set federation.num_rounds to what it was, or go on from the run's model with "
+                "--fork, which counts both"
             )
 
 

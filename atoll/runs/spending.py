@@ -15,7 +15,7 @@ from atoll.noise import Secret
 from atoll.protection import Protection, RowProtection, Spread
 from atoll.words import counted
 
-__all__ = ["TRAIN", "Hiding", "Spending", "bounded", "left", "together"]
+__all__ = ["TOGETHER", "TRAIN", "Hiding", "Spending", "bounded", "left", "together"]
 
 Hiding = Protection | RowProtection | Spread
 TRAIN, TOGETHER = "train", "all "
