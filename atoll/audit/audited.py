@@ -53,6 +53,7 @@ def audited(run: TrainedRun, *, say: Callable[[str], None]) -> Findings:
         delta=None if claim is None else claim.delta,
         compared=EPSILON if claim is None or claim.epsilon is None else claim.epsilon,
         sees=_sees(subject),
+        changed=run.changed,
         seconds=round(time.monotonic() - begun, 3),
         ledger=None if claim is None else ledger,
         refuted=list(refuted),

@@ -16,8 +16,10 @@ from atoll.local.bench import Bench
 from atoll.models.objective import Example
 from atoll.tree import Tree
 
-__all__ = ["COPIES", "Exposed", "Secrets", "exposed", "planted", "secrets_of"]
+__all__ = ["COPIES", "TASKS", "Exposed", "Secrets", "exposed", "planted", "secrets_of"]
 
+TASKS: tuple[TaskName, ...] = ("causal-lm", "masked-lm", "classification")
+"""Those with a form for secrets."""
 COPIES = (0, 1, 4)
 """How often a secret stands among its client's rows; 0: nowhere, to compare with."""
 WORDS, DIGITS = 8, 9
@@ -76,7 +78,7 @@ def _different(setup: Setup, make: Callable[[], Row], wanted: int) -> list[Examp
 
 def _forms(setup: Setup, draw: np.random.Generator) -> list[Callable[[], Row]]:
     task: TaskName = setup.experiment.model.task
-    if task not in ("causal-lm", "masked-lm", "classification"):
+    if task not in TASKS:
         return []
     tokenizer, labels = setup.base.tokenizer, list(setup.data.labels or ())
     special = set(tokenizer.all_special_ids)

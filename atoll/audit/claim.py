@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from atoll.accounting import Everyone, Poisson
 from atoll.audit.findings import Claim
 from atoll.config import Loaded
 from atoll.config.privacy import Privacy
+from atoll.errors import RunError
 from atoll.protection import Protection
 from atoll.protection.cohorts import Drawing
 
@@ -20,23 +22,32 @@ OWN = ("local", "distributed")
 """Mechanisms whose noise clients add."""
 
 
-def claim_of(summary: Mapping[str, Any]) -> Claim | None:
+def claim_of(summary: Mapping[str, Any], *, where: Path) -> Claim | None:
     """The promise in a run's summary; None where there is none.
 
     What clients add holds against the server, which knows whom it asks: no chance helps there.
+
+    Raises:
+        RunError: for a summary that no run writes.
     """
     privacy = summary.get("privacy")
     if privacy is None:
         return None
-    return Claim(
-        epsilon=summary["epsilon"],
-        delta=summary["delta"],
-        unit=privacy["unit"],
-        noise_multiplier=privacy["noise_multiplier"],
-        rounds=privacy["releases"],
-        rate=1.0 if privacy["mechanism"] in OWN else _rate(privacy["sampling"]),
-        mechanism=privacy["mechanism"],
-    )
+    try:
+        return Claim(
+            epsilon=summary["epsilon"],
+            delta=summary["delta"],
+            unit=privacy["unit"],
+            noise_multiplier=privacy["noise_multiplier"],
+            rounds=privacy["releases"],
+            rate=1.0 if privacy["mechanism"] in OWN else _rate(privacy["sampling"]),
+            mechanism=privacy["mechanism"],
+        )
+    except KeyError as error:
+        raise RunError(
+            f"{where} is not what a run writes: its promise has no {error.args[0]}; put back what "
+            "the run wrote, or run the experiment again"
+        ) from None
 
 
 def compared_with(loaded: Loaded, population: int) -> Claim:

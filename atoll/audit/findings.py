@@ -94,6 +94,7 @@ class Findings:
 
     compared: the ε of what is shown under differential privacy.
     sees: the view that the run's own server had: client, sum or noisy.
+    changed: whether the rows that were tried are others than it was trained on.
     refuted: why the run's promise does not hold; none: nothing speaks against it.
     """
 
@@ -106,6 +107,7 @@ class Findings:
     compared: float
     sees: str
     seconds: float
+    changed: bool = False
     server: Sequence[View] | None = None
     secrets: Secrecy | None = None
     membership: Membership | None = None

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 
+from atoll.audit.canaries import TASKS as SECRET_TASKS
 from atoll.audit.canaries import exposed, planted, secrets_of
 from atoll.audit.canary_clients import Schedule, estimated, gaussian_release, watched
 from atoll.audit.eye import eye_of
@@ -23,6 +24,7 @@ from atoll.audit.server_view import View, views
 from atoll.audit.shares import noise_of_shares
 from atoll.audit.subject import Subject, Uncovered
 from atoll.audit.trial import gradient_of
+from atoll.config import Experiment
 from atoll.config.privacy import AdaptiveClip
 from atoll.config.tasks import TASKS
 from atoll.models.objective import Example
@@ -67,10 +69,7 @@ def secrets_part(subject: Subject) -> Secrecy:
         setup, list(subject.rows), others=budget.secrets, draw=subject.draw("secrets")
     )
     if secrets is None:
-        raise Uncovered(
-            "secrets are planted in texts that a model writes or gives one label, and this is task "
-            f"{setup.experiment.model.task} with data.max_length {setup.experiment.data.max_length}"
-        )
+        raise Uncovered(_without_secrets(setup.experiment))
     labelled = TASKS[setup.experiment.model.task].classes
     before = subject.run.values if labelled else None
     rows, rounds = planted(subject.rows, secrets), budget.rounds
@@ -85,11 +84,26 @@ def secrets_part(subject: Subject) -> Secrecy:
     return Secrecy(plain, private, rounds, most, len(secrets.others))
 
 
+def _without_secrets(experiment: Experiment) -> str:
+    task = experiment.model.task
+    if task not in SECRET_TASKS:
+        return f"secrets are texts that a model writes or gives one label, and this is task {task}"
+    return (
+        f"secrets of data.max_length {experiment.data.max_length} cannot be as many different ones "
+        "as are needed"
+    )
+
+
 def membership_part(subject: Subject) -> Membership:
     """How well losses tell training rows from others."""
     bench, budget = subject.setup.bench, subject.budget
     if TASKS[subject.setup.experiment.model.task].contrasts:
         raise Uncovered("the loss of a pair depends on the pairs beside it, not on itself alone")
+    if subject.run.changed:
+        raise Uncovered(
+            "the rows are not those of the run any more, and which of them it was trained on, "
+            "nobody knows"
+        )
     if not subject.others:
         raise Uncovered("there are no held-out rows to tell training rows from")
     clients = subject.setup.data.clients

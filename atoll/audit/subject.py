@@ -146,7 +146,7 @@ def subject_of(run: TrainedRun) -> Subject:
     bench, draw = setup.bench, rng.numpy_generator(setup.experiment.seed, "audit", "rows")
     clients = [c for c in setup.data.clients if bench.examples(c, "train")]
     if not clients:
-        raise DataError(f"no client of {run.path} has a row here; name data.path where they are")
+        raise DataError(f"no client of {run.path} has a row here; give --data with where they are")
     sample = [row for client in clients[:8] for row in bench.examples(client, "train")[:16]]
     budget = budget_of(setup, tokens=fmean(len(row) or 1 for row in sample))
     chosen = sorted(draw.permutation(len(clients))[: budget.clients].tolist())
@@ -155,7 +155,7 @@ def subject_of(run: TrainedRun) -> Subject:
         for place in chosen
     }
     held = setup.all_held_out() or list(setup.common_test() or ())
-    claim, kept = claim_of(run.summary), Kept(Books())
+    claim, kept = claim_of(run.summary, where=run.path / "summary.json"), Kept(Books())
     if claim is not None:
         kept = kept_of(run.path, run.record["id"], loaded.experiment.privacy, claim)
     return Subject(run, loaded, claim, rows, drawn(held, len(held), draw), budget, kept)

@@ -143,6 +143,7 @@ class Audit(BaseModel):
     """The whole file; missing: parts that say nothing of this run, and why.
 
     sees: the view that the run's own server had: client, sum or noisy.
+    changed: whether the rows that were tried are others than it was trained on.
     refuted: why the run's promise does not hold.
     """
 
@@ -154,6 +155,7 @@ class Audit(BaseModel):
     compared: float
     sees: str = ""
     seconds: float
+    changed: bool = False
     server: tuple[View, ...] | None = None
     secrets: Secrets | None = None
     membership: Membership | None = None

@@ -18,6 +18,10 @@ PARTS = {
     "mechanism": "what canary clients see of the noise",
 }
 
+CHANGED = (
+    "The rows that were tried are not those that the run was trained on: they were changed since. "
+    "What follows is of the run's model and promise, on these rows."
+)
 UNITS = {"client": "client", "example": "row"}
 SEES = {
     "client": " In this run the server saw single updates.",
@@ -28,7 +32,7 @@ SEES = {
 
 def leak_sentences(audit: Audit) -> list[str]:
     """The short of it, one sentence or two for each part that was measured."""
-    found = []
+    found = [CHANGED] if audit.changed else []
     if audit.server:
         words = _of_server({view.name: view for view in audit.server}, audit.compared)
         found.append(f"{words}{SEES.get(audit.sees, '')}")

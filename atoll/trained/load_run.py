@@ -54,6 +54,11 @@ class TrainedRun:
         """run.json."""
         return _json(self.path / "run.json", keys={"id", "fingerprints"})
 
+    @property
+    def changed(self) -> bool:
+        """Whether the clients' rows, where they were read, are others than it was trained on."""
+        return bool(self.setup.data.fingerprint != self.record["fingerprints"]["data"])
+
     def rows(self, path: Path) -> list[Row]:
         """The rows of a file, under the names and of the kind that the run was trained on.
 
@@ -73,10 +78,17 @@ class TrainedRun:
         return rows
 
 
-def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False) -> TrainedRun:
+def load_run(
+    path: Path,
+    *,
+    note: Callable[[str], None],
+    with_data: bool = False,
+    moved: Path | None = None,
+) -> TrainedRun:
     """Build the model of a finished run from its files.
 
     with_data: also read the clients' rows, which stand where the experiment file says.
+    moved: where they stand now, if that is elsewhere.
 
     Raises:
         RunError: when the run is not there or not finished.
@@ -89,6 +101,8 @@ def load_run(path: Path, *, note: Callable[[str], None], with_data: bool = False
     overrides = [f"federation={{num_rounds: {rounds}}}", "evaluate.baselines=[]", "report_to=none"]
     # Its own values are read below.
     overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
+    if moved is not None:
+        overrides.append(f"data.path={json.dumps(str(moved))}")
     loaded = load(path / "experiment.yaml", overrides=overrides)
     if loaded.experiment.privacy.unit == "client":
         # Sums and noise that hide clients are of the cohorts that were asked; nobody is asked now.

@@ -46,8 +46,10 @@ def _copy(run: Path, to: Path) -> Path:
     return to / "run"
 
 
-def _audit(run: Path, capsys: pytest.CaptureFixture[str], *, code: int = 0) -> dict[str, Any]:
-    assert guarded(["audit", str(run), "--format", "json"]) == code
+def _audit(
+    run: Path, capsys: pytest.CaptureFixture[str], *more: str, code: int = 0
+) -> dict[str, Any]:
+    assert guarded(["audit", str(run), "--format", "json", *more]) == code
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found == json.loads((run / "audit.json").read_text())
     return found
@@ -326,12 +328,14 @@ def test_a_run_of_which_only_the_head_is_solved(
         (lambda run: (run / "summary.json").unlink(), 6, "is not finished"),
         (lambda run: (run / "run.json").write_text("{}"), 6, "is not what a run writes"),
         (lambda run: shutil.rmtree(run / "adapter"), 6, "cannot be read"),
+        (lambda run: _summary(run, privacy={"unit": "client"}), 6,
+         "is not what a run writes: its promise has no noise_multiplier; put back"),
         (lambda run: _replaced(run, "experiment.yaml", "/data\n", "/nowhere\n"), 3,
          "There is no file or folder "),
         (lambda run: _replaced(run, "experiment.yaml", "r: 8", "r: 4"), 4, "needs (4, "),
         (lambda run: _replaced(run, "experiment.yaml", "seed:", "ancient: 1\nseed:"), 2, "ancient"),
     ],
-    ids=["gone", "unfinished", "record", "adapter", "rows", "rank", "older"],
+    ids=["gone", "unfinished", "record", "adapter", "promise", "rows", "rank", "older"],
 )  # fmt: skip
 def test_runs_that_cannot_be_opened(
     written: Path,
@@ -398,3 +402,29 @@ def test_an_error_of_privacy_in_a_part_is_no_promise_that_does_not_hold(
     monkeypatch.setattr("atoll.audit.audited._PARTS", {"mechanism": ("noise", refuses)})
     found = _audit(_copy(written, tmp_path), capsys)
     assert found["missing"] == {"mechanism": "no noise can be had for this"}
+
+
+def test_rows_that_moved_are_named_and_rows_that_changed_are_said(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = _copy(written, tmp_path), tmp_path / "moved"
+    shutil.copytree(written.parent / "data", data)
+    _replaced(run, "experiment.yaml", "/data\n", "/nowhere\n")
+    found = _audit(run, capsys, "--data", str(data))
+    assert not found["changed"]
+    assert found["membership"]
+    (file, *_) = sorted(data.rglob("train.jsonl"))
+    file.write_text(file.read_text().replace("a", "e"))
+    found = _audit(run, capsys, "--data", str(data))
+    assert found["changed"]
+    assert found["membership"] is None
+    assert found["missing"]["membership"].startswith("the rows are not those of the run any more")
+    page = (run / "report.html").read_text()
+    assert "The rows that were tried are not those that the run was trained on" in page
+
+
+def test_images_have_no_secrets_whatever_their_length(
+    gallery: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = _audit(finished(tmp_path, "vit", gallery("vit")), capsys)
+    assert found["missing"]["secrets"].startswith("secrets are texts that a model writes or gives")
