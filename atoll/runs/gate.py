@@ -45,7 +45,8 @@ class Examined:
     private: whether noise hides clients or rows, so that losses on rows are told to nobody.
     noise: L2 norm of the noise that is expected in w − w₀; None without noise, under an
     adaptive bound, and where a server does not move in proportion to updates.
-    signal_to_noise: what is left of ‖w − w₀‖ without that noise, over it.
+    signal_to_noise: what is left of ‖w − w₀‖ without that noise, over it; of noise that hides rows,
+    which goes through optimisers: what it is at most, were all gradients alike (`at_most`).
     """
 
     loss: float
@@ -58,13 +59,15 @@ class Examined:
     private: bool = False
     noise: float | None = None
     signal_to_noise: float | None = None
+    at_most: bool = False
 
     def told(self) -> dict[str, Any]:
         """For summary.json."""
         found: dict[str, Any] = {"moved": self.moved, "still": len(self.still)}
         if not self.private:
             return {"loss": self.loss, "read_back": self.read_back, **found}
-        return {**found, "noise": self.noise, "signal_to_noise": self.signal_to_noise}
+        ratio = "signal_to_noise_at_most" if self.at_most else "signal_to_noise"
+        return {**found, "noise": self.noise, ratio: self.signal_to_noise}
 
     def warnings(self) -> Iterator[str]:
         """What a user should not overlook."""
@@ -77,11 +80,12 @@ class Examined:
             first = ", ".join(self.still[:3])
             yield f"{counted(len(self.still), 'tensor')} of {self.tensors} did not move: {first}"
         if self.signal_to_noise is not None and self.signal_to_noise < drowned(self.values):
+            length = "" if self.noise is None else f" ({self.noise:.3g} in L2 norm)"
+            most = " at most, were all gradients alike" if self.at_most else ""
             yield (
-                "the model is hardly more than noise: the signal in it is "
-                f"{self.signal_to_noise:.2g} of the noise ({self.noise:.3g} in L2 norm); more "
-                "clients a round, fewer trainable values (adapter.r), fewer rounds or a larger "
-                "epsilon raise it"
+                f"the model is hardly more than noise: the signal in it is "
+                f"{self.signal_to_noise:.2g} of the noise{length}{most}; more clients a round, "
+                "fewer trainable values (adapter.r), fewer rounds or a larger epsilon raise it"
             )
 
 
@@ -123,6 +127,11 @@ def examined(setup: Setup, state: State, folder: Path, rounds: int) -> Examined:
     private = (setup.protection or setup.rows) is not None
     values = sum(value.numel() for value in change.values())
     found = Examined(loss, read_back, moved, still, len(change), values, rounds, private)
+    best = setup.rows.signal_to_noise(values) if setup.rows and rounds and values else None
+    if best is not None and best[1]:
+        # Clients' noise is their own, and a mean over them has less of it.
+        most = best[1] * math.sqrt(setup.clients_per_round)
+        return replace(found, signal_to_noise=most, at_most=True)
     noise = _noise(setup, change, state, rounds)
     if not noise:
         return replace(found, noise=noise)

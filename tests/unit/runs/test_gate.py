@@ -211,8 +211,28 @@ def test_of_what_adapts_no_noise_is_told(server: str, clip: Any, tmp_path: Path,
 def test_where_noise_hides_rows_no_loss_on_them_is_told(tmp_path: Path, zoo: Zoo) -> None:
     hidden = {"unit": "example", "noise_multiplier": 1.0, "clip": 0.5}
     found = _run(_setup(tmp_path, zoo, privacy=hidden), tmp_path / "run")[0]["export"]
-    assert found.keys() == {"moved", "still", "noise", "signal_to_noise"}
+    assert found.keys() == {"moved", "still", "noise", "signal_to_noise_at_most"}
     assert found["noise"] is None
+
+
+@pytest.mark.parametrize(("noise", "drowns"), [(0.1, False), (2000.0, True)])
+def test_noise_in_which_the_gradients_of_rows_drown(
+    noise: float, drowns: bool, tmp_path: Path, zoo: Zoo
+) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"unit": "example", "noise_multiplier": noise})
+    summary, notes = _run(setup, tmp_path / "run")
+    counts = [len(setup.bench.examples(c, "train")) for c in setup.data.clients]
+    train, rounds = setup.experiment.train, setup.experiment.federation.num_rounds
+    size = train.per_device_train_batch_size
+    values = sum(
+        v.numel() for part in ("adapter", "head") for v in setup.start.server[part].values()
+    )
+    # Sums of a batch of cut gradients beside noise in each of d values, over steps and clients.
+    steps = max(math.ceil(count / size) for count in counts) * train.num_train_epochs * rounds
+    batch = max(min(size / count, 1) for count in counts) * min(counts)
+    expected = batch * math.sqrt(steps * len(counts)) / (noise * math.sqrt(values))
+    assert summary["export"]["signal_to_noise_at_most"] == pytest.approx(expected, rel=1e-6)
+    assert any("more than noise" in note for note in notes) == drowns
 
 
 def test_a_signal_is_told_from_noise(tmp_path: Path, zoo: Zoo) -> None:
