@@ -57,7 +57,8 @@ def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator
     yield found.told()
     yield f"epsilon {spent.epsilon:.4g} after all rounds, {spent.adjacency}, {spent.accountant}"
     if spent.readers is not None:
-        yield f"  that is against the server; at most {spent.readers:.4g} against readers of the models"
+        readers = f"at most {spent.readers:.4g} against readers of the models"
+        yield f"  that is against the server; {readers}"
     ratio = found.signal_to_noise(made.trainable_parameters)
     if ratio is None:
         return
