@@ -23,7 +23,8 @@ from atoll.experiment.federation_manifest import sign_manifest
 from atoll.experiment.local_arm import LOCAL, local_arm
 from atoll.experiment.offers import agreed, counts_of, server_data, versions
 from atoll.experiment.opening import LIMIT, Known, known, offer_in, offers_of, opening_letter
-from atoll.experiment.parties import closing_of, hides, parties_of, private_of, roster_of
+from atoll.experiment.parties import closing_of, parties_of, private_of, roster_of
+from atoll.experiment.rows import check_named
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.standing import Machine
 from atoll.experiment.terms import Agreed, Offer, Opening
@@ -69,6 +70,7 @@ def coordinate(
     Raises:
         AtollError: what cannot be agreed, or written.
     """
+    check_named(loaded)
     give_back()
     with on_board(folder, loaded.experiment.federation.num_rounds, observer) as (observer, show):
         return _coordinated(loaded, folder, server, observer, show, machine)
@@ -116,7 +118,7 @@ def _coordinated(
             yield runtime
 
         def compared(setup: Setup, state: State, rounds: int, observer: Observer) -> Comparison:
-            if hides(setup.experiment):
+            if setup.experiment.privacy.hides:
                 observer.note("nothing is measured: scores of clients' rows stay with them")
                 return Comparison(Arm((), {}), joined=counts_of(found.joined))
             arms = compared_there(setup, runtime, state, rounds, observer)

@@ -17,7 +17,7 @@ from atoll.experiment.broadcasts import Broadcasts
 from atoll.experiment.hiding import keep_noise
 from atoll.experiment.joining import Place, check_overrides, joined, offered, taken_up
 from atoll.experiment.local_arm import LOCAL, local_arm
-from atoll.experiment.parties import check_sums, hides
+from atoll.experiment.parties import check_sums
 from atoll.experiment.setup import Setup
 from atoll.experiment.site_ledger import SiteLedger, asked_for
 from atoll.experiment.terms import Opening
@@ -180,7 +180,7 @@ class Site:
     def _spends(self, run: str, setup: Setup, tasks: Sequence[Task]) -> float | None:
         """What all runs here spend with this one, on the disk before anything trains."""
         protection = setup.protection or setup.rows
-        if not hides(setup.experiment):
+        if not setup.experiment.privacy.hides:
             return None
         if strange := [one.algorithm for one in tasks if one.algorithm not in ("train", SPEAKING)]:
             raise PolicyError("privacy", f"a private run asks for training alone, not {strange[0]}")

@@ -124,3 +124,8 @@ class Privacy(BaseModel):
     def on(self) -> bool:
         """Whether anything is promised."""
         return self.epsilon is not None or self.noise_multiplier is not None
+
+    @property
+    def hides(self) -> bool:
+        """Whether nothing of single clients may be told to the server, not even how they fare."""
+        return self.on or bool(self.secure_aggregation)

@@ -18,7 +18,7 @@ __all__ = ["check_chosen", "check_privacy"]
 
 def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
     """Values of the section, and of rounds beside which it would promise what does not hold."""
-    if federation is not None and (privacy.secure_aggregation or privacy.on):
+    if federation is not None and privacy.hides:
         yield from _check_late(federation)
     yield from check_encrypted(privacy)
     if not privacy.on:

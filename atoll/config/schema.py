@@ -18,6 +18,7 @@ from atoll.config.checks import (
     check_train,
 )
 from atoll.config.federation import Evaluate, Federation
+from atoll.config.open_checks import check_open
 from atoll.config.privacy import Privacy
 from atoll.config.privacy_checks import check_chosen, check_privacy
 from atoll.config.sections import SECTION, Data, Model, Train
@@ -88,8 +89,10 @@ class Experiment(BaseModel):
     @field_validator("privacy")
     @classmethod
     def _check_privacy(cls, privacy: Privacy, info: ValidationInfo) -> Privacy:
-        found = check_privacy(privacy, federation=info.data.get("federation"))
-        return _refuse(found, value=privacy)
+        given = info.data
+        found = check_privacy(privacy, federation=given.get("federation"))
+        told = check_open(privacy, model=given.get("model"), train=given.get("train"))
+        return _refuse([*found, *told], value=privacy)
 
     @field_validator("evaluate")
     @classmethod

@@ -91,7 +91,8 @@ class Data(BaseModel):
         0.1, ge=0, lt=1, description="Share of a client's rows held out where it has no test rows."
     )
     labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        None, description="All label names in order; null: collected from the clients."
+        None,
+        description="All label names in order; null: collected from clients, except under privacy.",
     )
     completion_only: bool = Field(
         True, description="For causal-lm: the loss counts completions, not prompts."

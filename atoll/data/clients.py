@@ -19,12 +19,16 @@ __all__ = ["Options", "load_client", "look_at_client", "reader"]
 
 @dataclass(frozen=True)
 class Options:
-    """How rows are read: names of columns, what is held out, and the label map."""
+    """How rows are read: names of columns, what is held out, and the label map.
+
+    declared: without a map, the names of labels are those that the data set itself has for them.
+    """
 
     columns: Mapping[str, str]
     holdout: float
     seed: int
     labels: Sequence[str] | None
+    declared: bool = False
 
 
 def look_at_client(path: Path, client: str, options: Options) -> tuple[Scan, Share]:

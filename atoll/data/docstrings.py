@@ -47,7 +47,9 @@ TEST_SHARE = 0.15
 @functools.cache
 def docstrings() -> tuple[Table, Table]:
     """(train, test): the same rows on every machine with the same Python."""
-    train, test = Table("builtin:docstrings", []), Table("builtin:docstrings (test)", [])
+    names = {"label": LIBRARIES}
+    train = Table("builtin:docstrings", [], classes=names)
+    test = Table("builtin:docstrings (test)", [], classes=names)
     for library in LIBRARIES:
         for text in dict.fromkeys(_texts(library)):
             part = test if _in_test(text) else train

@@ -41,6 +41,7 @@ class FederatedData:
     label_counts: training rows of each label over all clients, where someone counted them.
     whole: whether all clients' rows can be read here; else only those of one client.
     made_up: whether no client's can: rows are a stand-in, by which a model is built.
+    collected: whether the label map is of what stands in clients' rows.
     """
 
     clients: tuple[str, ...]
@@ -56,6 +57,7 @@ class FederatedData:
     label_counts: Mapping[str, int] | None = None
     whole: bool = True
     made_up: bool = False
+    collected: bool = False
 
     def rows(self, client: str, split: Split) -> list[Row]:
         """One client's training rows, or its own held-out rows."""
@@ -140,6 +142,7 @@ def federate(
         reasons=found.skipped,
         kind=found.kind,
         labels=shared if found.train_labels.names else None,
+        collected=labels is None and bool(found.train_labels.names),
         moments=found.moments,
         fingerprint=hashlib.sha256(found.fingerprint.encode() + digest_of(content)).hexdigest(),
         counts=found.counts,

@@ -39,9 +39,7 @@ def read_hub(path: str) -> dict[str, Table]:
 
 def tables_of(loaded: Any, *, origin: str) -> dict[str, Table]:
     """A `datasets.DatasetDict` as tables: class numbers become names, images stay bytes."""
-    return {
-        split: Table(f"{origin} ({split})", _rows(dataset)) for split, dataset in loaded.items()
-    }
+    return {split: _table(f"{origin} ({split})", dataset) for split, dataset in loaded.items()}
 
 
 def _check_reachable(name: str) -> None:
@@ -66,7 +64,7 @@ def _check_reachable(name: str) -> None:
         ) from error
 
 
-def _rows(dataset: Any) -> list[Row]:
+def _table(origin: str, dataset: Any) -> Table:
     import datasets
 
     classes: dict[str, list[str]] = {}
@@ -78,13 +76,14 @@ def _rows(dataset: Any) -> list[Row]:
             classes[column] = inner.names
         if isinstance(feature, datasets.Image):
             dataset = dataset.cast_column(column, datasets.Image(decode=False))
-    return [
+    rows: list[Row] = [
         {
             column: _named(value, classes[column]) if column in classes else value
             for column, value in row.items()
         }
         for row in dataset
     ]
+    return Table(origin, rows, classes=classes)
 
 
 def _named(value: Any, names: list[str]) -> Any:

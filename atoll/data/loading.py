@@ -12,6 +12,7 @@ from atoll.data.docstrings import docstrings
 from atoll.data.federation import Common, FederatedData, federate
 from atoll.data.holdout import check_share, hold_out
 from atoll.data.hub import is_hub_id, read_hub
+from atoll.data.labels import LabelSet, label_map
 from atoll.data.layout import client_folders, split_file, split_files
 from atoll.data.partition import Partition
 from atoll.data.rows import RowKind, canonical, nearest
@@ -19,7 +20,7 @@ from atoll.data.scan import Share
 from atoll.data.tables import Row, Table, read_table, suffix_of
 from atoll.errors import DataError
 
-__all__ = ["load"]
+__all__ = ["load", "load_as"]
 
 
 def load(
@@ -38,8 +39,12 @@ def load(
     `columns` maps the names that tasks know to the names in the files; `labels` fixes the label
     map for a site that sees only its own rows, and an empty one says that labels are numbers.
     """
-    check_share(holdout)
-    options = Options(columns or {}, holdout, seed, labels)
+    return load_as(path, Options(columns or {}, holdout, seed, labels), partition)
+
+
+def load_as(path: str | Path, options: Options, partition: Partition | None) -> FederatedData:
+    """`load` with what it is told in one place."""
+    check_share(options.holdout)
     folder = Path(path).expanduser()
     if folder.is_dir() and not split_files(folder):
         clients = client_folders(folder)
@@ -112,7 +117,19 @@ def _divided(tables: dict[str, Table], partition: Partition, options: Options) -
     places = {name: tables[split].places() for name, split in (("test", "test"), ("val", val))
               if split in others}  # fmt: skip
     common = Common(kind, others.get("test"), others.get(val), places)
-    return federate(parts, read, common=common, labels=options.labels)
+    labels = options.labels
+    if labels is None and options.declared:
+        labels = _declared(tables["train"], options.columns)
+    return federate(parts, read, common=common, labels=labels)
+
+
+def _declared(table: Table, columns: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names of labels that a data set itself says there are, in the order of a label map."""
+    for column in ("label", "tags"):
+        names = table.classes.get(columns.get(column, column))
+        if names:
+            return label_map(LabelSet(frozenset(names)))
+    return None
 
 
 def _natural(folder: Path, clients: dict[str, Path], options: Options) -> FederatedData:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ class Table:
     """Rows as they stand in one file; `lines` is empty where only row numbers are known.
 
     Relative image paths are meant from `folder`; a table that is not `typed` knows only text.
+    classes: by column, the names that may stand in it, where the data set itself says so.
     """
 
     origin: str
@@ -32,6 +33,7 @@ class Table:
     lines: Sequence[int] = ()
     folder: Path | None = None
     typed: bool = True
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def places(self) -> Table:
         """The same file without its rows, to say later where one of them stands."""

@@ -77,13 +77,9 @@ def hiding_of(
 
     parties: who takes part in secure sums; None: all of them, in this process.
     population: clients that there are in all; None: those that take part.
-
-    Raises:
-        ConfigError: with what else in the file would leave clients or rows in the open.
     """
     parties, privacy = parties or simulated(data.clients), loaded.experiment.privacy
-    hidden = privacy.on or bool(privacy.secure_aggregation)
     # Scores of clients' rows would leave them; a simulation has those rows before it.
-    measured = not hidden or (data.whole and not data.made_up)
+    measured = not privacy.hides or (data.whole and not data.made_up)
     clients = protection_of(loaded, population or parties.population)
     return Hiding(clients, rows_of(loaded, data), parties, measured)

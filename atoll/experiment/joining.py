@@ -99,7 +99,7 @@ def offered(loaded: Loaded, place: Place) -> Offer:
         offer = offer.model_copy(
             update={"identity": own_claim(Keys(place.name, place.state, place.certs))}
         )
-    return silent(offer, rows=privacy.unit == "example") if privacy.on else offer
+    return silent(offer, rows=privacy.unit == "example") if privacy.hides else offer
 
 
 def joined(

@@ -16,6 +16,7 @@ from atoll.data.labels import LabelSet, label_map
 from atoll.data.moments import Moments
 from atoll.data.scan import Scan, Share
 from atoll.errors import DataError
+from atoll.experiment.rows import UNNAMED
 from atoll.experiment.stand_in import stand_in
 from atoll.experiment.terms import Agreed, Offer, Sums
 from atoll.runtimes.messages import PROTOCOL
@@ -112,11 +113,8 @@ def _labels(
         return tuple(experiment.data.labels)
     untold = sorted(name for name, offer in offers.items() if offer.labels is None)
     if untold and ("label" in kind or "tags" in kind):
-        if experiment.privacy.on:
-            raise DataError(
-                "under privacy no client tells the names of its labels; list all of them in "
-                "data.labels of the experiment file"
-            )
+        if experiment.privacy.hides:
+            raise DataError(UNNAMED)
         raise DataError(
             f"{untold[0]} does not tell the names of its labels (policy rule 'label_names'); list "
             "all labels in data.labels of the experiment file"

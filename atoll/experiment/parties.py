@@ -24,7 +24,6 @@ __all__ = [
     "Keys",
     "check_sums",
     "closing_of",
-    "hides",
     "own_claim",
     "parties_of",
     "private_of",
@@ -110,11 +109,6 @@ def parties_of(
     if not loaded.experiment.privacy.secure_aggregation:
         return None
     return _server_parties(roster_of(offers) or {}, ca, run)
-
-
-def hides(experiment: Experiment) -> bool:
-    """Whether nothing of single clients may be told to the server, not even how they fare."""
-    return experiment.privacy.on or bool(experiment.privacy.secure_aggregation)
 
 
 def private_of(protection: Protection | Spread | RowProtection | None) -> Private | None:

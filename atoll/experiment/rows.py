@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from atoll.config import Loaded, resolve
+from atoll.config import Experiment, Loaded, resolve
 from atoll.config.tasks import TASKS
-from atoll.data import FederatedData, load
+from atoll.data import FederatedData
+from atoll.data.clients import Options
+from atoll.data.loading import load_as
 from atoll.errors import ConfigError, DataError
 
-__all__ = ["load_data"]
+__all__ = ["UNNAMED", "check_named", "load_data"]
+
+UNNAMED = (
+    "data.labels is missing, and under privacy the names of labels are not collected from clients, "
+    "since that of a single row would show in the model; list all that rows may have, as in "
+    "labels: [complaint, question]"
+)
 
 
 def load_data(loaded: Loaded) -> FederatedData:
     """The federation's data, partitioned as the file says.
 
     Raises:
-        ConfigError: for arguments that the partition refuses.
+        ConfigError: for arguments that the partition refuses, or labels that have to be named.
         DataError: when rows cannot be read or labels do not fit.
     """
     section, facts = loaded.experiment.data, TASKS[loaded.experiment.model.task]
@@ -26,12 +34,28 @@ def load_data(loaded: Loaded) -> FederatedData:
         except DataError as error:
             place = loaded.where(section.partition.path)
             raise ConfigError(f"{place}: {error}") from error
-    return load(
-        section.path,
-        partition=partition,  # type: ignore[arg-type]
-        columns=section.columns,
-        # An empty map of labels: they are numbers.
-        labels=() if facts.numbers else section.labels,
-        holdout=section.holdout,
-        seed=loaded.experiment.seed,
-    )
+    closed = _needs_names(loaded.experiment)
+    # An empty map of labels: they are numbers.
+    labels = () if facts.numbers else section.labels
+    seed = loaded.experiment.seed
+    options = Options(section.columns, section.holdout, seed, labels, declared=closed)
+    data = load_as(section.path, options, partition)  # type: ignore[arg-type]
+    if closed and data.collected:
+        raise ConfigError(f"{loaded.where('data')}: {UNNAMED}")
+    return data
+
+
+def check_named(loaded: Loaded) -> None:
+    """Refuse a file without the names of labels, which none of its clients will tell.
+
+    Raises:
+        ConfigError: says what to write.
+    """
+    if _needs_names(loaded.experiment):
+        raise ConfigError(f"{loaded.where('data')}: {UNNAMED}")
+
+
+def _needs_names(experiment: Experiment) -> bool:
+    facts = TASKS[experiment.model.task]
+    named = facts.head and not facts.numbers
+    return experiment.privacy.hides and named and experiment.data.labels is None

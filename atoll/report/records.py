@@ -77,7 +77,7 @@ class Summary(BaseModel):
     metrics: Mapping[str, Mapping[str, float | None] | None] = {}
     own: Mapping[str, Own | None] = {}
     intervals: Intervals | None = None
-    per_client: Mapping[str, ClientRow] = {}
+    per_client: Annotated[Mapping[str, ClientRow], BeforeValidator(lambda found: found or {})] = {}
     best_round: int | None = None
     num_rounds: int | None = None
     exchanges: int | None = None

@@ -165,7 +165,8 @@ def _finish(
     seconds = time.perf_counter() - ending.begun
     summary = summarize(setup, comparison, lines=lines, seconds=seconds, privacy=privacy)
     summary["export"] = found.told()
-    run.clients([{"client": name, **row} for name, row in summary["per_client"].items()])
+    own = summary["per_client"] or {}
+    run.clients([{"client": name, **row} for name, row in own.items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
     ending.tracked.finish(summary)
     run.finish(summary)

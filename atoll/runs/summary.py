@@ -43,7 +43,7 @@ def summarize(
         "metrics": found,
         "intervals": _intervals(setup, arms),
         "own": {name: _own(setup, arms[name]) if name in arms else None for name in ARMS},
-        "per_client": per_client(setup, comparison),
+        "per_client": None if _untold(setup) else per_client(setup, comparison),
         "num_rounds": lines[-1].round if lines else 0,
         "best_round": best_round(setup, lines),
         "exchanges": sum(line.exchanges for line in lines),
@@ -57,6 +57,11 @@ def summarize(
         "privacy": privacy,
         "secure_sums": _secure_sums(setup),
     }
+
+
+def _untold(setup: Setup) -> bool:
+    """Whether nothing of single clients is known here: a server to which they do not tell it."""
+    return setup.data.made_up and setup.experiment.privacy.hides
 
 
 def per_client(setup: Setup, comparison: Comparison) -> dict[str, dict[str, Any]]:

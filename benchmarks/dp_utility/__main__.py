@@ -11,6 +11,7 @@ long table can be made in parts. ε of noise that clients add is against the ser
 from __future__ import annotations
 
 import argparse
+import gzip
 import itertools
 import json
 import statistics
@@ -100,6 +101,7 @@ def one_run(data: str, clients: int, more: list[str]) -> dict[str, Any]:
             f"data.path={place}",
             f"data.partition={{name: dirichlet, alpha: 1.0, num_clients: {clients}}}",
             "data.max_length=32",
+            f"data.labels={_labels(data)}",
             "data.holdout=0.0",
             "evaluate.baselines=[]",
             "evaluate.every=1000",
@@ -115,6 +117,14 @@ def one_run(data: str, clients: int, more: list[str]) -> dict[str, Any]:
         "trainable": summary.get("trainable_parameters"),
         **{key: found[key] for key in ("seconds", "cpu_seconds", "rounds")},
     }
+
+
+def _labels(data: str) -> str:
+    """Those of the training file; a data set that is built in says them itself."""
+    if data.startswith("builtin:"):
+        return "null"
+    with gzip.open(Path(data) / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return json.dumps(sorted({json.loads(line)["label"] for line in lines}))
 
 
 def table() -> str:

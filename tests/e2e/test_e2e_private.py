@@ -63,9 +63,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
         norms = [sum(t["l2"] ** 2 for t in line["tensors"] if t["channel"] == "update") ** 0.5
                  for line in left]  # fmt: skip
         assert all(norm <= 0.5 * (1 + 1e-6) for norm in norms)
-        opening = _opened(state)
-        assert '"train":0' in opening
-        assert '"labels":null' in opening
+        _tells_nothing(state)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["run"]
     assert asked <= 9
@@ -102,6 +100,12 @@ def test_a_secure_federation_is_a_simulations_to_a_rounding_and_shows_no_update(
         tensors = [t for line in _departures(folder / "fed" / client / "state")
                    for t in line["tensors"]]  # fmt: skip
         assert {t["channel"] for t in tensors} == {"masked", "message"}
+        _tells_nothing(folder / "fed" / client / "state")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["per_client"] is None
+    assert (run / "clients.jsonl").read_text() == ""
+    kept = json.loads((run / "federation.json").read_text())["offers"].values()
+    assert {(offer["train"], offer["test"], offer["labels"]) for offer in kept} == {(0, 0, None)}
     lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
     if noise:
@@ -213,6 +217,12 @@ def _departures(state: Path) -> list[dict[str, object]]:
     words = [ATOLL, "egress", "show", str(state / "egress"), "--format", "json"]
     found = json.loads(subprocess.run(words, capture_output=True, check=True, text=True).stdout)
     return [line for line in found if line["tensors"]]
+
+
+def _tells_nothing(state: Path) -> None:
+    """A site's offer holds neither its numbers of rows nor its labels."""
+    opening = _opened(state)
+    assert '"train":0,"test":0,"labels":null' in opening
 
 
 def _opened(state: Path) -> str:

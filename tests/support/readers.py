@@ -72,6 +72,13 @@ def _texts(models: Models, sizes: Mapping[str, int] = OWNERS) -> Reader:
     return Reader({"builtin:minilm": encoder, **SHORT}, smaller)
 
 
+def _private(models: Models) -> Reader:
+    """Labelled texts, whose labels the file has to name."""
+    reader = _texts(models)
+    named = {"labels: [complaint, question]": f"labels: [{', '.join(LABELS)}]"}
+    return replace(reader, edits={**reader.edits, **named})
+
+
 def _edited_file(models: Models) -> Reader:
     """Who has taken the recipe and edited it before."""
     reader = _texts(models)
@@ -183,7 +190,7 @@ READERS: Mapping[str, Callable[[Models], Reader]] = {
     "docs/recipes/dpo.md": _preferences,
     "docs/recipes/embed.md": _pairs,
     "docs/recipes/finetune.md": _chats,
-    "docs/recipes/private.md": _texts,
+    "docs/recipes/private.md": _private,
     "docs/recipes/quickstart.md": _texts,
     "docs/recipes/vision.md": _images,
     "docs/privacy.md": _finished(

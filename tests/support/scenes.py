@@ -14,7 +14,7 @@ from atoll.config import load
 from atoll.config.tasks import TASKS
 from atoll.core import State
 from atoll.experiment.setup import Setup, prepare
-from tests.support.federation import labelled_rows, stir, text_rows
+from tests.support.federation import LABELS, labelled_rows, stir, text_rows
 from tests.support.models import Zoo
 
 __all__ = ["SUMMARY", "scene", "stirred", "write_clients"]
@@ -54,6 +54,9 @@ def scene(folder: Path, zoo: Zoo, kind: str = "bert", **sections: Mapping[str, A
         "train": {"per_device_train_batch_size": 4, "group_size": 2, "device": "cpu"},
         "output_dir": str(folder / "run"),
     }
+    if not language and "privacy" in sections:
+        # Those of the rows above, as they would be collected from them.
+        written["data"]["labels"] = sorted(LABELS)
     for name, values in sections.items():
         written[name] = {**written.get(name, {}), **values}
     if not TASKS[written["model"]["task"]].texts:

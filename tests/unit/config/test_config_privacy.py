@@ -35,6 +35,13 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
     assert found.privacy.clip == AdaptiveClip(adaptive=True, quantile=0.4)
 
 
+@pytest.mark.parametrize("privacy", ["epsilon: 8", "secure_aggregation: true"])
+def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) -> None:
+    model = MINIMAL.replace("a}", "a, task: regression}")
+    (found,) = refusal(f"{model}privacy: {{{privacy}}}\n")
+    assert found.startswith("f.yaml:1: model.task is regression, which scales labels by the")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -55,6 +62,10 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
         ),
         (f"{ON}federation: {{min_clients: 2}}\n", "federation.min_clients is 2, but under privacy"),
         (f"{ON}federation: {{aggregator: median}}\n", "federation.aggregator is median, but"),
+        (
+            "privacy: {secure_aggregation: true}\ntrain: {class_weights: balanced}\n",
+            "f.yaml:5: train.class_weights is balanced, which counts all clients' labels",
+        ),
         (f"{ON}evaluate: {{patience: 2}}\n", "evaluate.patience chooses a model by clients'"),
         (f"{ON}evaluate: {{load_best: true}}\n", "evaluate.load_best chooses a model by clients'"),
         (

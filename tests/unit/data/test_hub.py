@@ -4,7 +4,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 
 from atoll.data import load
+from atoll.data.clients import Options
 from atoll.data.hub import is_hub_id, tables_of
+from atoll.data.loading import load_as
 from atoll.data.partition import iid
 from atoll.errors import DataError
 
@@ -25,6 +27,22 @@ def test_class_numbers_become_names() -> None:
         {"text": "b", "label": None, "tags": []},
     ]
     assert table.where(1) == "owner/name (train), row 2"
+
+
+def test_classes_that_a_data_set_declares_need_no_look_at_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ["never", "no", "yes"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    content = {"text": ["a", "b", "c", "d"], "label": [1, 2, 1, 2]}
+    loaded = DatasetDict({"train": Dataset.from_dict(content, features=features)})
+    monkeypatch.setattr("atoll.data.loading.read_hub", lambda path: tables_of(loaded, origin=path))
+    parts = iid(num_clients=2)
+    collected = load("owner/name", partition=parts, holdout=0.0)
+    options = Options({}, holdout=0.0, seed=0, labels=None, declared=True)
+    declared = load_as("owner/name", options, parts)
+    assert (collected.labels, collected.collected) == (("no", "yes"), True)
+    assert (declared.labels, declared.collected) == (tuple(names), False)
 
 
 def test_images_stay_bytes() -> None:

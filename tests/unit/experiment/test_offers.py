@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atoll.certs.begin import begin
 from atoll.config import Loaded, load
 from atoll.data import load as load_data
 from atoll.data.clients import Options, load_client
+from atoll.data.docstrings import LIBRARIES
 from atoll.errors import ConfigError, DataError, PolicyError, RunError
 from atoll.experiment.joining import Place, check_overrides, offered, taken_up
 from atoll.experiment.offers import agreed, server_data, versions
+from atoll.experiment.rows import check_named
+from atoll.experiment.rows import load_data as load_rows
 from atoll.experiment.terms import Agreed, Offer, Opening
 from atoll.policy import Policy
 
@@ -115,6 +120,55 @@ def test_names_of_labels_that_stay_have_to_be_given(tmp_path: Path) -> None:
     brought = offers(tmp_path, loaded, ["ada"], label_names=False)
     assert brought["ada"].labels is None
     assert agreed(loaded.experiment, brought, "").labels == ("no", "yes")
+
+
+PRIVACY = {
+    "noise": {"noise_multiplier": 1.0},
+    "masks": {"secure_aggregation": True},
+    "ckks": {"secure_aggregation": "ckks"},
+    "both": {"secure_aggregation": True, "noise_multiplier": 1.0},
+    "rows": {"unit": "example", "noise_multiplier": 1.0},
+}
+
+
+@pytest.mark.parametrize("how", PRIVACY)
+def test_who_is_hidden_tells_neither_labels_nor_how_many_rows_there_are(
+    how: str, tmp_path: Path
+) -> None:
+    folder(tmp_path / "data", TEXTS)
+    begin(tmp_path / "fed", ["localhost"], list(TEXTS), None)
+    names = ["10", "9", "maybe", "no", "yes"]
+    data = {"path": str(tmp_path / "data"), "labels": names}
+    loaded = experiment(tmp_path, data=data, adapter={"head": "train"}, privacy=PRIVACY[how])
+    (loaded.path.parent / "state" / "ada").mkdir(parents=True)
+    here = replace(place(tmp_path, "ada"), certs=tmp_path / "fed" / "ada")
+    brought = offered(taken_up(opening(loaded), "run", here), here)
+    # Where each row hides by itself, how many there are is no secret.
+    assert (brought.train, brought.test) == ((3, 1) if how == "rows" else (0, 0))
+    said = brought.model_dump_json(exclude={"identity"})
+    assert not any(f'"{name}"' in said for name in names)
+    assert (brought.labels, brought.moments, brought.label_counts) == (None, None, None)
+    assert agreed(loaded.experiment, {"ada": brought}, "").labels == tuple(names)
+
+
+@pytest.mark.parametrize("how", PRIVACY)
+def test_labels_that_nobody_tells_have_to_be_named(how: str, tmp_path: Path) -> None:
+    folder(tmp_path / "data", {**TEXTS, "eve": [("fever", "HIV_positive_Mr_Jones")]})
+    loaded = experiment(tmp_path, privacy=PRIVACY[how])
+    for check in (check_named, load_rows):
+        with pytest.raises(
+            ConfigError, match=r"fl\.yaml:1: data\.labels is missing, .* list all"
+        ) as told:
+            check(loaded)
+        assert "Jones" not in str(told.value)
+    for kind in ("causal-lm", "embedding"):
+        check_named(experiment(tmp_path, kind, privacy=PRIVACY[how]))
+
+
+def test_a_data_set_that_says_which_labels_there_are_is_believed(tmp_path: Path) -> None:
+    data = {"path": "builtin:docstrings", "partition": {"num_clients": 3}}
+    loaded = experiment(tmp_path, data=data, privacy=PRIVACY["noise"])
+    assert load_rows(loaded).labels == tuple(sorted(LIBRARIES))
 
 
 def test_rows_of_two_kinds_are_told_with_their_clients(tmp_path: Path) -> None:
