@@ -49,7 +49,9 @@ def _opened(trial: Trial, spread: Spread, clients: tuple[str, ...]) -> tuple[Tre
     plain = replace(plain, client=replace(plain.client, work=work))
     spread = spread.fitted(plain, trial.state)
     hidden = spread.applied(plain, ())
-    securing = Securing(spread.settings, simulated(clients), spread.drawing.most, spread)
+    securing = Securing(
+        spread.settings, simulated(clients, spread.vault), spread.drawing.most, spread
+    )
     program = Program({"train": hidden}, lambda number: ("train",))
     program = secured(program, securing, trial.state)
     state = program.algorithms["train"].server.init(trial.at_zero().state)

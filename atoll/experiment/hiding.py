@@ -9,6 +9,7 @@ from atoll.config import Loaded
 from atoll.core import Program, State
 from atoll.data import FederatedData
 from atoll.local.bench import Bench
+from atoll.noise import Vault
 from atoll.protection import (
     Parties,
     Protection,
@@ -78,8 +79,11 @@ def hiding_of(
     parties: who takes part in secure sums; None: all of them, in this process.
     population: clients that there are in all; None: those that take part.
     """
-    parties, privacy = parties or simulated(data.clients), loaded.experiment.privacy
+    privacy, present = loaded.experiment.privacy, parties.population if parties else None
     # Scores of clients' rows would leave them; a simulation has those rows before it.
     measured = not privacy.hides or (data.whole and not data.made_up)
-    clients = protection_of(loaded, population or parties.population)
-    return Hiding(clients, rows_of(loaded, data), parties, measured)
+    clients = protection_of(loaded, population or present or len(data.clients))
+    rows = rows_of(loaded, data)
+    secret = clients or rows
+    parties = parties or simulated(data.clients, secret.vault if secret else Vault())
+    return Hiding(clients, rows, parties, measured)

@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from atoll import ckks
 from atoll.ckks import Silo
-from atoll.secagg import Held, Identity, Member, roster_verifier
+from atoll.noise import Vault, derive
+from atoll.secagg import Held, Identity, Member, Moment, roster_verifier
 from atoll.secagg.keys import Verifier
 
 __all__ = ["Parties", "simulated"]
@@ -33,8 +34,12 @@ class Parties:
     silo: Callable[[str], Silo] | None = None
 
 
-def simulated(clients: Sequence[str]) -> Parties:
-    """Clients of a simulation, all in one place: their identities hide nothing, their masks do."""
+def simulated(clients: Sequence[str], vault: Vault) -> Parties:
+    """Clients of a simulation, all in one place: their identities hide nothing, their masks do.
+
+    vault: the run's secret, from which all follows that they draw under masks: a round that is
+    asked again repeats it.
+    """
     identities = {
         name: Identity(hashlib.sha256(b"atoll simulated identity\0" + name.encode()).digest())
         for name in clients
@@ -43,7 +48,14 @@ def simulated(clients: Sequence[str]) -> Parties:
     verify = lru_cache(maxsize=2**16)(
         roster_verifier({name: one.public for name, one in identities.items()})
     )
-    members = {name: Member(name, one.sign, verify, Held()) for name, one in identities.items()}
+
+    def member(name: str) -> Member:
+        def secret(moment: Moment) -> bytes:
+            return derive(vault.key(moment.exchange), "member", name, moment.attempt)
+
+        return Member(name, identities[name].sign, verify, Held(), secret)
+
+    members = {name: member(name) for name in clients}
     silos = {name: Silo(name, one.sign, verify, ckks.Held()) for name, one in identities.items()}
     return Parties(
         verify, members.__getitem__, len(members), names=tuple(clients), silo=silos.__getitem__

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from atoll.accounting.grid import Plan
 from atoll.core import Channel, Payload, Tree
 from atoll.errors import CompositionError
+from atoll.noise import derive
 from atoll.protection.apart import share
 from atoll.secagg import Channel as Range
 from atoll.secagg import Configuration, Member, Total, most_bits, tree
@@ -75,7 +76,9 @@ class Summed:
         update = values[UPDATE]
         words = member.quantised(own, {**values, UPDATE: np.zeros_like(update)}).words
         part = restored(own.channels, words)[UPDATE]
-        part[:] = share(self.plan, update, member.noise_seed(own))
+        # As for noise on single updates: another update, were it asked for, has other noise.
+        key = derive(member.noise_seed(own), hashlib.sha256(update.data).hexdigest())
+        part[:] = share(self.plan, update, key)
         return words
 
     def restored(self, total: Total) -> Payload:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from atoll.secagg.client import (
     rounding_seed,
     share,
 )
-from atoll.secagg.configuration import Configuration
-from atoll.secagg.keys import Signer, Verifier, derive
+from atoll.secagg.configuration import Configuration, Moment
+from atoll.secagg.keys import KEY, Signer, Verifier, derive
 from atoll.secagg.messages import Advert, Kind, Survivors, read_each, write_each, write_one
 from atoll.secagg.state import ClientState
 from atoll.secagg.store import Store
@@ -31,6 +32,8 @@ class Member:
 
     sign: with the client's identity.   verify: against a roster that the server does not run.
     configuration: in each call this client's own (`agree`), never one that was sent.
+    secret: of an exchange, from which all that it draws follows; from the operating system, but in
+    a simulation, which goes on after a crash with what it had.
 
     The state is saved before a message is returned, so that a client which is killed and asked
     again has taken the step or has not: it never masks two vectors with one key. What is asked
@@ -40,8 +43,12 @@ class Member:
         ProtocolError: from every call, for a message that is not as agreed, or out of turn.
     """
 
-    def __init__(self, name: str, sign: Signer, verify: Verifier, store: Store) -> None:
+    def __init__(
+        self, name: str, sign: Signer, verify: Verifier, store: Store,
+        secret: Callable[[Moment], bytes] = lambda moment: os.urandom(KEY),
+    ) -> None:  # fmt: skip
         self.name, self._sign, self._verify, self._store = name, sign, verify, store
+        self._secret = secret
 
     def advert(self, configuration: Configuration) -> bytes:
         """Take part, with fresh keys; asked again for the same exchange, with the same ones."""
@@ -53,7 +60,9 @@ class Member:
             )
         state = self._store.load(moment)
         if state is None:
-            state, _ = advertise(configuration, self.name, self._sign)
+            state, _ = advertise(
+                configuration, self.name, self._sign, entropy=lambda size: self._secret(moment)
+            )
             self._store.save(state)
         self._same(state, configuration)
         advert = state.adverts[configuration.place(self.name)]
