@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atoll.artifacts.read_adapter import read_adapter
-from atoll.config import load
+from atoll.config import Loaded, load
 from atoll.data.labels import check_known, check_numbers, labels_of, numbers
 from atoll.data.moments import Moments
 from atoll.data.rows import RowKind, canonical
@@ -95,23 +95,7 @@ def load_run(
         ModelError: when the adapter does not fit the model, or that has other weights now.
     """
     record, facts = _finished(path)
-    # Who trained it, and how, changes nothing of the model.
-    # Its rows are read once: what blocks make of them is not kept.
-    rounds = load(path / "experiment.yaml").experiment.federation.num_rounds
-    overrides = [f"federation={{num_rounds: {rounds}}}", "evaluate.baselines=[]", "report_to=none"]
-    # Its own values are read below.
-    overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
-    if moved is not None:
-        overrides.append(f"data.path={json.dumps(str(moved))}")
-    loaded = load(path / "experiment.yaml", overrides=overrides)
-    if loaded.experiment.privacy.unit == "client":
-        # Sums and noise that hide clients are of the cohorts that were asked; nobody is asked now.
-        overrides.append("privacy={}")
-        loaded = load(path / "experiment.yaml", overrides=overrides)
-    folder = _model_folder(loaded.experiment.model.name_or_path, str(facts.get("base_model", "")))
-    if folder is not None:
-        overrides.append(f"model.name_or_path={json.dumps(folder)}")
-        loaded = load(path / "experiment.yaml", overrides=overrides)
+    loaded = _loaded(path, str(facts.get("base_model", "")), moved)
     labels = facts["labels"]
     data = (
         load_data(loaded)
@@ -132,6 +116,28 @@ def load_run(
     _compare(setup, path, record, note=note, with_data=with_data)
     values, kind = read_adapter(setup, path / "adapter"), record["data"]["kind"]
     return TrainedRun(path, setup, values, kind, bool(facts.get("chat", kind == "messages")))
+
+
+def _loaded(path: Path, recorded: str, moved: Path | None) -> Loaded:
+    """The run's experiment, as far as it matters to the model; recorded: where its base was."""
+    # Who trained it, and how, changes nothing of the model.
+    # Its rows are read once: what blocks make of them is not kept.
+    rounds = load(path / "experiment.yaml").experiment.federation.num_rounds
+    overrides = [f"federation={{num_rounds: {rounds}}}", "evaluate.baselines=[]", "report_to=none"]
+    # Its own values are read below.
+    overrides += ["train.prefix_cache=off", "adapter.name_or_path=null"]
+    if moved is not None:
+        overrides.append(f"data.path={json.dumps(str(moved))}")
+    loaded = load(path / "experiment.yaml", overrides=overrides)
+    if loaded.experiment.privacy.unit == "client":
+        # Sums and noise that hide clients are of the cohorts that were asked; nobody is asked now.
+        overrides.append("privacy={}")
+        loaded = load(path / "experiment.yaml", overrides=overrides)
+    folder = _model_folder(loaded.experiment.model.name_or_path, recorded)
+    if folder is not None:
+        overrides.append(f"model.name_or_path={json.dumps(folder)}")
+        loaded = load(path / "experiment.yaml", overrides=overrides)
+    return loaded
 
 
 def _model_folder(named: str, recorded: str) -> str | None:
