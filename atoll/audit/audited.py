@@ -22,7 +22,7 @@ _PARTS: dict[str, tuple[str, Callable[[Subject], Any]]] = {
     "server": ("what a server sees of uploads", server_part),
     "secrets": ("how much of planted secrets the model gives away", secrets_part),
     "membership": ("whether losses tell who was trained on", membership_part),
-    "mechanism": ("what canary clients see of the noise", mechanism_part),
+    "mechanism": ("whether the noise is there", mechanism_part),
 }
 
 

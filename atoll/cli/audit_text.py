@@ -28,6 +28,8 @@ def show_audit(path: Path) -> None:
         console.print()
         console.print(table.caption, markup=False, soft_wrap=True)
         console.print(_drawn(table))
+        if table.more:
+            console.print(table.more, markup=False, soft_wrap=True)
     console.print()
     for part, why in uncovered(audit):
         console.print(f"Not measured: {part}: {why}.", markup=False, soft_wrap=True)

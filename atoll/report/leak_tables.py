@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from atoll.report.audit_file import Audit, Mechanism, Membership, Secrets, Seen, View
-from atoll.report.leak_words import share, times
+from atoll.report.leak_words import place_of, share, times, trains_whole
+from atoll.report.records import Interval
 from atoll.report.tables import Table
 from atoll.report.words import MISSING, interval_text, number
-from atoll.words import counted
 
 __all__ = ["leak_tables"]
 
-PLACES = {"client": "round", "example": "step"}
+SEEN = (
+    "Words found: of the different words in the rows, with as many guesses as there are words. "
+    "Rows told apart: of pairs of a row that was trained on and one that was not; guessing gets "
+    "50%, and less tells nothing. Words put in place: found in their order."
+)
+CLIPS = (
+    "A clip is the most that one client, or one row where rows are protected, can move a sum. The "
+    "ε are of the arithmetic: simulated clients under noise of the promised size, and the releases "
+    "that were written down. The last line alone is measured in the run's own code."
+)
 
 
 def leak_tables(audit: Audit) -> Iterator[Table]:
@@ -24,18 +33,19 @@ def leak_tables(audit: Audit) -> Iterator[Table]:
     if audit.membership:
         yield _membership_table(audit.membership)
     if audit.mechanism:
-        yield _mechanism_table(audit.mechanism)
+        yield _mechanism_table(audit, audit.mechanism)
 
 
 def _server_table(audit: Audit, views: tuple[View, ...]) -> Table:
-    head = ("a server that sees", "words found", "guessing", "words AUC", "certain", "rows AUC",
-            "in order")  # fmt: skip
-    rows = tuple((_title(audit, view), *_seen(view.seen)) for view in views)
-    return Table("What a server sees", head, rows)
+    head = ("a server that sees", "words found", "by guessing", "rows told apart",
+            "words put in place")  # fmt: skip
+    whole = trains_whole({view.name for view in views})
+    rows = tuple((_title(audit, view, whole=whole), *_seen(view.seen)) for view in views)
+    return Table("What a server sees of its clients' rows", head, rows, more=SEEN)
 
 
-def _title(audit: Audit, view: View) -> str:
-    step = "one step on one row" if view.rows == 1 else f"one step on {view.rows} rows"
+def _title(audit: Audit, view: View, *, whole: bool) -> str:
+    step = f"{'a training' if whole else 'one step'} on {_rows(view.rows)}"
     title = {
         "step": step,
         "batch": step,
@@ -46,20 +56,14 @@ def _title(audit: Audit, view: View) -> str:
     return f"{title} (this run)" if view.name == audit.sees else title
 
 
+def _rows(count: int) -> str:
+    return "one row" if count == 1 else f"{count} rows"
+
+
 def _seen(seen: Seen) -> tuple[str, ...]:
-    certain = MISSING
-    if seen.exact is not None and seen.true is not None:
-        wrong = f", {_count(seen.wrong)} wrong" if seen.wrong else ""
-        certain = f"{_count(seen.exact)} of {_count(seen.true)}{wrong}"
     return (
-        share(seen.tokens), share(seen.token_chance), number(seen.token_auc), certain,
-        number(seen.row_auc), share(seen.order),
+        share(seen.tokens), share(seen.token_chance), share(seen.row_auc), share(seen.order),
     )  # fmt: skip
-
-
-def _count(value: float) -> str:
-    """Of one row on average, or of many."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _secrets_table(audit: Audit, secrets: Secrets) -> Table:
@@ -82,32 +86,37 @@ def _secrets_table(audit: Audit, secrets: Secrets) -> Table:
 
 
 def _membership_table(found: Membership) -> Table:
-    rows = [("pairs told (0.5 is guessing)", number(found.auc.value),
-             interval_text(found.auc.interval))]  # fmt: skip
+    rows = [("pairs told apart (guessing: 50%)", share(found.auc.value),
+             _between(found.auc.interval))]  # fmt: skip
     if found.tpr is not None:
-        rows.append(("found out, at 1% accused wrongly", number(found.tpr.value),
-                     interval_text(found.tpr.interval)))  # fmt: skip
-    caption = f"Who was trained on: {found.members:,} training rows, {found.others:,} others"
-    return Table(caption, ("by the loss", "value", "95% interval"), tuple(rows))
+        rows.append(("found out, where 1% is accused wrongly (guessing: 1%)",
+                     share(found.tpr.value), _between(found.tpr.interval)))  # fmt: skip
+    caption = (
+        f"Whether the model tells who was trained on: {found.members:,} rows that were, "
+        f"{found.others:,} that were not"
+    )
+    return Table(caption, ("by how well it knows a row", "share", "95% interval"), tuple(rows))
 
 
-def _mechanism_table(found: Mechanism) -> Table:
+def _between(ends: Interval) -> str:
+    return MISSING if ends is None else f"{share(ends[0])} to {share(ends[1])}"
+
+
+def _mechanism_table(audit: Audit, found: Mechanism) -> Table:
     claim = found.claim
     whose = "promised" if found.own else "to compare with"
-    one = "update" if claim.mechanism == "local" else PLACES.get(claim.unit, "release")
+    ledger = [("ε that the ledger's releases come to", number(audit.ledger.epsilon), MISSING)
+              ] if audit.ledger else []  # fmt: skip
     rows = [
-        (f"ε {whose}, δ = {claim.delta:g}", number(claim.epsilon), MISSING),
-        ("ε refuted below", number(found.bound), MISSING),
-        ("ε suggested", number(found.estimate), interval_text(found.interval)),
-        (f"noise multiplier {whose}", number(claim.noise_multiplier), MISSING),
-        (
-            f"noise multiplier in one {one}",
-            number(found.noise),
-            interval_text(found.noise_interval),
-        ),
-    ]
-    caption = (
-        f"What {found.canaries:,} canary clients see: {counted(claim.rounds, 'release')}, each "
-        f"with a chance of {claim.rate:.3g} to be in it"
-    )
-    return Table(caption, ("noise", "value", "95% interval"), tuple(rows))
+        (f"ε {whose}, at δ = {claim.delta:g}", number(claim.epsilon), MISSING),
+        *ledger,
+        ("ε that simulated clients suggest", number(found.estimate),
+         interval_text(found.interval)),
+        ("ε below which they refute any promise", number(found.bound), MISSING),
+        (f"noise {whose}, in clips", number(claim.noise_multiplier), MISSING),
+        (f"noise that {place_of(claim)} should have", number(found.expected), MISSING),
+        ("noise measured there, in the run's own code", number(found.noise),
+         interval_text(found.noise_interval)),
+    ]  # fmt: skip
+    return Table("Whether the noise is there", ("what", "value", "95% interval"), tuple(rows),
+                 more=CLIPS)  # fmt: skip

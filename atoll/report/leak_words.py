@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from atoll.report.audit_file import Claim
 from atoll.report.words import MISSING
 
-__all__ = ["share", "times"]
+__all__ = ["place_of", "share", "times", "trains_whole"]
 
 
 def share(value: float | None) -> str:
@@ -17,3 +20,21 @@ def share(value: float | None) -> str:
 def times(count: int) -> str:
     """`once`, `4 times`."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def trains_whole(views: Container[str]) -> bool:
+    """Whether the views of rows are of a client's whole training: what leaves it is private then,
+    and there is no view under noise that is added to sums."""
+    return "noisy" not in views
+
+
+def place_of(claim: Claim) -> str:
+    """Where in the run's code noise is measured."""
+    if claim.unit == "example":
+        return "one step"
+    places = {
+        "local": "one update",
+        "distributed": "the smallest sum",
+        "blt": "all its rounds",
+    }
+    return places.get(claim.mechanism, "one round")

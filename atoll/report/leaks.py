@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from atoll.report.audit_file import Audit, Books, Mechanism, Membership, Secrets, View
-from atoll.report.leak_words import share, times
+from atoll.report.leak_words import place_of, share, times, trains_whole
 from atoll.report.words import number
 from atoll.words import counted
 
@@ -14,8 +14,8 @@ __all__ = ["leak_sentences", "uncovered"]
 PARTS = {
     "server": "what a server sees of uploads",
     "secrets": "planted secrets",
-    "membership": "whether losses tell who was trained on",
-    "mechanism": "what canary clients see of the noise",
+    "membership": "whether the model tells who was trained on",
+    "mechanism": "whether the noise is there",
 }
 
 CHANGED = (
@@ -66,17 +66,23 @@ def _of_server(views: dict[str, View], compared: float) -> str:
         return (
             f"Of the words in its clients' rows a server finds {'; '.join(parts)}.{_order(views)}"
         )
-    parts = [f"{share(one.row_auc)} {places[name]}" for name, one in seen.items()]
+    parts = [f"{_pairs(one.row_auc)} {places[name]}" for name, one in seen.items()]
     return (
         "Of pairs of a row that was trained on and one that was not, a server tells which is "
-        f"which in {'; '.join(parts)} (guessing: 50%)."
+        f"which, where guessing gets half of them right: {'; '.join(parts)}."
     )
+
+
+def _pairs(found: float | None) -> str:
+    """A share of pairs; what is right less often than by guessing tells nothing."""
+    return "no more than by guessing" if found is not None and found <= 0.5 else share(found)
 
 
 def _order(views: dict[str, View]) -> str:
     told = {name: views[name] for name in ("step", "batch") if name in views}
+    one = "training" if trains_whole(views) else "step"
     parts = [
-        f"{share(view.seen.order)} of one step on {counted(view.rows, 'row')}"
+        f"{share(view.seen.order)} of one {one} on {counted(view.rows, 'row')}"
         for view in told.values()
         if view.seen.order is not None
     ]
@@ -99,14 +105,20 @@ def _of_secrets(secrets: Secrets, audit: Audit) -> str:
         f"Of a secret that one client wrote {times(most)} among {counted(secrets.rows, 'row')}, "
         f"the model gives {own[most].bits:.1f} bits away{how} of "
         f"{math.log2(secrets.compared + 1):.1f} that could be measured; {rest} "
-        f"{other[most].bits:.1f}. A secret that nobody wrote has {own[0].bits:.1f} by chance."
+        f"{other[most].bits:.1f}. A secret that nobody wrote has {own[0].bits:.1f} by chance. "
+        "Each bit halves the guesses that it takes to find the secret."
     )
 
 
 def _of_membership(found: Membership) -> str:
+    pairs, ends = found.auc.value, found.auc.interval
+    chance = pairs <= 0.5 or (ends is not None and ends[0] <= 0.5)
     said = (
-        f"By its loss, a row that was trained on is told from one that was not in "
-        f"{share(found.auc.value)} of pairs (guessing: 50%)"
+        "Whether the model was trained on a row, its loss tells no better than guessing does, as "
+        "far as these rows show"
+        if chance
+        else "By its loss, a row that was trained on is told from one that was not in "
+        f"{share(pairs)} of pairs (guessing: 50%)"
     )
     if found.tpr is None:
         return f"{said}."
@@ -148,7 +160,7 @@ def _arithmetic(found: Mechanism, ledger: Books | None) -> str:
     said = (
         f"The arithmetic: {found.canaries:,} clients, simulated under noise of "
         f"{claim.noise_multiplier:.3g} clips in {counted(claim.rounds, 'release')}, suggest ε = "
-        f"{number(found.estimate)} and rule out less than {number(found.bound)}"
+        f"{found.estimate or 0:.3g} and refute any below {found.bound:.3g}"
     )
     if ledger is None or ledger.unread:
         why = "there is none" if ledger is None else ledger.unread
@@ -158,9 +170,10 @@ def _arithmetic(found: Mechanism, ledger: Books | None) -> str:
 
 def _code(found: Mechanism) -> str:
     """What stands behind the noise."""
-    if found.untried:
-        return f"The code was not tried ({found.untried}): nothing says whether the noise is there."
+    if found.untried or found.noise is None or found.expected is None:
+        why = f" ({found.untried})" if found.untried else ""
+        return f"The code was not tried{why}: nothing says whether the noise is there."
     return (
-        f"The code: its noise was measured as {found.noise:.3g} clips, where "
-        f"{number(found.expected)} should be: in accord."
+        f"The code: the noise of {place_of(found.claim)} was measured as {found.noise:.3g} clips, "
+        f"where {found.expected:.3g} should be: in accord."
     )

@@ -66,7 +66,9 @@ def test_a_run_is_audited_and_its_report_says_so(
     assert told == ["1 of 4:", "2 of 4:", "3 of 4:", "4 of 4:"]
     for part in (
         "a server finds", "The run promises no differential privacy",
-        "What a server sees", "Planted secrets", "Who was trained on", "canary clients see",
+        "What a server sees of its clients' rows", "Planted secrets: bits given away",
+        "Whether the model tells who was trained on", "Whether the noise is there",
+        "A clip is the most that one client",
         f"Everything is in {run}; {run}/report.html says what it means.",
     ):  # fmt: skip
         assert part in said.out

@@ -82,7 +82,7 @@ def test_the_sentences_hold_the_numbers() -> None:
         "single updates.",
         "Of a secret that one client wrote 4 times among 32 rows, the model gives 10.0 bits away "
         "of 10.0 that could be measured; under ε = 8 it would give 1.2. A secret that nobody wrote "
-        "has 1.1 by chance.",
+        "has 1.1 by chance. Each bit halves the guesses that it takes to find the secret.",
         "By its loss, a row that was trained on is told from one that was not in 58% of pairs "
         "(guessing: 50%); where 1% may be accused wrongly, 3.4% are found out (guessing: 1%).",
         "The run promises no differential privacy: nothing bounds what one client's rows can do to "
@@ -95,7 +95,8 @@ def test_secrets_of_a_run_under_noise_are_those_of_its_own_training() -> None:
     assert _sentences(audit)[1] == (
         "Of a secret that one client wrote 4 times among 32 rows, the model gives 1.2 bits away as "
         "this run trains, under ε = 4, of 10.0 that could be measured; without its noise 10.0. A "
-        "secret that nobody wrote has 1.2 by chance."
+        "secret that nobody wrote has 1.2 by chance. Each bit halves the guesses that it takes to "
+        "find the secret."
     )
     _, secrets, *_ = leak_tables(Audit.model_validate(audit))
     assert secrets.head[1:] == ("without its noise", "as this run trains, under ε = 4")
@@ -105,11 +106,14 @@ def test_secrets_of_a_run_under_noise_are_those_of_its_own_training() -> None:
 def test_without_words_it_is_about_rows() -> None:
     views = [{**view, "seen": {"row_auc": view["seen"]["row_auc"]}} for view in _audit()["server"]]
     assert _sentences(_audit(server=views))[0] == (
-        "Of pairs of a row that was trained on and one that was not, a server tells which is which "
-        "in 75% from one client's update of a round; 75% from the sum of 4 clients, which is what "
-        "secure aggregation shows; 52% from what ε = 8 releases (guessing: 50%). In this run the "
-        "server saw single updates."
+        "Of pairs of a row that was trained on and one that was not, a server tells which is "
+        "which, where guessing gets half of them right: 75% from one client's update of a round; "
+        "75% from the sum of 4 clients, which is what secure aggregation shows; 52% from what "
+        "ε = 8 releases. In this run the server saw single updates."
     )
+    views[-1]["seen"]["row_auc"] = 0.4
+    found = _sentences(_audit(server=views))[0]
+    assert "; no more than by guessing from what ε = 8 releases." in found
     assert _sentences(_audit(server=views, sees="sum"))[0].endswith(
         "In this run the server saw sums of updates, and no update."
     )
@@ -117,16 +121,16 @@ def test_without_words_it_is_about_rows() -> None:
 
 ARITHMETIC = (
     "The run promises each client ε = 4 at δ = 1e-05. The arithmetic: 10,000 clients, simulated "
-    "under noise of 0.6 clips in 4 releases, suggest ε = 3.900 and rule out less than 3.200; the "
-    "ledger of releases comes to 4.000: in accord. "
+    "under noise of 0.6 clips in 4 releases, suggest ε = 3.9 and refute any below 3.2; the ledger "
+    "of releases comes to 4.000: in accord. "
 )
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, f"{ARITHMETIC}The code: its noise was measured as 0.61 clips, where 0.600 should be: "
-             "in accord."),
+        ({}, f"{ARITHMETIC}The code: the noise of one round was measured as 0.61 clips, where 0.6 "
+             "should be: in accord."),
         ({"untried": "too few values"}, f"{ARITHMETIC}The code was not tried (too few values): "
                                         "nothing says whether the noise is there."),
     ],
@@ -176,19 +180,20 @@ def test_the_page_has_the_section_where_attacks_were_tried(tmp_path: Path) -> No
     assert "Not measured: planted secrets. There is no form for them." in text
     captions = [next(table.every("caption")).text for table in section.every("table")]
     assert captions == [
-        "What a server sees", "Who was trained on: 1,000 training rows, 219 others",
-        "What 10,000 canary clients see: 4 releases, each with a chance of 0.1 to be in it",
+        "What a server sees of its clients' rows",
+        "Whether the model tells who was trained on: 1,000 rows that were, 219 that were not",
+        "Whether the noise is there",
     ]  # fmt: skip
 
 
 def test_the_tables_hold_the_numbers() -> None:
     server, secrets, membership, mechanism = leak_tables(Audit.model_validate(_audit()))
     assert server.rows == (
-        ("one step on one row", "94%", "0.8%", "0.961", "15 of 16", "0.990", "50%"),
-        ("one step on 4 rows", "94%", "0.8%", "0.961", "15 of 16", "0.990", "25%"),
-        ("one client's update (this run)", "31%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
-        ("the sum of 4 clients", "20%", "0.8%", "0.961", "0 of 16", "0.750", "–"),
-        ("… under ε = 8", "0.4%", "0.8%", "0.510", "2 of 16, 2 wrong", "0.520", "–"),
+        ("one step on one row", "94%", "0.8%", "99%", "50%"),
+        ("one step on 4 rows", "94%", "0.8%", "99%", "25%"),
+        ("one client's update (this run)", "31%", "0.8%", "75%", "–"),
+        ("the sum of 4 clients", "20%", "0.8%", "75%", "–"),
+        ("… under ε = 8", "0.4%", "0.8%", "52%", "–"),
     )
     assert secrets.rows == (
         ("nowhere", "1.1", "1.2"),
@@ -197,15 +202,35 @@ def test_the_tables_hold_the_numbers() -> None:
     )
     assert secrets.head[1:] == ("as this run trains", "under ε = 8")
     assert membership.rows == (
-        ("pairs told (0.5 is guessing)", "0.580", "0.520 to 0.640"),
-        ("found out, at 1% accused wrongly", "0.034", "0.010 to 0.070"),
+        ("pairs told apart (guessing: 50%)", "58%", "52% to 64%"),
+        ("found out, where 1% is accused wrongly (guessing: 1%)", "3.4%", "1.0% to 7.0%"),
     )
     assert [row[1:] for row in mechanism.rows] == [
-        ("8.000", "–"), ("3.200", "–"), ("7.900", "7.500 to 8.300"), ("0.600", "–"),
+        ("8.000", "–"), ("7.900", "7.500 to 8.300"), ("3.200", "–"), ("0.600", "–"), ("0.600", "–"),
         ("0.610", "0.550 to 0.680"),
     ]  # fmt: skip
     assert all(len(row) == len(table.head) for table in (server, secrets, membership, mechanism)
                for row in table.rows)  # fmt: skip
+
+
+def test_where_updates_leave_private_a_row_is_of_a_whole_training() -> None:
+    audit = _promising()
+    audit["server"] = audit["server"][:-1]
+    audit["mechanism"]["claim"]["mechanism"] = "local"
+    server, *_, mechanism = leak_tables(Audit.model_validate(audit))
+    assert [row[0] for row in server.rows[:2]] == ["a training on one row", "a training on 4 rows"]
+    first, *_, last = _sentences(audit)
+    assert "50% of one training on 1 row, 25% of one training on 4 rows." in first
+    assert "The code: the noise of one update was measured as" in last
+    assert "ε that the ledger's releases come to" in [row[0] for row in mechanism.rows]
+
+
+def test_what_guessing_does_as_well_is_not_told_as_a_share() -> None:
+    told = {"auc": {"value": 0.51, "interval": [0.46, 0.56]}, "members": 9, "others": 9}
+    assert _sentences(_audit(membership=told))[2] == (
+        "Whether the model was trained on a row, its loss tells no better than guessing does, as "
+        "far as these rows show."
+    )
 
 
 def test_parts_may_be_missing() -> None:
