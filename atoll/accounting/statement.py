@@ -105,11 +105,12 @@ def _own(privacy: Mapping[str, Any]) -> str:
         f"times that in a sum of {privacy['floor']} clients, {privacy['colluding']} of whom may "
         "tell theirs; no smaller sum is opened"
     )
+    readers = privacy["readers_epsilon"]  # None where nothing was released
+    beside = "" if readers is None else f"; ε = {readers:.4g} against whoever sees models only"
     return (
         f"{privacy['adjacency']} ({privacy['accountant']} accountant), over "
         f"{counted(privacy['releases'], 'release')}, against the server, which knows whom it "
-        f"asks; ε = {privacy['readers_epsilon']:.4g} against whoever sees models only. Updates are "
-        f"cut to {privacy['clip']:g}; {what}."
+        f"asks{beside}. Updates are cut to {privacy['clip']:g}; {what}."
     )
 
 

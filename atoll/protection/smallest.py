@@ -9,6 +9,7 @@ from atoll.config.privacy import Privacy
 from atoll.errors import ConfigError
 from atoll.protection.cohorts import Drawing
 from atoll.secagg import Terms
+from atoll.secagg.degree import spare
 
 __all__ = ["smallest_sum", "terms_of"]
 
@@ -26,9 +27,10 @@ def smallest_sum(settings: Privacy, drawing: Drawing, clip: float, values: int) 
         ConfigError: for cohorts that are too small for it.
     """
     most, terms = drawing.most, terms_of(settings, drawing)
-    if most < terms.floor:
+    if spare(round(drawing.expected), terms) < 0:
         raise ConfigError(
-            f"privacy.mechanism is distributed, and a round asks {most} clients, of whom "
-            f"{terms.floor} must answer (privacy.min_survivors, privacy.dropping); ask more clients"
+            f"privacy.mechanism is distributed, and a round asks {drawing.expected:.4g} clients, "
+            f"too few for sums of {terms.floor} or more (privacy.min_survivors, privacy.dropping, "
+            "privacy.corrupt); ask more clients"
         )
     return Sum(clip, values, most, terms.floor, terms.of(most)[0])

@@ -11,6 +11,7 @@ from atoll import rng
 from atoll.experiment.setup import Setup
 from atoll.local.infer import Rows
 from atoll.local.intervals import LEVEL, draws, gain_interval, interval, resamples
+from atoll.protection import Spread
 from atoll.runs.compare import Arm, Comparison, final_of, metrics_of_arm
 from atoll.runs.lines import RoundLine
 from atoll.runs.selection import best_round
@@ -103,8 +104,9 @@ def _secure_sums(setup: Setup) -> dict[str, int | str | None] | None:
     privacy, training = setup.experiment.privacy, setup.program.algorithms.get("train")
     if not privacy.secure_aggregation or training is None:
         return None
-    group = max(stage.group for stage in training.stages)
-    found: dict[str, int | str | None] = {"least": privacy.min_survivors, "group": group or None}
+    group, hiding = max(stage.group for stage in training.stages), setup.protection
+    least = hiding.terms.floor if isinstance(hiding, Spread) else privacy.min_survivors
+    found: dict[str, int | str | None] = {"least": least, "group": group or None}
     if privacy.secure_aggregation == "ckks":
         found["holder"] = privacy.key_holder or setup.data.clients[0]
     return found

@@ -76,6 +76,23 @@ def test_a_run_keeps_its_promise_against_the_server(kind: str, tmp_path: Path, z
     assert "sees models only" in text
 
 
+def test_one_floor_is_told_of_all_sums(tmp_path: Path, zoo: Zoo) -> None:
+    """Four of five stay, where a fifth may drop out; the file alone would let three be summed."""
+    summary = _run(tmp_path, zoo, KINDS["distributed"])
+    assert summary["secure_sums"]["least"] == summary["privacy"]["floor"] == 4
+
+
+def test_a_run_that_released_nothing_is_told_in_words(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, KINDS["distributed"])
+    nothing = {"adjacency": "add-or-remove-one", "accountant": "closed form", "releases": 0,
+               "readers_epsilon": None}  # fmt: skip
+    said = stated(
+        {"epsilon": 0.0, "delta": 1e-5, "privacy": {**_spread(setup).statement(), **nothing}}
+    )
+    assert said is not None
+    assert "over 0 releases, against the server, which knows whom it asks. Updates" in said
+
+
 def test_local_noise_is_that_of_the_gaussian_mechanism(tmp_path: Path, zoo: Zoo) -> None:
     summary = _run(tmp_path, zoo, {"mechanism": "local", "epsilon": None, "noise_multiplier": 4.0})
     # Two releases of noise 4 clips; any two updates are two clips apart.
@@ -151,6 +168,7 @@ def test_two_runs_share_no_noise_and_workers_add_it_too(tmp_path: Path, zoo: Zoo
         ({"mechanism": "local", "noise": "skellam"}, "it is the kind of distributed noise"),
         ({"mechanism": "local", "epsilon": None, "noise_multiplier": 0.0}, "give a number above 0"),
         ({"mechanism": "distributed", **SECURE, "min_survivors": 6}, "a round asks 5 clients"),
+        ({"mechanism": "distributed", **SECURE, "corrupt": 0.6}, "too few for sums of 4 or more"),
         ({"mechanism": "local", "unit": "example"}, "remove privacy.mechanism"),
     ],
 )
@@ -159,3 +177,10 @@ def test_what_would_hide_nobody_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         _setup(tmp_path, zoo, privacy)
+
+
+def test_cohorts_that_are_too_small_as_a_rule_are_refused(tmp_path: Path, zoo: Zoo) -> None:
+    """Now and then coins draw all five; two are asked."""
+    few = {**SECTIONS["federation"], "fraction_train": 0.4}
+    with pytest.raises(ConfigError, match="a round asks 2 clients, too few for sums of 3 or more"):
+        _setup(tmp_path, zoo, KINDS["distributed"], federation=few)
