@@ -50,7 +50,7 @@ def evaluate(
 def _own(trained: TrainedRun) -> dict[str, Any]:
     """The run's own common test set and held-out rows."""
     from atoll.runs.compare import compare
-    from atoll.runs.summary import summarize
+    from atoll.runs.summary import per_client, summarize
 
     comparison = compare(
         trained.setup, {"adapter": trained.values}, rounds=0, step=lambda *step: None, note=note
@@ -58,7 +58,7 @@ def _own(trained: TrainedRun) -> dict[str, Any]:
     summary = summarize(trained.setup, comparison, lines=[], seconds=0.0)
     clients = {
         name: {key: client[key] for key in ("test", "federated")}
-        for name, client in summary["per_client"].items()
+        for name, client in per_client(trained.setup, comparison).items()
     }
     return {
         **{key: summary[key] for key in ("task", "metric", "final")},

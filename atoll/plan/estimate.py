@@ -192,4 +192,5 @@ def _records(setup: Setup) -> int:
     counts = {"client": setup.data.clients[0], "train": 100, "test": 10}
     a_client = len(json_text({**counts, **numbers}))
     rounds = setup.experiment.federation.num_rounds + 1
-    return rounds * a_round + 3 * len(setup.data.clients) * a_client
+    told = 0 if setup.experiment.privacy.secure_aggregation else len(setup.data.clients)
+    return rounds * a_round + 3 * told * a_client

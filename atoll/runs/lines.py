@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from atoll.local.bench import model_values
 from atoll.local.evaluation import score_of
 from atoll.local.infer import evaluate
 from atoll.runs.compare import final_of
+from atoll.words import counted, listed
 
-__all__ = ["RoundLine", "public", "round_line"]
+__all__ = ["RoundLine", "public", "round_line", "troubles"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,21 @@ def round_line(
         seconds=seconds,
         epsilon=epsilon,
     )
+
+
+def troubles(report: Report, *, secret: bool) -> Iterator[str]:
+    """What went wrong in a round, for people; secret: that tells not who was in its cohort."""
+    for exchange in report.exchanges:
+        hidden = secret and exchange.kind == "round"
+        for why in exchange.closed:
+            yield "the sum was asked for again" + ("" if hidden else f": {why}")
+        if hidden and exchange.failures:
+            kinds = listed(sorted({one.kind for one in exchange.failures}))
+            yield f"{counted(len(exchange.failures), 'client')} failed ({kinds})"
+        for failure in () if hidden else exchange.failures:
+            counts = failure.client in exchange.folded
+            what = "is counted, and failed" if counts else "is left out"
+            yield f"{failure.client} {what}: {failure.message}"
 
 
 def _traffic(setup: Setup, report: Report) -> tuple[int, int, int | None]:

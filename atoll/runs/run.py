@@ -21,7 +21,7 @@ from atoll.runs.budget import check_plan
 from atoll.runs.checkpoints import Checkpoint, save_best, save_round, tidy
 from atoll.runs.compare import Arm, Comparison
 from atoll.runs.gate import check_finite, examined
-from atoll.runs.lines import RoundLine, public, round_line
+from atoll.runs.lines import RoundLine, public, round_line, troubles
 from atoll.runs.origin import origin_of
 from atoll.runs.resume import Progress, progress, started
 from atoll.runs.rounds import Under, reports
@@ -108,14 +108,8 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
         line = round_line(setup, report, seconds, account.epsilon())
         lines.append(line)
         run.add_round(public(setup, line))
-        for why in (one for exchange in report.exchanges for one in exchange.closed):
-            note(f"round {line.round}: the sum was asked for again: {why}")
-        for exchange in report.exchanges:
-            for failure in exchange.failures:
-                what = (
-                    "is counted, and failed" if failure.client in exchange.folded else "is left out"
-                )
-                note(f"round {line.round}: {failure.client} {what}: {failure.message}")
+        for said in troubles(report, secret=line.clients is None):
+            note(f"round {line.round}: {said}")
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
             save_best(run.checkpoints, Checkpoint(report.position))
         yield Progress(report.position, tuple(lines))
@@ -165,8 +159,8 @@ def _finish(
     seconds = time.perf_counter() - ending.begun
     summary = summarize(setup, comparison, lines=lines, seconds=seconds, privacy=privacy)
     summary["export"] = found.told()
-    own = summary["per_client"] or {}
-    run.clients([{"client": name, **row} for name, row in own.items()])
+    if (own := summary["per_client"]) is not None:
+        run.clients([{"client": name, **row} for name, row in own.items()])
     write_text(run.adapter / "README.md", model_card(setup, summary))
     ending.tracked.finish(summary)
     run.finish(summary)

@@ -61,8 +61,10 @@ def summarize(
 
 
 def _untold(setup: Setup) -> bool:
-    """Whether nothing of single clients is known here: a server to which they do not tell it."""
-    return setup.data.made_up and setup.experiment.privacy.hides
+    """Whether nothing is told of single clients: by a server to which they do not tell it, nor in a
+    simulation of one that sees sums."""
+    privacy = setup.experiment.privacy
+    return bool(privacy.secure_aggregation) or (setup.data.made_up and privacy.hides)
 
 
 def per_client(setup: Setup, comparison: Comparison) -> dict[str, dict[str, Any]]:

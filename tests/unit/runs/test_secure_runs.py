@@ -12,12 +12,16 @@ import torch
 from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
+from atoll.cli.summary_text import show_run
 from atoll.errors import CompositionError, ConfigError, QuorumError
 from atoll.experiment import hiding
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
 from atoll.report import facts
+from atoll.report.gains import gains
 from atoll.report.read import read_run
+from atoll.report.tables import clients_table
+from atoll.report.write import write_report
 from atoll.runs.account import LEDGER
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
@@ -108,6 +112,25 @@ def test_a_cohort_that_is_too_small_ends_the_run(
     setup = _setup(tmp_path, zoo, privacy={"min_survivors": 50, **rows})
     with pytest.raises(QuorumError, match=r"round 1: secure aggregation needs a cohort of 50"):
         run_experiment(setup, tmp_path / "run", Observer())
+
+
+@pytest.mark.parametrize("noise", [{}, {"noise_multiplier": 1.0}])
+def test_no_score_of_a_single_client_is_written(
+    noise: dict[str, Any], tmp_path: Path, zoo: Zoo
+) -> None:
+    baselines = {"evaluate": {"baselines": ["local"]}}
+    _trained(tmp_path, zoo, privacy=noise, **baselines)
+    run = tmp_path / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["per_client"] is None
+    assert summary["final"] is not None
+    assert not (run / "clients.jsonl").exists()
+    read = read_run(run)
+    assert read.summary is not None
+    assert gains(read.summary) is None
+    assert clients_table(read.summary) is None
+    write_report(run)
+    show_run(summary, run, common_test=False)
 
 
 @pytest.mark.parametrize("kind", [True, "ckks"])
