@@ -34,7 +34,8 @@ class Configuration:
 
     cohort: roster names, ascending; messages name clients by their place in it.
     neighbours: with how many others a client masks.   threshold: how many of a client and its
-    neighbours open its secrets.   signers: how many confirm who is summed before that.
+    neighbours open its secrets; no fewer than sign, where these are all.
+    signers: how many confirm who is summed before that.
     floor: the fewest clients that are summed.
 
     A client makes its own, with `agree`, and compares no more than the hash: so a server that
@@ -65,12 +66,18 @@ class Configuration:
                 f"{self.signers} signers of {clients} clients: more than half must sign, or two "
                 "sets of survivors could both be opened"
             )
+        if not self.sparse and self.threshold < self.signers:
+            raise ProtocolError(
+                f"a threshold of {self.threshold} and {self.signers} signers: two sets of clients "
+                "could open two attempts of one exchange; where all mask with all, no fewer must "
+                "open than sign"
+            )
         if clients < self.least or self.floor < 2:
             raise ProtocolError(
                 f"a cohort of {clients} is smaller than the {max(self.least, 2)} that must be "
                 "there at the end; ask more clients"
             )
-        if self.neighbours < clients - 1 and self.least_near < self.floor:
+        if self.sparse and self.least_near < self.floor:
             raise ProtocolError(
                 f"{self.neighbours} neighbours and a threshold of {self.threshold}: a server that "
                 f"says who dropped out could split off groups of {self.least_near}, below the "
@@ -81,6 +88,11 @@ class Configuration:
             raise ProtocolError(f"channels {names}: there must be one, and none twice")
         for channel in self.channels:
             channel.check(clients)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a client masks with some of the others, and not with all."""
+        return self.neighbours < len(self.cohort) - 1
 
     @property
     def least(self) -> int:
@@ -95,7 +107,7 @@ class Configuration:
         so many stay that one of them is honest, whoever says which ones dropped out: what the
         client masked is then in no smaller sum than of so many.
         """
-        return self.threshold + (self.neighbours < len(self.cohort) - 1)
+        return self.threshold + self.sparse
 
     @property
     def size(self) -> int:

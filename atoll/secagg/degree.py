@@ -75,7 +75,7 @@ def degree(clients: int, terms: Terms) -> Degree:
     signers = _signers(clients, corrupt)
     sparse = clients >= terms.sparse_from
     found = _sparse(clients, corrupt, dropping, terms.floor) if sparse else None
-    neighbours, threshold = found or (clients - 1, max(clients // 2, corrupt) + 1)
+    neighbours, threshold = found or (clients - 1, signers)
     if clients < terms.floor or clients - dropping < max(threshold, signers):
         raise ConfigError(
             f"secure aggregation needs a cohort of {terms.floor}, and {max(threshold, signers)} "
@@ -99,7 +99,8 @@ def spare(clients: int, terms: Terms) -> int:
 
 
 def _signers(clients: int, corrupt: int) -> int:
-    """Two sets of survivors cannot both be signed by so many, even where the corrupt sign both."""
+    """Two sets of survivors cannot both be signed by so many, even where the corrupt sign both; nor
+    two attempts be opened by as many, since one who is not corrupt opens one of them."""
     return (clients + corrupt) // 2 + 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from atoll.secagg.client import (
 from atoll.secagg.configuration import Configuration, Moment
 from atoll.secagg.keys import KEY, Signer, Verifier, derive
 from atoll.secagg.messages import Advert, Kind, Survivors, read_each, write_each, write_one
-from atoll.secagg.state import ClientState
+from atoll.secagg.state import ClientState, Step
 from atoll.secagg.store import Store
 
 __all__ = ["Member"]
@@ -51,15 +52,19 @@ class Member:
         self._secret = secret
 
     def advert(self, configuration: Configuration) -> bytes:
-        """Take part, with fresh keys; asked again for the same exchange, with the same ones."""
+        """Take part, with fresh keys; asked again for the same attempt, with the same ones.
+
+        The keys of an earlier attempt of the exchange are gone then: it can be opened no more.
+        """
         moment = configuration.moment
-        if moment.exchange <= self._store.opened(moment.run):
+        if moment.exchange <= self._store.closed(moment.run):
             raise ProtocolError(
                 f"{self.name} has opened exchange {moment.exchange} of {moment.run}, or a later "
-                "one: a second sum over other clients could be subtracted from the first"
+                "one, or has given it up: a second sum over other clients could be subtracted from "
+                "the first"
             )
         state = self._store.load(moment)
-        if state is None:
+        if state is None or self._given_up(state, configuration):
             state, _ = advertise(
                 configuration, self.name, self._sign, entropy=lambda size: self._secret(moment)
             )
@@ -123,20 +128,50 @@ class Member:
         return write_each(Kind.OPENING, configuration, shares)
 
     def give_up(self, configuration: Configuration) -> None:
-        """Erase the keys of an exchange that ended without a sum."""
-        self._store.forget(configuration.moment)
+        """Erase the keys of an exchange that ended without a sum, and of those before, for good."""
+        moment = configuration.moment
+        self._store.close(moment.run, moment.exchange)
+
+    def _given_up(self, state: ClientState, configuration: Configuration) -> bool:
+        """Whether an attempt that is under way ends here, for the next one.
+
+        Raises:
+            ProtocolError: where two attempts of an exchange could both be opened.
+        """
+        own, moment = state.configuration, configuration.moment
+        if moment.attempt <= own.moment.attempt:
+            return False
+        if replace(own, moment=moment) != configuration:
+            raise ProtocolError(
+                f"attempt {moment.attempt} of exchange {moment.exchange} is of other clients, or "
+                "of other terms, than the one before it: their sums could be subtracted"
+            )
+        if own.sparse and state.step == Step.SIGNED:
+            raise ProtocolError(
+                f"{self.name} has signed who is summed in attempt {own.moment.attempt} of exchange "
+                f"{moment.exchange}: where clients mask with some of the others, it takes part in "
+                "no other attempt, of which a second sum could be opened"
+            )
+        return True
 
     def _state(self, configuration: Configuration) -> ClientState:
-        state = self._store.load(configuration.moment)
-        if state is None:
+        moment = configuration.moment
+        state = self._store.load(moment)
+        if state is None or state.configuration.moment.attempt < moment.attempt:
             raise ProtocolError(
-                f"{self.name} has no keys for exchange {configuration.moment.exchange}: it sent no "
-                "advert, or has opened it, or gave it up"
+                f"{self.name} has no keys for exchange {moment.exchange}, attempt "
+                f"{moment.attempt}: it sent no advert, or has opened it, or gave it up"
             )
         self._same(state, configuration)
         return state
 
     def _same(self, state: ClientState, configuration: Configuration) -> None:
+        now, asked = state.configuration.moment.attempt, configuration.moment.attempt
+        if asked < now:
+            raise ProtocolError(
+                f"{self.name} is in attempt {now} of exchange {configuration.moment.exchange}, and "
+                f"has erased its keys of attempt {asked}: it opens one of them at most"
+            )
         if state.configuration != configuration:
             raise ProtocolError(
                 f"{self.name} began exchange {configuration.moment.exchange} with another "

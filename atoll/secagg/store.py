@@ -18,58 +18,53 @@ _OPEN = 2
 
 
 class Store(Protocol):
-    """One client's states, by exchange."""
+    """One client's states, by exchange: of the attempts of one there is one, the last."""
 
     def load(self, moment: Moment) -> ClientState | None:
-        """The state of an exchange that was begun and is not over."""
+        """The state of an exchange, in whichever attempt, that was begun and is not over."""
 
     def save(self, state: ClientState) -> None:
-        """Keep it; one that is `OPENED` is forgotten, but for the number of its exchange."""
+        """Keep it, in place of what was kept of its exchange; one that is `OPENED` closes it."""
 
-    def opened(self, run: str) -> int:
-        """The last exchange of a run that was opened, or -1."""
+    def closed(self, run: str) -> int:
+        """The last exchange of a run that was opened or given up, or -1."""
 
-    def forget(self, moment: Moment) -> None:
-        """Erase the keys of an exchange that was given up."""
+    def close(self, run: str, exchange: int) -> None:
+        """Erase the keys of all exchanges of a run up to this one, for good."""
 
 
 class Held:
     """States in memory: for simulations, where no client outlives its process."""
 
     def __init__(self) -> None:
-        self._states, self._opened = dict[Moment, ClientState](), dict[str, int]()
+        self._states, self._closed = dict[tuple[str, int], ClientState](), dict[str, int]()
 
     def load(self, moment: Moment) -> ClientState | None:
         """See `Store`."""
-        return self._states.get(moment)
+        return self._states.get((moment.run, moment.exchange))
 
     def save(self, state: ClientState) -> None:
         """See `Store`."""
         moment = state.configuration.moment
         if state.step == Step.OPENED:
-            last = self._opened[moment.run] = max(moment.exchange, self.opened(moment.run))
-            # Other attempts of the same exchange too: none of them is opened beside it.
-            self._states = {
-                at: kept
-                for at, kept in self._states.items()
-                if at.run != moment.run or at.exchange > last
-            }
+            self.close(moment.run, moment.exchange)
         else:
-            self._states[moment] = state
+            self._states[moment.run, moment.exchange] = state
 
-    def opened(self, run: str) -> int:
+    def closed(self, run: str) -> int:
         """See `Store`."""
-        return self._opened.get(run, -1)
+        return self._closed.get(run, -1)
 
-    def forget(self, moment: Moment) -> None:
+    def close(self, run: str, exchange: int) -> None:
         """See `Store`."""
-        self._states.pop(moment, None)
+        last = self._closed[run] = max(exchange, self.closed(run))
+        self._states = {at: one for at, one in self._states.items() if at[0] != run or at[1] > last}
 
 
 class Folder:
     """States in files that their owner alone may read, gone when an exchange is over.
 
-    Of exchanges that were never opened, the two last ones are kept.
+    Of exchanges that were never opened, the two last ones are kept; those before are given up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +77,7 @@ class Folder:
             ProtocolError: when the file was changed or cut.
         """
         path = self._file(moment)
-        if moment.exchange <= self.opened(moment.run) or not path.exists():
+        if moment.exchange <= self.closed(moment.run) or not path.exists():
             return None
         with explained(path):
             return ClientState.from_bytes(path.read_bytes())
@@ -90,15 +85,15 @@ class Folder:
     def save(self, state: ClientState) -> None:
         """See `Store`; it is on the disk afterwards."""
         moment = state.configuration.moment
-        last = self.opened(moment.run)
         if state.step == Step.OPENED:
-            last = max(moment.exchange, last)
-            write_bytes(self._mark(moment.run), f"{last}\n".encode(), mode=0o600)
-        else:
-            write_bytes(self._file(moment), state.to_bytes(), mode=0o600)
-        self._sweep(moment.run, last)
+            self.close(moment.run, moment.exchange)
+            return
+        # One file for all attempts: with the keys of the next one, those of the last are gone.
+        write_bytes(self._file(moment), state.to_bytes(), mode=0o600)
+        under_way = sorted(map(_exchange, self._folder(moment.run).glob("*.state")))
+        self.close(moment.run, max(under_way[:-_OPEN], default=-1))
 
-    def opened(self, run: str) -> int:
+    def closed(self, run: str) -> int:
         """See `Store`."""
         path = self._mark(run)
         try:
@@ -109,22 +104,17 @@ class Folder:
                 "takes part in none; restore the file, or begin another run"
             ) from None
 
-    def forget(self, moment: Moment) -> None:
-        """See `Store`."""
-        path = self._file(moment)
-        with explained(path):
-            path.unlink(missing_ok=True)
-        if path.parent.exists():
-            sync_folder(path.parent)
-
-    def _sweep(self, run: str, opened: int) -> None:
-        """Take away states that are over, or were given up."""
+    def close(self, run: str, exchange: int) -> None:
+        """See `Store`; they are off the disk afterwards."""
+        last = self.closed(run)
+        if exchange > last:
+            last = exchange
+            write_bytes(self._mark(run), f"{last}\n".encode(), mode=0o600)
         folder = self._folder(run)
-        states = sorted(folder.glob("*.state"))
-        over = [path for path in states if int(path.name.split("-")[0]) <= opened]
-        for path in {*over, *states[:-_OPEN]}:
-            with explained(path):
-                path.unlink()
+        for path in folder.glob("*.state"):
+            if _exchange(path) <= last:
+                with explained(path):
+                    path.unlink()
         sync_folder(folder)
 
     def _folder(self, run: str) -> Path:
@@ -132,7 +122,11 @@ class Folder:
         return self._path / hashlib.sha256(run.encode()).hexdigest()[:16]
 
     def _file(self, moment: Moment) -> Path:
-        return self._folder(moment.run) / f"{moment.exchange:020}-{moment.attempt:010}.state"
+        return self._folder(moment.run) / f"{moment.exchange:020}.state"
 
     def _mark(self, run: str) -> Path:
         return self._folder(run) / "opened"
+
+
+def _exchange(state: Path) -> int:
+    return int(state.stem)

@@ -202,6 +202,6 @@ def _erased(fates: Fates, last: int) -> None:
     for name in NAMES:
         store = Mortal(fates, name)
         left = list((fates.folder / name / "secagg").rglob("*.state"))
-        assert all(int(path.name.split("-")[0]) > store.opened(RUN) for path in left)
+        assert all(int(path.stem) > store.closed(RUN) for path in left)
         assert len(left) <= 2
-        assert store.opened(RUN) >= last - 4
+        assert store.closed(RUN) >= last - 4

@@ -28,7 +28,7 @@ OTHERS = {
     "larger cohort": replace(BASE, cohort=tuple("abcdefg"), neighbours=6),
     "neighbours": replace(BASE, neighbours=4),
     "threshold": replace(BASE, threshold=5),
-    "signers": replace(BASE, signers=5),
+    "signers": replace(BASE, threshold=5, signers=5),
     "floor": replace(BASE, floor=6),
     "fewer channels": replace(BASE, channels=BASE.channels[:1]),
     "order": replace(BASE, channels=BASE.channels[::-1]),

@@ -55,11 +55,11 @@ class Frail:
     def load(self, moment: Moment) -> ClientState | None:
         return self.inner.load(moment)
 
-    def opened(self, run: str) -> int:
-        return self.inner.opened(run)
+    def closed(self, run: str) -> int:
+        return self.inner.closed(run)
 
-    def forget(self, moment: Moment) -> None:
-        self.inner.forget(moment)
+    def close(self, run: str, exchange: int) -> None:
+        self.inner.close(run, exchange)
 
     def save(self, state: ClientState) -> None:
         self.saves += 1
@@ -182,11 +182,11 @@ def test_the_state_is_the_owners_alone_and_comes_back_as_it_was(tmp_path: Path) 
         def load(self, moment: Moment) -> ClientState | None:
             return self.inner.load(moment)
 
-        def opened(self, run: str) -> int:
-            return self.inner.opened(run)
+        def closed(self, run: str) -> int:
+            return self.inner.closed(run)
 
-        def forget(self, moment: Moment) -> None:
-            self.inner.forget(moment)
+        def close(self, run: str, exchange: int) -> None:
+            self.inner.close(run, exchange)
 
         def save(self, state: ClientState) -> None:
             self.inner.save(state)
@@ -233,16 +233,28 @@ def test_an_advert_is_repeated_and_an_exchange_is_not(tmp_path: Path, kind: str)
     with pytest.raises(ProtocolError, match="has no keys for exchange 8"):
         member.shares(_at(8), first)
     assert member.advert(_at(7, attempt=1))[40:] != first[40:]
-    member.give_up(_at(7))
-    assert member.advert(_at(7))[40:] != first[40:]
+    for refused in (member.advert, lambda made: member.shares(made, b"")):
+        with pytest.raises(ProtocolError, match="has erased its keys of attempt 0"):
+            refused(_at(7))
+    with pytest.raises(ProtocolError, match="has no keys for exchange 7, attempt 2"):
+        member.shares(_at(7, attempt=2), b"")
+    fewer = configured(4)
+    fewer = replace(fewer, moment=Moment("run", 3, 7, 2))
+    with pytest.raises(ProtocolError, match="is of other clients"):
+        member.advert(fewer)
+    member.give_up(_at(6))
+    assert member.advert(_at(7, attempt=1))[40:] != first[40:]
     state = store.load(Moment("run", 3, 7))
     assert state is not None
     store.save(state.erased())
     for exchange in (6, 7):
         with pytest.raises(ProtocolError, match=f"has opened exchange {exchange} of run"):
             member.advert(_at(exchange))
-    assert store.opened("run") == 7
+    assert store.closed("run") == 7
     assert member.advert(_at(8))
+    member.give_up(_at(8))
+    with pytest.raises(ProtocolError, match="has opened exchange 8 of run, or a later one, or has"):
+        member.advert(_at(8, attempt=1))
     other = replace(CONFIGURATION, moment=Moment("another run", 1, 1))
     assert member.advert(other)
 
