@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from atoll.words import counted
 
-__all__ = ["stated", "summed"]
+__all__ = ["finite", "in_words", "stated", "summed"]
 
 _UNITS = {"client": "whole clients", "example": "single rows"}
+
+
+def finite(epsilon: float | None) -> float | None:
+    """An ε as it stands in a file: None where nothing bounds it."""
+    return None if epsilon is None or math.isinf(epsilon) else epsilon
+
+
+def in_words(epsilon: float | None) -> str:
+    """An ε to four digits."""
+    found = finite(epsilon)
+    return "without bound" if found is None else f"{found:.4g}"
 
 
 def stated(summary: Mapping[str, Any]) -> str | None:

@@ -124,10 +124,13 @@ def _privacy(setup: Setup, made: Plan) -> Mapping[str, Any] | None:
     found = setup.protection or setup.rows
     if found is None:
         return None
-    spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
+    from atoll.accounting.statement import finite
+    from atoll.protection import whole
+
+    spent = whole(found)
     return {
-        "epsilon": spent.epsilon,
-        "readers_epsilon": spent.readers,
+        "epsilon": finite(spent.epsilon),
+        "readers_epsilon": finite(spent.readers),
         "delta": spent.delta,
         "adjacency": spent.adjacency,
         **found.statement(),

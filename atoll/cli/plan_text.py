@@ -53,14 +53,18 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
 
 def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator[str]:
     """What it would spend, and how much of an update is left beside the noise."""
-    spent = found.spent([found.release.model_copy(update={"steps": found.releases})])
+    from atoll.accounting.statement import in_words
+    from atoll.protection import whole as planned
+
+    spent = planned(found)
+    adjacency = found.statement().get("adjacency", spent.adjacency)
     yield found.told()
-    yield f"epsilon {spent.epsilon:.4g} after all rounds, {spent.adjacency}, {spent.accountant}"
+    yield f"epsilon {in_words(spent.epsilon)} after all rounds, {adjacency}, {spent.accountant}"
     if spent.readers is not None:
-        readers = f"at most {spent.readers:.4g} against readers of the models"
+        readers = f"at most {in_words(spent.readers)} against readers of the models"
         yield f"  that is against the server; {readers}"
     ratio = found.signal_to_noise(made.trainable_parameters)
-    if ratio is None:
+    if ratio is None or not found.releases:
         return
     once, whole = ratio
     of = "of a client's update " if found.settings.unit == "example" else ""

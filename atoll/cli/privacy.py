@@ -74,6 +74,8 @@ def _folder(path: Path) -> Path:
 
 
 def _as_json(path: Path, told: Told) -> Mapping[str, Any]:
+    from atoll.accounting.statement import finite
+
     last = told.lines[-1] if told.lines else None
     releases = [release for _, release in told.releases]
     spent = None if last is None else told.spent(last.delta)
@@ -86,5 +88,5 @@ def _as_json(path: Path, told: Told) -> Mapping[str, Any]:
         "epsilon": 0.0 if last is None else last.epsilon,
         "delta": None if last is None else last.delta,
         "adjacency": None if spent is None else spent.adjacency,
-        "readers_epsilon": None if spent is None else spent.readers,
+        "readers_epsilon": None if spent is None else finite(spent.readers),
     }

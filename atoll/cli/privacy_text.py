@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from atoll.accounting import Event, Everyone, Fixed, InTurns, Sampling, Shared
+from atoll.accounting.statement import in_words
 from atoll.ledger import Told
 from atoll.words import counted
 
@@ -28,7 +29,7 @@ def show_ledger(told: Told) -> None:
             str(entry.round),
             "" if entry.release is None else _noise(entry.release),
             "asked" if entry.release is None else _cohort(entry.release),
-            _number(line.epsilon),
+            in_words(line.epsilon),
         )
     console = Console(highlight=False)
     console.print(table)
@@ -45,12 +46,13 @@ def show_verified(told: Told) -> None:
         runs = counted(len({run for run, _ in told.releases}), "run")
         spent = told.spent(last.delta)
         seen = "" if spent.readers is None else (
-            f" against the server, and to epsilon {spent.readers:.4g} against readers of models"
+            f" against the server, and to epsilon {in_words(spent.readers)} against readers of "
+            "models"
         )  # fmt: skip
         units = {release.unit for release in releases}
         text = (
             f"Whole: {counted(sum(one.steps for one in releases), 'release')} of {runs} on data "
-            f"{_short(told.begin.data)} come to epsilon {_number(last.epsilon)} at delta "
+            f"{_short(told.begin.data)} come to epsilon {in_words(last.epsilon)} at delta "
             f"{last.delta:g}, for {'whole clients' if 'client' in units else 'single rows'}, "
             f"{spent.adjacency}{seen}."
         )
@@ -87,7 +89,3 @@ def _drawn(sampling: Sampling) -> str:
     if isinstance(sampling, Fixed):
         return f"{sampling.size} of {sampling.population}"
     return f"coins of {sampling.rate:.4g}"
-
-
-def _number(epsilon: float | None) -> str:
-    return "without bound" if epsilon is None else f"{epsilon:.4g}"

@@ -15,17 +15,22 @@ from atoll.config.words import choices, did_you_mean, expected, shown
 __all__ = ["misfit", "problems"]
 
 Schema = Mapping[str, Any]
+Place = tuple[str, ...]
 
 
 def problems(error: ValidationError, *, tree: JsonValue, schema: Schema) -> list[Problem]:
     """One problem for each key, however many of the types that it may have refused it."""
     found: dict[str, Problem] = {}
     details = error.errors()
-    for detail in details:
-        if detail["type"] == "too_short" and _inside(detail, details):
+    places = [_place(detail, tree=tree) for detail in details]
+    for detail, place in zip(details, places, strict=True):
+        if len(place) < len(detail["loc"]) and _inside(place, places):
+            # Of several types the one within which something is wrong was meant.
+            continue
+        if detail["type"] == "too_short" and _inside(place, places):
             # Pydantic counts the items that are right; a list of wrong ones is not short as well.
             continue
-        for problem in _sentences(detail, tree=tree, schema=schema):
+        for problem in _sentences(detail, place, tree=tree, schema=schema):
             found.setdefault(problem.path, problem)
     return list(found.values())
 
@@ -45,52 +50,64 @@ def misfit(name: str, *, value: object, schema: Schema) -> str:
     return f"{name} is {shown(value)}; expected {expected(schema)}{hint}"
 
 
-def _inside(outer: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
+def _inside(outer: Place, places: Sequence[Place]) -> bool:
     """Whether something within it is wrong, too."""
-    place = outer["loc"]
-    return any(each["loc"][: len(place)] == place != each["loc"] for each in details)
+    return any(each[: len(outer)] == outer != each for each in places)
 
 
-def _sentences(detail: ErrorDetails, *, tree: JsonValue, schema: Schema) -> Iterator[Problem]:
+def _place(detail: ErrorDetails, *, tree: JsonValue) -> Place:
+    """The keys that lead to a value, or to where one is missing.
+
+    Pydantic puts the name of each type that it tried between them.
+    """
+    place: list[str] = []
+    for key in map(str, detail["loc"]):
+        if isinstance(tree, dict) and key in tree:
+            tree = tree[key]
+        elif isinstance(tree, list) and key.isdecimal() and int(key) < len(tree):
+            tree = tree[int(key)]
+        else:
+            continue
+        place.append(key)
+    if detail["type"] == "missing":
+        place.append(str(detail["loc"][-1]))
+    return tuple(place)
+
+
+def _sentences(
+    detail: ErrorDetails, place: Place, *, tree: JsonValue, schema: Schema
+) -> Iterator[Problem]:
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Problems):
         yield from cause.found
         return
-    keys = [str(key) for key in detail["loc"]]
-    path = ".".join(keys)
+    path = ".".join(place)
     if detail["type"] == "extra_forbidden":
-        yield Problem(path, _unknown(keys, schema=schema))
+        yield Problem(path, _unknown(place, schema=schema))
     elif detail["type"] == "missing":
-        about = str(lookup(schema, keys)["description"])
+        about = str(lookup(schema, place)["description"])
         yield Problem(path, f"{path} is missing; it is the {about[0].lower()}{about[1:]}")
-    elif not keys:
+    elif not place:
         yield Problem("", detail["msg"])
     else:
-        keys, value = _reached(keys, tree=tree)
-        path = ".".join(keys)
+        value = _at(place, tree=tree)
         if isinstance(cause, ValueError):
             yield Problem(path, f"{path} is {shown(value)}: {cause}")
         else:
-            yield Problem(path, misfit(path, value=value, schema=lookup(schema, keys)))
+            yield Problem(path, misfit(path, value=value, schema=lookup(schema, place)))
 
 
-def _reached(keys: Sequence[str], *, tree: JsonValue) -> tuple[list[str], JsonValue]:
-    """The keys that lead to a value; pydantic adds the name of each type that was tried."""
-    reached: list[str] = []
-    for key in keys:
-        if isinstance(tree, dict) and key in tree:
-            tree = tree[key]
-        elif isinstance(tree, list) and key.isdecimal():
-            tree = tree[int(key)]
-        else:
-            break
-        reached.append(key)
-    return reached, tree
+def _at(place: Place, *, tree: JsonValue) -> JsonValue:
+    for key in place:
+        assert isinstance(tree, dict | list), "places were found in the tree"
+        tree = tree[key] if isinstance(tree, dict) else tree[int(key)]
+    return tree
 
 
 def _unknown(keys: Sequence[str], *, schema: Schema) -> str:
     *section, key = keys
-    valid = list(lookup(schema, section).get("properties", {}))
+    here = lookup(schema, section)
+    valid = [n for option in [here, *here.get("anyOf", [])] for n in option.get("properties", {})]
     near = did_you_mean(key, among=valid) or _elsewhere(key, schema=schema) or "."
     inside = f" in {'.'.join(section)}" if section else ""
     return f'unknown key "{key}"{inside}{near} Valid keys: {", ".join(valid)}'

@@ -10,7 +10,13 @@ from atoll.config.sections import SECTION
 
 REACH = 1024.0
 """How far an adaptive bound may move from its first value, either way."""
-__all__ = ["REACH", "AdaptiveClip", "Privacy"]
+LEAST_NOISE = 1e-6
+"""Noise below it is lost on the grid that updates lie on, which has 2²⁰ steps in the bound."""
+MOST_NOISE = 1e6
+"""Noise beyond which no model is left."""
+_Length = Annotated[float, Field(ge=1e-9, le=1e9)]
+"""Of an update, with room for its noise among floats."""
+__all__ = ["LEAST_NOISE", "MOST_NOISE", "REACH", "AdaptiveClip", "Privacy"]
 
 
 class AdaptiveClip(BaseModel):
@@ -18,14 +24,16 @@ class AdaptiveClip(BaseModel):
 
     model_config = SECTION
 
-    adaptive: Literal[True] = Field(description="The bound follows the norms of the updates.")
-    quantile: float = Field(0.5, ge=0, le=1, description="Share of updates that are not cut.")
-    initial: float = Field(0.1, gt=0, description="The bound of the first round.")
-    learning_rate: float = Field(0.2, gt=0, description="Size of its steps, on a log scale.")
-    count_noise: Annotated[float, Field(gt=0)] | None = Field(
+    adaptive: Literal[True] = Field(
+        description="Switch of a bound that follows the norms of the updates."
+    )
+    quantile: float = Field(0.5, gt=0, lt=1, description="Share of updates that are not cut.")
+    initial: _Length = Field(0.1, description="The bound of the first round.")
+    learning_rate: float = Field(0.2, gt=0, le=10, description="Size of its steps, on a log scale.")
+    count_noise: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         None, description="Noise on the count of updates below it; null: a 20th of the cohort."
     )
-    most: Annotated[float, Field(gt=0)] | None = Field(
+    most: _Length | None = Field(
         None, description="The largest that it may become; null: 1024 times initial."
     )
 
@@ -47,16 +55,23 @@ class Privacy(BaseModel):
     epsilon: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="What the run may spend: the noise is solved from it; beside a "
         "noise_multiplier, the run stops before it is crossed.",
     )
     noise_multiplier: float | None = Field(
-        None, ge=0, description="Noise in units of clip; null: solved from epsilon."
+        None,
+        ge=0,
+        le=MOST_NOISE,
+        description="Noise in units of clip, 0 for none; null: solved from epsilon.",
     )
     delta: float = Field(
-        1e-5, gt=0, lt=1, description="Chance that epsilon does not hold; below 1 / clients."
+        1e-5,
+        ge=1e-12,
+        lt=0.1,
+        description="Chance that epsilon does not hold; below 1 / clients.",
     )
-    clip: Annotated[float, Field(gt=0)] | AdaptiveClip = Field(
+    clip: _Length | AdaptiveClip = Field(
         1.0, description="L2 norm to which a client's update is cut, or how it is found."
     )
     mechanism: Literal["gaussian", "blt", "distributed", "local"] = Field(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atoll.config.checks import Problem
 from atoll.config.encrypted_checks import check_encrypted
-from atoll.config.privacy import AdaptiveClip, Privacy
+from atoll.config.privacy import LEAST_NOISE, MOST_NOISE, AdaptiveClip, Privacy
 
 if TYPE_CHECKING:
     from atoll.config.federation import Evaluate, Federation
@@ -36,6 +36,13 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
             "privacy.cap",
             f"privacy.cap is {privacy.cap}, but privacy.sampling is {privacy.sampling}, whose "
             "cohorts have no chance to be larger; remove privacy.cap",
+        )
+    if privacy.noise_multiplier and privacy.noise_multiplier < LEAST_NOISE:
+        yield Problem(
+            "privacy.noise_multiplier",
+            f"privacy.noise_multiplier is {privacy.noise_multiplier:g}, and so little noise is "
+            f"lost where updates are rounded; give a number from {LEAST_NOISE:g} to "
+            f"{MOST_NOISE:g}, or 0 for no noise",
         )
     if privacy.unit == "example":
         yield from _check_rows(privacy)

@@ -53,13 +53,13 @@ def expected(schema: Mapping[str, Any]) -> str:
 
 
 def _plain(number: float) -> str:
-    return str(number) if isinstance(number, int) else f"{number:g}"
+    return json.dumps(number) if isinstance(number, int) else f"{number:g}"
 
 
 def choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """The values of an enumeration; empty for other schemas."""
     values = [schema["const"]] if "const" in schema else schema.get("enum", [])
-    return tuple(str(value) for value in values)
+    return tuple(_plain(value) if isinstance(value, bool) else str(value) for value in values)
 
 
 def did_you_mean(word: str, *, among: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """What the experiment file's `privacy` section comes to, for the clients that there are."""
 
 from atoll.protection.parties import Parties, simulated
-from atoll.protection.planned import protection_of, rows_of
+from atoll.protection.planned import protection_of, rows_of, whole
 from atoll.protection.protection import Protection
 from atoll.protection.quorum import check_quorum
 from atoll.protection.rows import RowProtection
@@ -19,4 +19,5 @@ __all__ = [
     "secured",
     "securing_of",
     "simulated",
+    "whole",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atoll.accounting import Spent
 from atoll.config import Loaded
 from atoll.data import FederatedData
 from atoll.protection.cohorts import drawing_of
@@ -9,7 +10,7 @@ from atoll.protection.protection import Protection
 from atoll.protection.rows import RowProtection
 from atoll.protection.spread import Spread
 
-__all__ = ["protection_of", "rows_of"]
+__all__ = ["protection_of", "rows_of", "whole"]
 
 
 def protection_of(loaded: Loaded, population: int) -> Protection | Spread | None:
@@ -34,3 +35,10 @@ def rows_of(loaded: Loaded, data: FederatedData) -> RowProtection | None:
         return None
     rounds = experiment.federation.num_rounds
     return RowProtection(experiment.privacy, experiment.train, counts, rounds)
+
+
+def whole(found: Protection | Spread | RowProtection) -> Spent:
+    """What all rounds come to; a run may have none."""
+    if not found.releases:
+        return found.spent([])
+    return found.spent([found.released(found.noise_multiplier, found.releases)])

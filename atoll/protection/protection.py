@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from atoll.accounting import Event, Everyone, Poisson, Release, Spent, altogether, noise_for
+from atoll.accounting.epsilon import LEAST
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.core import Algorithm, Stage, State, Tree
 from atoll.matrix import Mechanism, in_turns, mechanism
@@ -19,8 +20,9 @@ from atoll.noise import Vault
 from atoll.protection.central import Central, hidden
 from atoll.protection.cohorts import Drawing
 from atoll.protection.summed import grid_step
+from atoll.words import counted
 
-__all__ = ["QUORUM_OF_RUN", "Protection"]
+__all__ = ["QUORUM_OF_RUN", "Protection", "unbounded"]
 
 QUORUM_SHARE, QUORUM_OF_RUN = 0.01, 0.001
 """The share of δ that is left for cohorts in which one client decides if there is a sum, and what
@@ -43,7 +45,7 @@ class Protection:
             return self.settings.noise_multiplier
         assert self.settings.epsilon is not None, "nothing is promised"
         return noise_for(
-            lambda noise: [self.released(noise, self.releases)] if self.rounds else [],
+            lambda noise: [self.released(noise, max(self.releases, 1))],
             epsilon=self.settings.epsilon,
             delta=self.delta,
         )
@@ -103,7 +105,9 @@ class Protection:
         Raises:
             PrivacyError: with what to change.
         """
-        assert self._central.on_update >= 0, "noise has a size"
+        clip = self.settings.clip
+        longest = clip if isinstance(clip, float) else clip.largest
+        assert 0 <= self._central.on_update * longest < math.inf, "noise has a size"
 
     @property
     def _central(self) -> Central:
@@ -150,8 +154,11 @@ class Protection:
     def told(self) -> str:
         """What a run begins with, in one line."""
         settings = self.settings
+        if self.noise_multiplier < LEAST:
+            return unbounded(settings)
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
-        solved = "" if settings.noise_multiplier else f", solved for {self.rounds} rounds"
+        solved = f", solved for {counted(self.rounds, 'round')}"
+        solved = solved if settings.noise_multiplier is None else ""
         return (
             f"private: {promised}delta {settings.delta:g}, unit {settings.unit}; noise multiplier "
             f"{self.noise_multiplier:.4g}{solved}; {self.drawing.told()}"
@@ -177,3 +184,13 @@ class Protection:
         return bool(
             isinstance(self.drawing.sampling, Everyone) and self.settings.secure_aggregation
         )
+
+
+def unbounded(settings: Privacy) -> str:
+    """What a run with no noise, or next to none, begins with."""
+    whom, what = ("client", "updates") if settings.unit == "client" else ("row", "gradients")
+    return (
+        f"warning: a privacy.noise_multiplier of {settings.noise_multiplier:g} hides no {whom}: "
+        f"{what} are cut to privacy.clip, and nothing bounds what the model remembers of them; "
+        "give privacy.epsilon, or more noise"
+    )

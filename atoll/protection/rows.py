@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import Any
 
 from atoll.accounting import Event, Poisson, Release, Spent, altogether, noise_for
+from atoll.accounting.epsilon import LEAST
 from atoll.config.privacy import Privacy
 from atoll.config.sections import Train
 from atoll.core import Context
 from atoll.errors import ConfigError
 from atoll.local.per_example import PerExample
 from atoll.noise import Vault, derive
+from atoll.protection.protection import unbounded
 
 __all__ = ["RowProtection"]
 
@@ -43,7 +45,7 @@ class RowProtection:
             return settings.noise_multiplier
         assert settings.epsilon is not None, "nothing is promised"
         return noise_for(
-            lambda noise: [self._released(noise)] * self.rounds,
+            lambda noise: [self._released(noise)] * max(self.rounds, 1),
             epsilon=settings.epsilon,
             delta=settings.delta,
         )
@@ -100,11 +102,13 @@ class RowProtection:
 
     def check(self) -> None:
         """Refuse noise that could not be had."""
-        assert self.noise_multiplier >= 0, "noise has a size"
+        assert 0 <= self.noise_multiplier * self._clip < math.inf, "noise has a size"
 
     def told(self) -> str:
         """What a run begins with, in one line."""
         settings, one = self.settings, self.release
+        if self.noise_multiplier < LEAST:
+            return unbounded(settings)
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
         rate = one.sampling.rate if isinstance(one.sampling, Poisson) else 1.0
         return (

@@ -20,6 +20,7 @@ from atoll.protection.apart import apart
 from atoll.protection.cohorts import Drawing
 from atoll.protection.smallest import smallest_sum, terms_of
 from atoll.secagg import Terms
+from atoll.words import counted
 
 __all__ = ["Spread"]
 
@@ -151,7 +152,7 @@ class Spread:
 
     def check(self) -> None:
         """Refuse noise that could not be had; a PrivacyError says what to change."""
-        assert self.plan is not None or self.sigma > 0, "noise has a size"
+        assert self.plan is not None or 0 < self.sigma < math.inf, "noise has a size"
 
     def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
         """The expected L2 norm of the noise that one update a round puts into `change`.
@@ -171,7 +172,8 @@ class Spread:
         """What a run begins with, in one line."""
         settings = self.settings
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
-        solved = "" if settings.noise_multiplier else f", solved for {self.rounds} rounds"
+        solved = f", solved for {counted(self.rounds, 'round')}"
+        solved = solved if settings.noise_multiplier is None else ""
         of = "each update" if self.total is None else f"sums of {self.terms.floor} clients or more"
         return (
             f"private: {promised}delta {settings.delta:g}, unit client, against the server too; "

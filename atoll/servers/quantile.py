@@ -54,7 +54,8 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
         count = float(total) + round(float(drawn) * following.count_noise * _FINE) / _FINE
         share = 0.5 + count / noise.denominator
         step = -following.learning_rate * (share - following.quantile)
-        norm = (state[CLIP][NORM] * math.exp(step)).clamp(max=following.largest)
+        # Noise on the count may ask for more than a float holds, and gets the largest bound.
+        norm = (state[CLIP][NORM] * math.exp(min(step, 100.0))).clamp(max=following.largest)
         return {**inner.apply(context, state, aggregate), CLIP: {NORM: norm}}
 
     names = (*inner.noised, BELOW)

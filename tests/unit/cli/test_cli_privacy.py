@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Release, Sampling
+from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Release, Sampling, Shared
 from atoll.cli.app import guarded
 from atoll.ledger import Entry, Ledger
 
@@ -81,6 +81,21 @@ def test_fixed_sizes_and_no_noise_are_named(
     said = capsys.readouterr().out
     assert "2 of 9" in said
     assert "come to epsilon without bound" in said
+
+
+def test_readers_of_what_nothing_bounds_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Shared(mechanism="gaussian", norm=1.0, values=9, sigma=2.0, asked=2, survivors=1,
+                 population=9)  # fmt: skip
+    with Ledger.opened(tmp_path, data="d") as ledger:
+        ledger.write(_entry(1, Everyone(), noise=0.0), DELTA)
+        ledger.write(_entry(2, Everyone()).model_copy(update={"release": own}), DELTA)
+    assert guarded(["privacy", "verify", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "against the server, and to epsilon without bound against readers of models" in said
+    assert guarded(["privacy", "verify", str(tmp_path), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["readers_epsilon"] is None
 
 
 def test_an_empty_ledger_spent_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

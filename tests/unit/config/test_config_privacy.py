@@ -52,7 +52,7 @@ def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) ->
         ("privacy: {epsilon: 8, cap: 4, sampling: fixed}\n", "privacy.cap is 4, but"),
         (
             "privacy: {epsilon: 8, clip: {adaptive: false}}\n",
-            "or a section with adaptive, quantile",
+            "privacy.clip.adaptive is false; expected true",
         ),
         ("privacy: {epsilon: 8, clip: {adaptive: true, quantil: 1}}\n", "quantil"),
         (f"{ON}federation: {{late: fold}}\n", "federation.late is fold, but under privacy"),

@@ -56,7 +56,7 @@ MINIMAL = "model: {name_or_path: a}\ndata:\n  path: b\n"
         ),
         (
             "adapter: {target_modules: [a, 2]}",
-            'adapter.target_modules is ["a", 2]; expected text, a list (each item: text), or null',
+            "adapter.target_modules.1 is 2; expected text: put it in quotes",
         ),
         (
             "federation: {num_rounds: -1}",

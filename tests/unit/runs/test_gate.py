@@ -116,7 +116,10 @@ def test_one_value_on_the_disk_that_is_no_number_is_refused(tmp_path: Path, zoo:
 
 
 def test_a_round_that_leaves_no_finite_model_ends_the_run(tmp_path: Path, zoo: Zoo) -> None:
-    setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1.0, "clip": 1e39})
+    server = {"name": "adam", "learning_rate": 1e39}
+    setup = _setup(
+        tmp_path, zoo, privacy={"noise_multiplier": 1.0, "clip": 0.5}, federation={"server": server}
+    )
     with pytest.raises(ModelError, match="round 1: the model has values that are not finite"):
         _run(setup, tmp_path / "run")
     # What was good stays, to go on from.

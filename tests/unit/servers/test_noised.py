@@ -132,6 +132,15 @@ def test_the_count_has_noise_of_its_own() -> None:
     assert np.std(moved) == pytest.approx(2.0, rel=0.2)
 
 
+def test_noise_on_the_count_moves_the_bound_no_farther_than_the_largest() -> None:
+    server, found = _following(count_noise=1e12), set[float]()
+    for exchange in range(8):
+        state = server.init({"adapter": {"w": torch.zeros(2)}})
+        state = server.apply(_context(exchange), state, _told(0.0, state["adapter"]["w"]))
+        found.add(float(state[CLIP]["norm"]))
+    assert found == {0.0, 100.0}
+
+
 def test_update_and_count_together_are_one_release() -> None:
     # One client moves (update / C, Σ (b − ½)) by at most (1, ½), each with noise of its own.
     noise, count_noise = 0.9, 2.5
