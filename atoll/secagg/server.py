@@ -120,10 +120,10 @@ def witness(state: ServerState, messages: Mapping[str, bytes]) -> tuple[bytes, R
 
 
 def finish(state: ServerState, messages: Mapping[str, bytes]) -> tuple[Total, Refused]:
-    """Take all masks off the sum.
+    """Take all masks off the sum; who opened a wrong share is among the refused.
 
     Raises:
-        ProtocolError: when shares do not give what the adverts promised; nothing is released.
+        ProtocolError: when the shares do not give what the adverts promised; nothing is released.
         QuorumError: when too few clients opened theirs.
     """
     configuration, ring = state.configuration, state.session.ring
@@ -135,4 +135,12 @@ def finish(state: ServerState, messages: Mapping[str, bytes]) -> tuple[Total, Re
         return opened
 
     openings, refused = read_all(configuration, messages, read)
-    return unmasked(state, openings), refused
+    total, wrong = unmasked(state, openings)
+    names = configuration.cohort
+    return total, refused | {
+        names[
+            holder
+        ]: f"it opened a wrong share of {names[owner]}'s secret, or was given one by it; "
+        "the others were enough"
+        for holder, owner in wrong.items()
+    }

@@ -246,6 +246,22 @@ def test_what_is_no_message_is_its_clients_failure_alone(
     assert exchange.closed == ()
 
 
+def test_wrong_shares_of_one_client_do_not_keep_a_sum_closed() -> None:
+    def flipped(tree: Tree) -> Tree:
+        raw = tree["bytes"].clone()
+        raw[60] ^= 1
+        return {**tree, "bytes": raw}
+
+    algorithms = _algorithms()
+    wire = replace(_wire(algorithms), changed={("opening", "c"): flipped})
+    report = _run(algorithms, wire, rounds=1)[-1]
+    found = report.position.server["adapter"]["w"]
+    assert torch.allclose(found, _weighted(ROSTER, 1), atol=4 * _tolerance(8))
+    (exchange,) = report.exchanges
+    assert [(one.client, one.kind) for one in exchange.failures] == [("c", PROTOCOL)]
+    assert "it opened a wrong share of a's secret" in exchange.failures[0].message
+
+
 @pytest.mark.parametrize("step", ["advert", "shares", "train", "signature", "opening"])
 def test_too_few_open_nothing(step: str) -> None:
     algorithms = _algorithms(floor=5)

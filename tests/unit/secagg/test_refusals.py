@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import sympy
 from numpy.typing import NDArray
 
 from atoll.errors import ProtocolError, QuorumError
-from atoll.secagg import Configuration, Kind, Step
+from atoll.secagg import Configuration, Kind, Step, Total
 from atoll.secagg.client import confirm, mask, open_sum
 from atoll.secagg.gathered import ServerState
 from atoll.secagg.keys import check_public, common, private_key
@@ -29,6 +30,15 @@ WORDS = {place: vector(CONFIGURATION, place) for place in range(6)}
 
 def _sparse() -> Cohort:
     return cohort(replace(configured(20), neighbours=6, threshold=5, signers=11))
+
+
+def _finished(
+    server: ServerState, openings: Mapping[int, Mapping[int, bytes]]
+) -> tuple[Total, dict[str, str]]:
+    return finish(server, {
+        CONFIGURATION.cohort[at]: write_each(Kind.OPENING, CONFIGURATION, shares)
+        for at, shares in openings.items()
+    })  # fmt: skip
 
 
 def _closed(alive: tuple[int, ...]) -> tuple[dict[int, ClientState], Survivors]:
@@ -117,7 +127,7 @@ def _five_masked() -> tuple[ServerState, dict[int, ClientState], dict[int, NDArr
     return server, {at: s for at, (s, _) in both.items()}, {at: v for at, (_, v) in both.items()}
 
 
-def test_a_wrong_share_opens_nothing() -> None:
+def test_a_wrong_share_is_found_where_there_are_enough_others() -> None:
     server, states, masked = _five_masked()
     server = PEOPLE.absorbed(server, masked)
     signed, signatures = PEOPLE.signed(states, server.survivors)
@@ -127,8 +137,15 @@ def test_a_wrong_share_opens_nothing() -> None:
     for owner in range(6):
         value = (int.from_bytes(opened[1][owner], "big") ^ 1).to_bytes(SHARE, "big")
         wrong = {**opened, 1: {**opened[1], owner: value}}
-        with pytest.raises(ProtocolError, match=r"promised|belong to no secret"):
-            PEOPLE.finished(server, wrong)
+        found, refused = _finished(server, wrong)
+        np.testing.assert_array_equal(found.integers["a"], expected)
+        assert refused.keys() == {"client-001"}
+        assert f"a wrong share of client-00{owner}'s secret" in refused["client-001"]
+        both = {**wrong, 2: {**opened[2], owner: value}}
+        with pytest.raises(ProtocolError, match=f"shares of client-00{owner} do not give what"):
+            PEOPLE.finished(server, both)
+    lying = {owner: bytes(SHARE) for owner in opened[1]}
+    assert _finished(server, {**opened, 1: lying})[1].keys() == {"client-001"}
 
 
 def test_shares_that_are_not_all_there_are_not_used() -> None:
