@@ -123,7 +123,7 @@ def finish(state: ServerState, messages: Mapping[str, bytes]) -> tuple[Total, Re
     """Take all masks off the sum; who opened a wrong share is among the refused.
 
     Raises:
-        ProtocolError: when the shares do not give what the adverts promised; nothing is released.
+        ProtocolError: when shares do not give what the adverts promised; nothing is released.
         QuorumError: when too few clients opened theirs.
     """
     configuration, ring = state.configuration, state.session.ring
@@ -136,11 +136,7 @@ def finish(state: ServerState, messages: Mapping[str, bytes]) -> tuple[Total, Re
 
     openings, refused = read_all(configuration, messages, read)
     total, wrong = unmasked(state, openings)
-    names = configuration.cohort
-    return total, refused | {
-        names[
-            holder
-        ]: f"it opened a wrong share of {names[owner]}'s secret, or was given one by it; "
-        "the others were enough"
-        for holder, owner in wrong.items()
-    }
+    for holder, owner in wrong.items():
+        why = f"it opened a wrong share of {configuration.cohort[owner]}'s secret"
+        refused[configuration.cohort[holder]] = f"{why}, or was given one; the others were enough"
+    return total, refused
