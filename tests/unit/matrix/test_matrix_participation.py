@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.accounting import Everyone
+from atoll.accounting import InTurns
 from atoll.errors import ConfigError
 from atoll.matrix import Participation, in_turns
 from atoll.protection.cohorts import Drawing
@@ -21,7 +21,7 @@ def test_cohorts_in_turns_keep_what_the_noise_was_planned_for(
 ) -> None:
     cohort = min(cohort, population)
     plan = in_turns(population, cohort, rounds)
-    drawing = Drawing(population, float(cohort), Everyone(), turns=True)
+    drawing = Drawing(population, float(cohort), InTurns())
     clients = tuple(f"c{i:02}" for i in range(population))
     history: dict[str, list[int]] = {client: [] for client in clients}
     for number in range(1, rounds + 1):
