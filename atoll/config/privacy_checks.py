@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from atoll.config.checks import Problem
 from atoll.config.encrypted_checks import check_encrypted
 from atoll.config.privacy import LEAST_NOISE, MOST_NOISE, AdaptiveClip, Privacy
+from atoll.config.unread_checks import check_unread
 
 if TYPE_CHECKING:
     from atoll.config.federation import Evaluate, Federation
@@ -21,8 +22,8 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
     if federation is not None and privacy.hides:
         yield from _check_late(federation)
     yield from check_encrypted(privacy)
+    yield from check_unread(privacy, federation=federation)
     if not privacy.on:
-        yield from _check_idle(privacy)
         return
     if (privacy.lifetime_epsilon or math.inf) < (privacy.epsilon or 0):
         yield Problem(
@@ -30,12 +31,6 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
             f"privacy.lifetime_epsilon is {privacy.lifetime_epsilon:g}, less than the "
             f"privacy.epsilon of {privacy.epsilon:g} that this run alone may spend; raise it, or "
             "lower privacy.epsilon",
-        )
-    if privacy.cap is not None and privacy.sampling != "poisson":
-        yield Problem(
-            "privacy.cap",
-            f"privacy.cap is {privacy.cap}, but privacy.sampling is {privacy.sampling}, whose "
-            "cohorts have no chance to be larger; remove privacy.cap",
         )
     if privacy.noise_multiplier and privacy.noise_multiplier < LEAST_NOISE:
         yield Problem(
@@ -128,27 +123,6 @@ def _check_own(privacy: Privacy) -> Iterator[Problem]:
             "privacy.noise_multiplier",
             f"privacy.noise_multiplier is 0, but mechanism {mechanism} is noise that clients add; "
             "give a number above 0, or epsilon",
-        )
-
-
-def _check_idle(privacy: Privacy) -> Iterator[Problem]:
-    """Values of the section that nothing reads."""
-    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples",
-              "key_holder")  # fmt: skip
-    read = secure if privacy.secure_aggregation else ()
-    fields = Privacy.model_fields.items()
-    for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
-        if key not in read:
-            yield Problem(
-                f"privacy.{key}",
-                f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "
-                "is, so that it promises nothing; set one of them",
-            )
-    if privacy.secure_aggregation and isinstance(privacy.clip, AdaptiveClip):
-        yield Problem(
-            "privacy.clip",
-            "privacy.clip is adaptive, which needs differential privacy; under secure_aggregation "
-            "alone give a number, the largest value that is added up",
         )
 
 

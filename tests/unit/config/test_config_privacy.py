@@ -50,6 +50,29 @@ def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) ->
         ("privacy: {noise_multiplier: -1}\n", "privacy.noise_multiplier is -1; expected"),
         ("privacy: {epsilon: 8, delta: 1}\n", "privacy.delta is 1; expected"),
         ("privacy: {epsilon: 8, cap: 4, sampling: fixed}\n", "privacy.cap is 4, but"),
+        ("privacy: {epsilon: 8, cap: 4}\n", "privacy.cap is 4, but every round asks all clients"),
+        (
+            "privacy: {epsilon: 8, sampling: fixed}\n",
+            "f.yaml:4: privacy.sampling is fixed, but every round asks all clients",
+        ),
+        *(
+            (
+                f"privacy: {{{noise}, {key}: {value}}}\n",
+                f"f.yaml:4: privacy.{key} is {value}, but privacy.secure_aggregation is false",
+            )
+            for noise in ("epsilon: 8", "noise_multiplier: 1.0, unit: example")
+            for key, value in (
+                ("key_holder", "c01"),
+                ("max_examples", 5),
+                ("min_survivors", 20),
+                ("corrupt", 0.4),
+                ("dropping", 0.2),
+            )
+        ),
+        (
+            "privacy: {epsilon: 8, secure_aggregation: true, max_examples: 5}\n",
+            "f.yaml:4: privacy.max_examples is 5, but clients weigh the same where noise hides",
+        ),
         (
             "privacy: {epsilon: 8, clip: {adaptive: false}}\n",
             "privacy.clip.adaptive is false; expected true",
