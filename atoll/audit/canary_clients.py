@@ -26,9 +26,9 @@ Coins = NDArray[np.bool_]
 Release = Callable[[int, Coins], Values]
 """(round, which canaries take part) -> what is released at the place of each canary."""
 
-CERTAIN = 4.0
-"""Standard errors by which less noise than promised must show: of 30,000 runs that keep their
-promise one does not seem to."""
+CERTAIN = 5.0
+"""Standard errors by which less noise than promised must show: of three million runs that keep
+their promise one does not seem to."""
 _NORMAL = 1.96
 
 

@@ -39,8 +39,8 @@ FEWEST = 100
 MOST_VALUES = 50_000_000
 """Values of noise that are drawn, for rounds which have it in common or clients that share it."""
 Z = 1.96
-UNLIKELY = 3e-5
-"""How often noise that is as promised may seem to be less: as four standard errors."""
+UNLIKELY = 3e-7
+"""How often noise that is as promised may seem to be less: as five standard errors."""
 CERTAIN = 5.0
 """Standard errors by which a tensor must have less noise than promised, of the many that are."""
 PLAIN_STEP = {
