@@ -9,8 +9,9 @@ from atoll.errors import CompositionError
 
 __all__ = ["HIDING", "check", "check_order"]
 
-HIDING = 5
-"""Clients whose sum says little enough of each, for groups that are summed by themselves."""
+HIDING = 6
+"""Clients whose sum says little enough of each, also when one stops, for groups that are summed by
+themselves."""
 
 
 def check(name: str, client: ClientWork, stages: Sequence[Stage], aggregator: Aggregator) -> None:
@@ -48,8 +49,8 @@ def _check_closer_look(client: ClientWork, stages: Sequence[Stage], aggregator: 
                 f"aggregator '{aggregator.name}' looks at single updates, which stage "
                 f"'{stage.name}' hides: the server learns one sum, and cannot tell whose update "
                 "spoils it; use a mean, or a rule over the sums of groups, each under masks of its "
-                f"own: {{name: grouped, size: {HIDING}, rule: median}}, with groups as "
-                "large as min_survivors at least"
+                f"own: {{name: grouped, size: {HIDING}, rule: median}}, with groups "
+                "larger than min_survivors, so that one may stop"
             )
         if stage.sums_only or stage.decode_at == "sum":
             needs = "each reply" if own else f"the sum of each group of {aggregator.group}"

@@ -10,6 +10,7 @@ from atoll.config import Loaded, resolve
 from atoll.core import Program
 from atoll.data import FederatedData
 from atoll.errors import ConfigError
+from atoll.protection import check_usual
 from atoll.words import counted
 
 __all__ = ["check_cohort", "check_late", "check_program", "check_revision", "check_runtime"]
@@ -49,6 +50,7 @@ def check_cohort(loaded: Loaded, data: FederatedData) -> None:
             f"but a round asks {counted(cohort, 'client')}{why}: no round would count; lower it, "
             "or ask more clients"
         )
+    check_usual(loaded, population)
 
 
 def check_revision(loaded: Loaded) -> None:

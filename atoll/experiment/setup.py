@@ -33,7 +33,7 @@ from atoll.local.group import group_size
 from atoll.local.statistics import Labelled
 from atoll.models.base import Base
 from atoll.models.objective import Example
-from atoll.protection import Parties, Protection, RowProtection, Spread
+from atoll.protection import Parties, Protection, RowProtection, Spread, check_usual
 from atoll.tasks import task_of
 from atoll.words import counted, listed
 
@@ -117,6 +117,8 @@ def prepare(
     with placed_errors(loaded):
         if data.whole:
             check_cohort(loaded, data)
+        elif parties is not None:
+            check_usual(loaded, population or parties.population)
         check_revision(loaded)
         check_trackers(loaded)
         return _prepared(loaded, data, note, machine, (parties, population))

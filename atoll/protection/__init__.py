@@ -3,7 +3,7 @@
 from atoll.protection.parties import Parties, simulated
 from atoll.protection.planned import protection_of, rows_of, whole
 from atoll.protection.protection import Protection
-from atoll.protection.quorum import check_quorum
+from atoll.protection.quorum import check_quorum, check_usual
 from atoll.protection.rows import RowProtection
 from atoll.protection.securing import secured, securing_of
 from atoll.protection.spread import Spread
@@ -14,6 +14,7 @@ __all__ = [
     "RowProtection",
     "Spread",
     "check_quorum",
+    "check_usual",
     "protection_of",
     "rows_of",
     "secured",

@@ -10,14 +10,39 @@ from atoll.accounting.quorum import quorum_delta
 from atoll.config import Loaded
 from atoll.config.privacy import Privacy
 from atoll.errors import ConfigError
-from atoll.protection.cohorts import Drawing
+from atoll.protection.cohorts import Drawing, drawing_of
 from atoll.protection.protection import QUORUM_OF_RUN, Protection
 from atoll.secagg import Terms
-from atoll.secagg.degree import spare
+from atoll.secagg.degree import check_spare, spare
 
-__all__ = ["check_quorum", "decides", "quorum_cost"]
+__all__ = ["check_quorum", "check_usual", "decides", "quorum_cost"]
 
 Spare = Callable[[int], int]
+
+
+def check_usual(loaded: Loaded, population: int) -> None:
+    """Refuse sums that a usual cohort does not have, or not once as many stop as may.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    privacy, federation = loaded.experiment.privacy, loaded.experiment.federation
+    if not privacy.secure_aggregation:
+        return
+    asked = min(federation.cohort(population), population)
+    if privacy.on and privacy.unit == "client":
+        asked = round(drawing_of(privacy, federation, population).expected)
+    told = f"{loaded.where('privacy.secure_aggregation')}: a round asks {asked} clients"
+    if privacy.secure_aggregation != "ckks":
+        try:
+            check_spare(asked, _terms(privacy))
+        except ConfigError as error:
+            raise ConfigError(f"{told}: {error}") from None
+    elif asked < privacy.min_survivors:
+        raise ConfigError(
+            f"{told}, and no sum of fewer than {privacy.min_survivors} is decrypted "
+            "(privacy.min_survivors): ask more clients, or lower it"
+        )
 
 
 def check_quorum(loaded: Loaded, protection: Protection) -> None:
@@ -28,12 +53,6 @@ def check_quorum(loaded: Loaded, protection: Protection) -> None:
     """
     settings, drawing, rounds = protection.settings, protection.drawing, protection.rounds
     least, place = settings.min_survivors, loaded.where("privacy.secure_aggregation")
-    asked = round(drawing.expected)
-    if _spare(settings)(asked) < 0:
-        raise ConfigError(
-            f"{place}: a round asks {drawing.expected:.4g} clients, and has no sum of so few "
-            f"(privacy.min_survivors is {least}): it would be noise alone; ask more clients"
-        )
     cost, room = quorum_cost(settings, drawing, rounds), QUORUM_OF_RUN * settings.delta
     if cost > room:
         raise ConfigError(

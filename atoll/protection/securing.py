@@ -19,7 +19,7 @@ from atoll.protection.speaking import speaking
 from atoll.protection.spread import Spread
 from atoll.protection.summed import Summed
 from atoll.secagg import Terms
-from atoll.secagg.degree import degree
+from atoll.secagg.degree import check_spare
 from atoll.servers.quantile import BELOW
 from atoll.words import listed
 
@@ -107,7 +107,7 @@ def _check_size(size: int, terms: Terms) -> None:
         CompositionError: with what is missing.
     """
     try:
-        degree(size, terms)
+        check_spare(size, terms)
     except ConfigError as error:
         raise CompositionError(
             f"aggregator 'grouped' has groups of {size} clients, each a secure sum: {error}"

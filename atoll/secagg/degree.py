@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from atoll.errors import ConfigError
 
-__all__ = ["LIVENESS", "PRIVACY", "Degree", "Terms", "degree", "spare"]
+__all__ = ["LIVENESS", "PRIVACY", "Degree", "Terms", "check_spare", "degree", "spare"]
 
 PRIVACY = Fraction(1, 2**40)
 """The chance that any client's secrets are with too many corrupt neighbours, or that honest ones
@@ -96,6 +96,23 @@ def spare(clients: int, terms: Terms) -> int:
     if clients < max(terms.floor, dropping + signers):
         return -1
     return clients - max(terms.floor, signers)
+
+
+def check_spare(clients: int, terms: Terms) -> None:
+    """Refuse a cohort that has no sum once as many stop as may.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    gone, found = terms.of(clients)[1], degree(clients, terms)
+    if spare(clients, terms) < gone:
+        least = max(terms.floor, found.signers)
+        raise ConfigError(
+            f"of {clients} clients {gone} may stop before the end (privacy.dropping is "
+            f"{terms.dropping:g}), and no sum of fewer than {least} is opened: ask more clients, "
+            f"or set privacy.min_survivors ({terms.floor}) or privacy.dropping lower, where that "
+            "is true"
+        )
 
 
 def _signers(clients: int, corrupt: int) -> int:

@@ -124,8 +124,8 @@ def test_weights_that_are_ignored(aggregator: Aggregator) -> None:
 
 HIDES = (
     "the server learns one sum, and cannot tell whose update spoils it; use a mean, or a rule over "
-    "the sums of groups, each under masks of its own: {name: grouped, size: 5, rule: median}, with "
-    "groups as large as min_survivors at least"
+    "the sums of groups, each under masks of its own: {name: grouped, size: 6, rule: median}, with "
+    "groups larger than min_survivors, so that one may stop"
 )
 BY_ITSELF = [
     median(), trimmed_mean(fraction=0.1), krum(byzantine=1), multi_krum(byzantine=1),

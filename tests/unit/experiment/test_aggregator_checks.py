@@ -160,7 +160,10 @@ def test_trust_needs_its_root_and_combines_by_itself(tmp_path: Path, zoo: Zoo) -
             {"noise_multiplier": 1.0},
             "looks at single updates, but under privacy replies are summed",
         ),
-        ({"secure_aggregation": True}, "looks at single updates, which stage 'masks' hides"),
+        (
+            {"secure_aggregation": True, "dropping": 0.0},
+            "looks at single updates, which stage 'masks' hides",
+        ),
     ],
     ids=["noise", "masks"],
 )
@@ -193,7 +196,7 @@ def test_rules_under_masks_are_refused_when_they_are_built(
         scene(
             tmp_path, zoo, adapter={"r": 2, "head": "train"},
             federation={"aggregator": aggregator, "min_clients": 5},
-            privacy={"clip": 0.5, "secure_aggregation": True}, **MEAN,
+            privacy={"clip": 0.5, "secure_aggregation": True, "dropping": 0.0}, **MEAN,
         )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ CASES: dict[str, tuple[str, dict[str, Mapping[str, Any]]]] = {
     "sums that hide each client": (
         "bert",
         {"adapter": {"head": "train"}, "federation": {"clients_per_round": None},
-         "privacy": {"secure_aggregation": True, "clip": 1.0, "corrupt": 0.0}},
+         "privacy": {"secure_aggregation": True, "clip": 1.0, "corrupt": 0.0, "dropping": 0.0}},
     ),
     "full": ("llama", {"adapter": {"method": "full"}}),
     "float64": ("bert", {"model": {"dtype": "float64"}}),

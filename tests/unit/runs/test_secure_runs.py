@@ -12,8 +12,9 @@ import torch
 from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
-from atoll.errors import CompositionError, ConfigError, QuorumError
-from atoll.experiment import hiding
+from atoll.errors import CompositionError, ConfigError
+from atoll.experiment import checks, hiding
+from atoll.experiment import setup as preparing
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
 from atoll.report import facts
@@ -106,12 +107,22 @@ def test_beside_noise_the_sum_is_what_is_noised(tmp_path: Path, zoo: Zoo) -> Non
 
 
 @pytest.mark.parametrize("rows", [{}, {"unit": "example", "noise_multiplier": 1.0}])
-def test_a_cohort_that_is_too_small_ends_the_run(
-    rows: dict[str, Any], tmp_path: Path, zoo: Zoo
+def test_a_cohort_that_is_too_small_is_refused_before_anything_is_loaded(
+    rows: dict[str, Any], tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = _setup(tmp_path, zoo, privacy={"min_survivors": 50, **rows})
-    with pytest.raises(QuorumError, match=r"round 1: secure aggregation needs a cohort of 50"):
-        run_experiment(setup, tmp_path / "run", Observer())
+    def loaded(*given: object) -> None:
+        raise AssertionError("it is refused before")
+
+    monkeypatch.setattr(preparing, "_prepared", loaded)
+    for privacy, words in (
+        ({"min_survivors": 50}, "a round asks 5 clients: secure aggregation needs a cohort of 50"),
+        ({"corrupt": 0.99}, "and 6 clients to the end; of 5 0 may stop"),
+        ({"min_survivors": 5, "dropping": 0.1}, "of 5 clients 1 may stop before the end"),
+        ({"secure_aggregation": "ckks", "min_survivors": 6, "corrupt": 0.1, "dropping": 0.1},
+         "a round asks 5 clients, and no sum of fewer than 6 is decrypted"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            _setup(tmp_path, zoo, privacy={**privacy, **rows})
 
 
 @pytest.mark.parametrize("noise", [{}, {"noise_multiplier": 1.0}])
@@ -138,6 +149,7 @@ def test_noise_alone_is_a_release_and_counts(
     kind: bool | str, tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hiding, "check_quorum", lambda loaded, protection: None)
+    monkeypatch.setattr(checks, "check_usual", lambda loaded, population: None)
     section = {"secure_aggregation": kind, "min_survivors": 50, "noise_multiplier": 1.0}
     if kind == "ckks":
         pytest.importorskip("tenseal")
@@ -168,7 +180,7 @@ def test_cohorts_that_one_client_could_close_are_refused(tmp_path: Path, zoo: Zo
         ConfigError, match=r"that adds 0\.\d+ to privacy\.delta, which has room for 1e-08"
     ):
         _setup(tmp_path / "a", zoo, privacy=private, federation=few)
-    with pytest.raises(ConfigError, match=r"a round asks 3 clients, and has no sum of so few"):
+    with pytest.raises(ConfigError, match="a round asks 3 clients: secure aggregation"):
         _setup(tmp_path / "b", zoo, privacy={**private, "min_survivors": 4}, federation=few)
 
 

@@ -11,7 +11,7 @@ from scipy.stats import chisquare, hypergeom
 
 from atoll.errors import ConfigError
 from atoll.secagg import Terms
-from atoll.secagg.degree import degree
+from atoll.secagg.degree import check_spare, degree
 from atoll.secagg.graph import ring
 
 
@@ -86,6 +86,14 @@ def test_cohorts_that_cannot_keep_the_promise_are_refused() -> None:
         degree(30, Terms(0.4, 0.4))
     with pytest.raises(ConfigError, match="3 clients to the end; of 3 1 may stop"):
         degree(3, Terms(0.1, 0.1, floor=2))
+    with pytest.raises(ConfigError, match="of 5 clients 1 may stop before the end"):
+        check_spare(5, Terms())
+    for clients, terms in ((6, Terms()), (5, Terms(dropping=0.0)), (5, Terms(floor=4))):
+        check_spare(clients, terms)
+    for clients in range(6, 60):
+        found = degree(clients, Terms())
+        check_spare(clients, Terms())
+        assert clients - math.ceil(clients / 10) >= max(5, found.threshold, found.signers)
     for wrong in ({"corrupt": 1.0}, {"dropping": -0.1}, {"floor": 1}, {"corrupt": math.nan}):
         with pytest.raises(ConfigError, match="give shares from 0 to below 1"):
             Terms(**wrong)  # type: ignore[arg-type]
