@@ -13,7 +13,7 @@ from atoll.data.moments import Moments
 from atoll.disk.files import make_folder, write_text
 from atoll.errors import ConfigError, PayloadError, RunError
 from atoll.experiment.offers import offer_of, silent, versions
-from atoll.experiment.parties import Keys, own_claim, site_parties
+from atoll.experiment.parties import Keys, leave_others, own_claim, site_parties
 from atoll.experiment.setup import Setup, prepare
 from atoll.experiment.terms import Agreed, Offer, Opening, Private
 from atoll.models.locate import fingerprint
@@ -139,6 +139,7 @@ def joined(
         check_names(place.policy, "update", (name for p in parts for name in state.get(p, {})))
     if ((setup.protection or setup.rows) is None) != (private is None):
         raise PayloadError("the server and the experiment file do not say the same of privacy")
+    leave_others(place.state, run)
     return setup
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Keys",
     "check_sums",
     "closing_of",
+    "leave_others",
     "own_claim",
     "parties_of",
     "private_of",
@@ -90,6 +91,11 @@ def site_parties(keys: Keys, roster: Mapping[str, Claimed], run: str) -> Parties
         verify, {keys.name: member}.__getitem__, len(roster), run, sorted(roster),
         {keys.name: silo}.__getitem__,
     )  # fmt: skip
+
+
+def leave_others(state: Path, run: str) -> None:
+    """Erase a site's keys for sums of other federations than this one: its part in them is over."""
+    Folder(state / SECAGG).leave(run)
 
 
 def _identity(keys: Keys) -> Identity:

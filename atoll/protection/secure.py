@@ -115,6 +115,8 @@ class Party:
         """The answer to a step."""
         own, member = self._secure.configuration(context), self._member(context.client)
         if step == "advert":
+            # Rounds follow one another: whatever came before is over, for who was left out too.
+            member.give_up(own.moment.run, own.moment.exchange - 1)
             return member.advert(own)
         if step == "shares":
             return member.shares(own, message)

@@ -127,10 +127,9 @@ class Member:
         self._store.save(state)
         return write_each(Kind.OPENING, configuration, shares)
 
-    def give_up(self, configuration: Configuration) -> None:
-        """Erase the keys of an exchange that ended without a sum, and of those before, for good."""
-        moment = configuration.moment
-        self._store.close(moment.run, moment.exchange)
+    def give_up(self, run: str, exchange: int) -> None:
+        """Erase the keys of exchanges up to this one that ended without a sum, for good."""
+        self._store.close(run, exchange)
 
     def _given_up(self, state: ClientState, configuration: Configuration) -> bool:
         """Whether an attempt that is under way ends here, for the next one.

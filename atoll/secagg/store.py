@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -111,11 +112,14 @@ class Folder:
             last = exchange
             write_bytes(self._mark(run), f"{last}\n".encode(), mode=0o600)
         folder = self._folder(run)
-        for path in folder.glob("*.state"):
-            if _exchange(path) <= last:
-                with explained(path):
-                    path.unlink()
-        sync_folder(folder)
+        _erase(path for path in folder.glob("*.state") if _exchange(path) <= last)
+        if folder.exists():
+            sync_folder(folder)
+
+    def leave(self, run: str) -> None:
+        """Erase the keys of every other run."""
+        own = self._folder(run)
+        _erase(path for path in self._path.glob("*/*.state") if path.parent != own)
 
     def _folder(self, run: str) -> Path:
         # A run's name may be any text.
@@ -126,6 +130,12 @@ class Folder:
 
     def _mark(self, run: str) -> Path:
         return self._folder(run) / "opened"
+
+
+def _erase(states: Iterable[Path]) -> None:
+    for path in states:
+        with explained(path):
+            path.unlink()
 
 
 def _exchange(state: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from atoll.protection.summed import MASKED, Summed, root_of
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
-from atoll.secagg import Held, Identity, Member, Terms, most_bits, roster_verifier
+from atoll.secagg import Folder, Held, Identity, Member, Terms, most_bits, roster_verifier
 from atoll.servers import average
 from atoll.stages import by_examples, uniform
 
@@ -260,6 +261,18 @@ def test_wrong_shares_of_one_client_do_not_keep_a_sum_closed() -> None:
     (exchange,) = report.exchanges
     assert [(one.client, one.kind) for one in exchange.failures] == [("c", PROTOCOL)]
     assert "it opened a wrong share of a's secret" in exchange.failures[0].message
+
+
+def test_who_was_left_out_keeps_no_key_once_another_sum_begins(tmp_path: Path) -> None:
+    members = {name: Member(name, one.sign, VERIFY, Folder(tmp_path / name))
+               for name, one in IDENTITIES.items()}  # fmt: skip
+    algorithms = _algorithms(members=members)
+    reports = _run(algorithms, _wire(algorithms, ("signature", "a"), ("opening", "a")), rounds=3)
+    exchanges = [report.exchanges[0] for report in reports[1:]]
+    assert all(exchange.folded.keys() == set(ROSTER) for exchange in exchanges)
+    (left,) = tmp_path.rglob("*.state")
+    assert left.is_relative_to(tmp_path / "a")
+    assert int(left.stem) == exchanges[-1].folded["a"]
 
 
 @pytest.mark.parametrize("step", ["advert", "shares", "train", "signature", "opening"])

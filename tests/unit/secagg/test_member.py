@@ -152,7 +152,7 @@ def test_a_client_that_is_killed_takes_part_or_is_gone(
         left = _states(tmp_path / name)
         assert len(left) == (name == victim and lost)
     for path in _states(tmp_path):
-        _member(victim, folders[victim]).give_up(CONFIGURATION)
+        _member(victim, folders[victim]).give_up("run", 7)
         assert not path.exists()
     other = next(name for name in NAMES if name != victim)
     with pytest.raises(ProtocolError, match="has opened exchange 7 of run, or a later one"):
@@ -242,7 +242,7 @@ def test_an_advert_is_repeated_and_an_exchange_is_not(tmp_path: Path, kind: str)
     fewer = replace(fewer, moment=Moment("run", 3, 7, 2))
     with pytest.raises(ProtocolError, match="is of other clients"):
         member.advert(fewer)
-    member.give_up(_at(6))
+    member.give_up("run", 6)
     assert member.advert(_at(7, attempt=1))[40:] != first[40:]
     state = store.load(Moment("run", 3, 7))
     assert state is not None
@@ -252,7 +252,7 @@ def test_an_advert_is_repeated_and_an_exchange_is_not(tmp_path: Path, kind: str)
             member.advert(_at(exchange))
     assert store.closed("run") == 7
     assert member.advert(_at(8))
-    member.give_up(_at(8))
+    member.give_up("run", 8)
     with pytest.raises(ProtocolError, match="has opened exchange 8 of run, or a later one, or has"):
         member.advert(_at(8, attempt=1))
     other = replace(CONFIGURATION, moment=Moment("another run", 1, 1))
@@ -283,6 +283,17 @@ def test_keys_of_exchanges_that_were_never_opened_do_not_pile_up(tmp_path: Path)
     member.advert(_at(28))
     with pytest.raises(ProtocolError, match="has no keys for exchange 27"):
         member.shares(_at(27), b"")
+
+
+def test_keys_of_other_runs_are_left_behind(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    member = _member(NAMES[0], store)
+    for run in ("run", "another", "third"):
+        member.advert(replace(CONFIGURATION, moment=Moment(run, 3, 7)))
+    store.leave("another")
+    assert store.load(Moment("another", 3, 7)) is not None
+    assert len(_states(tmp_path)) == 1
+    assert member.advert(_at(8))
 
 
 def test_no_key_is_used_in_two_exchanges() -> None:
