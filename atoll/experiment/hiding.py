@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,9 +43,13 @@ class Hiding:
         """The bench, whose clients hide their rows where they should."""
         return bench if self.rows is None else replace(bench, private=self.rows.private())
 
-    def sealed(self, loaded: Loaded, program: Program, state: State) -> tuple[Program, Hiding]:
+    def sealed(
+        self, loaded: Loaded, program: Program, state: State, note: Callable[[str], None]
+    ) -> tuple[Program, Hiding]:
         """The program, whose updates the server sees in sum only where it should, and what hides
-        them, which knows how large they are; `state`: a server's.
+        them, which knows how large they are.
+
+        state: a server's.   note: hears of values that no sum holds, where there are clients.
 
         Raises:
             ConfigError: for sums that would hide less than is promised.
@@ -59,7 +64,9 @@ class Hiding:
         if isinstance(clients, Protection) and loaded.experiment.privacy.secure_aggregation:
             check_quorum(loaded, clients)
         spread = clients if isinstance(clients, Spread) else None
-        program = secured(program, securing_of(loaded, self.parties, most, spread), state)
+        securing = securing_of(loaded, self.parties, most, spread)
+        if securing is not None:
+            program = secured(program, replace(securing, note=note), state)
         return program, replace(self, clients=clients)
 
 

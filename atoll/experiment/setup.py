@@ -150,7 +150,7 @@ def _prepared(
     heads = head_methods(bench, experiment.adapter, labelled) if labelled else Heads()
     program = build_program(loaded, bench, heads, hiding.clients, measured=hiding.measured)
     check_program(loaded, program, data, note=note)
-    program, hiding = hiding.sealed(loaded, program, first_state(bench, experiment))
+    program, hiding = hiding.sealed(loaded, program, first_state(bench, experiment), note)
 
     def begin(note: Callable[[str], None]) -> Position:
         state = first_state(bench, experiment)

@@ -38,7 +38,8 @@ def apart(setup: Setup) -> Setup:
     heads = Heads() if labelled is None else head_methods(bench, settings, labelled)
     hiding = replace(hiding_of(setup.loaded, setup.data, None, None), clients=setup.protection)
     program = build_program(setup.loaded, bench, heads, hiding.clients, measured=hiding.measured)
-    program, _ = hiding.sealed(setup.loaded, program, first_state(bench, setup.experiment))
+    state = first_state(bench, setup.experiment)
+    program, _ = hiding.sealed(setup.loaded, program, state, lambda text: None)
     return replace(setup, bench=bench, labelled=labelled, program=program)
 
 

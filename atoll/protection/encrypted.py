@@ -21,6 +21,7 @@ from atoll.core import Context, Payload, Request, Runtime, Sealed, Sealing, Stag
 from atoll.errors import CompositionError, ProtocolError, QuorumError
 from atoll.protection.encrypted_exchange import EncryptedSum, added, sent
 from atoll.protection.encrypted_questions import Questions
+from atoll.protection.outside import Outside
 from atoll.protection.summed import Summed, root_of
 from atoll.secagg import Moment
 from atoll.secagg.keys import Verifier
@@ -66,10 +67,15 @@ class Encrypting:
 
 
 class Holding:
-    """The clients of this process in encrypted sums, the holder of the key perhaps among them."""
+    """The clients of this process in encrypted sums, the holder of the key perhaps among them.
 
-    def __init__(self, encrypting: Encrypting, silo: Callable[[str], Silo]) -> None:
-        self._encrypting, self._silo = encrypting, silo
+    outside: hears what no range holds.
+    """
+
+    def __init__(
+        self, encrypting: Encrypting, silo: Callable[[str], Silo], outside: Outside
+    ) -> None:
+        self._encrypting, self._silo, self._outside = encrypting, silo, outside
         self._keys: dict[str, tuple[tuple[int, int], bytes]] = {}
         # Ciphertexts stay for challenges, until the next sum begins.
         self._sent: dict[str, tuple[tuple[int, int], bytes, NDArray[np.uint8]]] = {}
@@ -98,10 +104,11 @@ class Holding:
         moment, message = self._keys.pop(at.client, (None, b""))
         if moment != _at(at):
             raise ProtocolError("the key of this sum did not come; nothing is sent in the clear")
+        agreed, (vectors, outside) = encrypting.agreed(at), encrypting.summed.values(payload)
         raw, mark = self._silo(at.client).encrypted(
-            encrypting.agreed(at), message, root_of(request.payload),
-            encrypting.summed.values(payload),
-        )  # fmt: skip
+            agreed, message, root_of(request.payload), vectors
+        )
+        self._outside.tell(at, agreed.channels, outside)
         self._sent[at.client] = (_at(at), message, raw)
         return sent(torch.from_numpy(raw), torch.frombuffer(bytearray(mark), dtype=torch.uint8))
 

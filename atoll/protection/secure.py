@@ -34,6 +34,7 @@ from atoll.errors import ConfigError, ProtocolError, QuorumError
 from atoll.protection.beside import said_beside
 from atoll.protection.exchange import Sums
 from atoll.protection.groups import Apart, groups_of
+from atoll.protection.outside import Outside
 from atoll.protection.summed import MASKED, WORDS, Summed, root_of
 from atoll.secagg import Configuration, Kind, Member, Moment, Terms, Total, agree
 from atoll.secagg.keys import Verifier
@@ -105,10 +106,10 @@ class Secure:
 
 
 class Party:
-    """The clients of this process in secure sums."""
+    """The clients of this process in secure sums; outside: hears what no range holds."""
 
-    def __init__(self, secure: Secure, member: Callable[[str], Member]) -> None:
-        self._secure, self._member = secure, member
+    def __init__(self, secure: Secure, member: Callable[[str], Member], outside: Outside) -> None:
+        self._secure, self._member, self._outside = secure, member, outside
         self._inboxes: dict[tuple[str, int, int], bytes] = {}
 
     def says(self, context: Context, step: str, message: bytes, room: int) -> bytes:
@@ -132,9 +133,13 @@ class Party:
         """The one masked vector of a round."""
         at = request.context
         own, member = self._secure.configuration(at), self._member(at.client)
-        words = self._secure.summed.words(own, member, payload)
+        summed = self._secure.summed
+        vectors, outside = summed.values(payload)
+        self._outside.tell(at, own.channels, outside)
         inbox = self._inboxes.pop(_at(at), b"")
-        message = member.masked(own, inbox, root_of(request.payload), words)
+        message = member.masked(
+            own, inbox, root_of(request.payload), summed.words(own, member, vectors)
+        )
         masked = np.frombuffer(read_one(Kind.MASKED, own, message), "<i4").astype(np.int32)
         return {MASKED: Channel({WORDS: torch.from_numpy(masked)}, "sum")}
 

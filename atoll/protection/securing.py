@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from atoll import ckks
@@ -13,6 +14,7 @@ from atoll.core import Aggregator, Algorithm, Program, State
 from atoll.errors import CompositionError, ConfigError, ProtocolError
 from atoll.protection.encrypted import Encrypting, Holding, encryption
 from atoll.protection.groups import Apart
+from atoll.protection.outside import Outside
 from atoll.protection.parties import Parties
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import speaking
@@ -35,6 +37,7 @@ class Securing:
     """most: clients of the largest cohort.   spread: noise that clients add; None: none.
 
     holder: who has the key of encrypted sums; None: sums are masked.
+    note: hears, where clients are, what of their values no range holds.
     """
 
     settings: Privacy
@@ -42,6 +45,7 @@ class Securing:
     most: int
     spread: Spread | None = None
     holder: str | None = None
+    note: Callable[[str], None] = lambda text: None
 
     def applied(self, algorithm: Algorithm, state: State) -> tuple[Algorithm, Algorithm]:
         """The algorithm that sends nothing in the open, and the one by which sums are spoken of.
@@ -69,7 +73,7 @@ class Securing:
         if self.holder is not None:
             return self._encrypted(algorithm, summed, self.holder)
         secure = Secure(summed, terms, self._lenient, apart, self.parties.run)
-        party = Party(secure, self.parties.member)
+        party = Party(secure, self.parties.member, self._outside)
         stages = (*algorithm.stages, masks(secure, party, self.parties.verify))
         return replace(algorithm, stages=stages), speaking(party.says)
 
@@ -79,9 +83,13 @@ class Securing:
         told, parties = self.settings, self.parties
         encrypting = Encrypting(summed, holder, told.min_survivors, self._lenient, parties.run)
         encrypting.check()
-        holding = Holding(encrypting, parties.silo or _nobody)
+        holding = Holding(encrypting, parties.silo or _nobody, self._outside)
         stages = (*algorithm.stages, encryption(encrypting, holding, parties.verify))
         return replace(algorithm, stages=stages), speaking(holding.says)
+
+    @property
+    def _outside(self) -> Outside:
+        return Outside(self.note, self.settings.max_examples)
 
     @property
     def _lenient(self) -> bool:
@@ -170,10 +178,10 @@ def _nobody(name: str) -> Silo:
     raise ProtocolError(f"{name} is not here")
 
 
-def secured(program: Program, securing: Securing | None, state: State) -> Program:
+def secured(program: Program, securing: Securing, state: State) -> Program:
     """The program, whose rounds of training are sealed; `state`: a server's."""
     training = program.algorithms.get(TRAIN)
-    if securing is None or training is None:
+    if training is None:
         return program
     sealed, speaking = securing.applied(training, state)
     return replace(

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +21,18 @@ from atoll.secagg import Channel as Range
 from atoll.secagg import Configuration, Member, Total, most_bits, tree
 from atoll.secagg.channels import restored
 
-__all__ = ["MASKED", "UPDATE", "WORDS", "Summed", "grid_step", "root_of"]
+__all__ = ["MASKED", "UPDATE", "WORDS", "Summed", "Within", "grid_step", "root_of"]
 
 UPDATE = "update"
 MASKED, WORDS = "masked", "words"
 """The one channel, and its one tensor, that leave a client."""
+
+
+class Within(NamedTuple):
+    """vectors: by channel.   outside: how many values of each were larger than its range."""
+
+    vectors: Mapping[str, NDArray[np.float32]]
+    outside: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -60,21 +68,25 @@ class Summed:
             if (size := sum(value.numel() for value in channel.tree.values()))
         )
 
-    def values(self, payload: Payload) -> dict[str, NDArray[np.float32]]:
-        """One client's vectors."""
-        return {
-            name: _flat(payload[name].tree) * self._weight(payload, name)
-            for name, channel in self._reduced()
-            if channel.tree
-        }
+    def values(self, payload: Payload) -> Within:
+        """One client's vectors, cut to their ranges."""
+        vectors, outside = dict[str, NDArray[np.float32]](), dict[str, int]()
+        for name, channel in self._reduced():
+            if channel.tree:
+                flat = _flat(payload[name].tree) * np.float32(self._weight(payload, name))
+                bound = np.float32(self._bound(name))
+                outside[name] = int((np.abs(flat) > bound).sum())
+                vectors[name] = np.clip(flat, -bound, bound)
+        return Within(vectors, outside)
 
-    def words(self, own: Configuration, member: Member, payload: Payload) -> NDArray[np.int32]:
+    def words(
+        self, own: Configuration, member: Member, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> NDArray[np.int32]:
         """A client's vectors in whole numbers, with its share of the noise in its update."""
-        values = self.values(payload)
         if self.plan is None:
-            return member.quantised(own, values).words
-        update = values[UPDATE]
-        words = member.quantised(own, {**values, UPDATE: np.zeros_like(update)}).words
+            return member.quantised(own, vectors).words
+        update = vectors[UPDATE]
+        words = member.quantised(own, {**vectors, UPDATE: np.zeros_like(update)}).words
         part = restored(own.channels, words)[UPDATE]
         # As for noise on single updates: another update, were it asked for, has other noise.
         key = derive(member.noise_seed(own), hashlib.sha256(update.data).hexdigest())

@@ -31,6 +31,7 @@ from atoll.core import (
 from atoll.errors import CompositionError, ProtocolError, QuorumError
 from atoll.protection.encrypted import Encrypting, Holding, encryption
 from atoll.protection.encrypted_exchange import CIPHERTEXTS, ENCRYPTED, MARK_OF
+from atoll.protection.outside import Outside
 from atoll.protection.speaking import SIDE, SPEAKING, STEPS, question_of, speaking
 from atoll.protection.summed import Summed
 from atoll.round import federate
@@ -79,7 +80,7 @@ def _algorithms(*, lenient: bool = False, floor: int = 3) -> dict[str, Algorithm
     silos = {name: Silo(name, one.sign, VERIFY, Held()) for name, one in IDENTITIES.items()}
     summed = Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=4)
     encrypting = Encrypting(summed, "a", floor, lenient)
-    holding = Holding(encrypting, silos.__getitem__)
+    holding = Holding(encrypting, silos.__getitem__, Outside(print, 1))
     stages = (by_examples(), encryption(encrypting, holding, VERIFY))
     return {
         "toy": Algorithm("toy", WORK, stages, mean(), average()),
@@ -285,7 +286,7 @@ def test_a_client_that_started_again_has_nothing_to_prove() -> None:
         Summed(_payload(torch.zeros(SHAPE), 0, 0), RANGES, undivided=False, most=4), "a", 3
     )
     silo = Silo("b", IDENTITIES["b"].sign, VERIFY, Held())
-    holding = Holding(encrypting, {"b": silo}.__getitem__)
+    holding = Holding(encrypting, {"b": silo}.__getitem__, Outside(print, 1))
     context = Context(1, "run", 1, 0, ROSTER, 4, "b")
     with pytest.raises(ProtocolError, match="b is asked about a sum that it sent nothing to"):
         holding.says(context, "answer", b"", 96)

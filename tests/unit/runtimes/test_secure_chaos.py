@@ -16,6 +16,7 @@ from atoll.aggregators import grouped
 from atoll.config import Call
 from atoll.core import Aggregator, Algorithm, Position, Report
 from atoll.protection.groups import Apart, groups_of
+from atoll.protection.outside import Outside
 from atoll.protection.secure import Party, Secure, masks
 from atoll.protection.speaking import SPEAKING, speaking
 from atoll.protection.summed import Summed
@@ -95,7 +96,7 @@ def algorithms(
     if grouping is not None and grouping.rule is not None:
         terms = Terms(corrupt=0, dropping=0, floor=2)
         secure = Secure(summed, terms, apart=Apart(grouping.group, grouping.rule))
-    party = Party(secure, member)
+    party = Party(secure, member, Outside(print, 1))
     stages = (by_examples() if grouping is None else uniform(), masks(secure, party, VERIFY))
     trained = replace(plain, stages=stages, aggregator=grouping or plain.aggregator)
     return {"fit": trained, SPEAKING: speaking(party.says)}
