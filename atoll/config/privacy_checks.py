@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atoll.config.checks import Problem
 from atoll.config.encrypted_checks import check_encrypted
+from atoll.config.open_checks import check_own_stages
 from atoll.config.privacy import LEAST_NOISE, MOST_NOISE, AdaptiveClip, Privacy
 from atoll.config.unread_checks import check_unread
 
@@ -45,6 +46,7 @@ def check_privacy(privacy: Privacy, *, federation: Federation | None) -> Iterato
     yield from _check_mechanism(privacy)
     if federation is not None:
         yield from _check_rounds(privacy, federation)
+        yield from check_own_stages(privacy, federation)
 
 
 def _check_rows(privacy: Privacy) -> Iterator[Problem]:

@@ -16,6 +16,9 @@ __all__ = ["check_unread"]
 
 SUMS = ("min_survivors", "corrupt", "dropping", "max_examples", "key_holder")
 """Of sums that hide each client from the server."""
+NO_SUMS = (
+    "privacy.secure_aggregation is false, and sums alone read it; remove it, or set that to true"
+)
 
 
 def check_unread(privacy: Privacy, *, federation: Federation | None) -> Iterator[Problem]:
@@ -24,8 +27,7 @@ def check_unread(privacy: Privacy, *, federation: Federation | None) -> Iterator
         yield from _check_idle(privacy)
         return
     if not privacy.secure_aggregation:
-        why = "privacy.secure_aggregation is false, and sums alone read it"
-        yield from _unread(privacy, SUMS, f"{why}; remove it, or set that to true")
+        yield from _unread(privacy, SUMS, NO_SUMS)
     elif privacy.unit == "client":
         why = "clients weigh the same where noise hides each"
         yield from _unread(privacy, ("max_examples",), f"{why}; remove it")
@@ -62,12 +64,12 @@ def _unread(privacy: Privacy, keys: Iterable[str], why: str) -> Iterator[Problem
 
 def _check_idle(privacy: Privacy) -> Iterator[Problem]:
     """Values of the section that nothing reads."""
-    secure = ("secure_aggregation", "clip", "min_survivors", "corrupt", "dropping", "max_examples",
-              "key_holder")  # fmt: skip
-    read = secure if privacy.secure_aggregation else ()
+    if not privacy.secure_aggregation:
+        yield from _unread(privacy, SUMS, NO_SUMS)
+    read = ("secure_aggregation", "clip") if privacy.secure_aggregation else ()
     fields = Privacy.model_fields.items()
     for key in [name for name, field in fields if vars(privacy)[name] != field.default]:
-        if key not in read:
+        if key not in (*read, *SUMS):
             yield Problem(
                 f"privacy.{key}",
                 f"privacy.{key} is set, but neither privacy.epsilon nor privacy.noise_multiplier "

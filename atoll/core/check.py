@@ -45,12 +45,15 @@ def _check_closer_look(client: ClientWork, stages: Sequence[Stage], aggregator: 
         if stage.sums_only and not own and stage.group == aggregator.group:
             continue
         if stage.sums_only and own:
+            groups = (
+                "a rule over the sums of groups, each under masks of its own: {name: grouped, "
+                f"size: {HIDING}, rule: median}}, with groups larger than min_survivors, so that "
+                "one may stop"
+            )
             raise CompositionError(
                 f"aggregator '{aggregator.name}' looks at single updates, which stage "
                 f"'{stage.name}' hides: the server learns one sum, and cannot tell whose update "
-                "spoils it; use a mean, or a rule over the sums of groups, each under masks of its "
-                f"own: {{name: grouped, size: {HIDING}, rule: median}}, with groups "
-                "larger than min_survivors, so that one may stop"
+                f"spoils it; use a mean{'' if stage.never_groups else f', or {groups}'}"
             )
         if stage.sums_only or stage.decode_at == "sum":
             needs = "each reply" if own else f"the sum of each group of {aggregator.group}"
@@ -117,9 +120,15 @@ def check_order(stages: Sequence[Stage]) -> None:
             if not shared:
                 continue
             if stage.dense_floats and earlier.packs:
+                # What seals a payload comes last, whatever a file says.
+                remedy = (
+                    f"leave '{earlier.name}' out"
+                    if stage.sealing
+                    else (f"put '{stage.name}' first")
+                )
                 raise CompositionError(
                     f"stage '{stage.name}' reads plain values, but '{earlier.name}' before it has "
-                    f"packed them; put '{stage.name}' first"
+                    f"packed them; {remedy}"
                 )
             if stage.sums_only and earlier.data_support:
                 raise CompositionError(

@@ -56,7 +56,8 @@ class Stage:
     Facts: needs_all (one missing client voids the exchange), needs_bound (reads a declared L2
     bound), weighs (sets the weights of means), dense_floats (reads values as they left the work),
     data_support (which values travel depends on the data), sums_only (the server sees only sums),
-    group (of so many clients each, with sums_only; 0: one sum of all), lossy (what arrives differs
+    group (of so many clients each, with sums_only; 0: one sum of all), never_groups (no group of
+    clients can have a sum of its own), lossy (what arrives differs
     for good), blanks (no value of its channels travels).
     """
 
@@ -75,6 +76,7 @@ class Stage:
     data_support: bool = False
     sums_only: bool = False
     group: int = 0
+    never_groups: bool = False
     lossy: bool = False
     blanks: bool = False
     sealing: Sealing | None = None

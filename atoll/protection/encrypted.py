@@ -151,6 +151,6 @@ def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> St
 
     channels = tuple(name for name, one in summed.like.items() if one.reduce != "none")
     return Stage(
-        "ckks", channels, same, sums_only=True, dense_floats=True,
+        "ckks", channels, same, sums_only=True, dense_floats=True, never_groups=True,
         sealing=Sealing(travels, holding.sealed, begin, lambda context: len(context.cohort)),
     )  # fmt: skip

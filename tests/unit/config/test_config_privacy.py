@@ -89,6 +89,36 @@ def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) ->
             "privacy: {secure_aggregation: true}\ntrain: {class_weights: balanced}\n",
             "f.yaml:5: train.class_weights is balanced, which counts all clients' labels",
         ),
+        (
+            "privacy: {min_survivors: 3}\n",
+            "f.yaml:4: privacy.min_survivors is 3, but privacy.secure_aggregation is false",
+        ),
+        *(
+            (
+                f"{ON}federation:\n  stages: [{{name: bf16}}, {stage}]\n",
+                f"f.yaml:6: federation.stages.1 is {name}, but {why}",
+            )
+            for stage, name, why in (
+                ("by_examples", "by_examples", "weighting by examples lets one client's weight"),
+                ("{name: uniform}", "uniform", "under privacy clients weigh the same already"),
+                ("{name: clip, norm: 0.1}", "clip", "under privacy updates are cut to privacy."),
+            )
+        ),
+        *(
+            (
+                f"privacy: {{unit: example, noise_multiplier: 1.0}}\ntrain: {{{setting}}}\n",
+                f"f.yaml:5: train.{setting.replace(': ', ' is ')}",
+            )
+            for setting in ("class_balance: true", "restricted: true", "logit_adjustment: 0.5")
+        ),
+        *(
+            (
+                "privacy: {unit: example, noise_multiplier: 1.0}\n"
+                f"train: {{class_weights: {weights}}}\n",
+                "give weights by label",
+            )
+            for weights in ("balanced", "balanced-per-client")
+        ),
         (f"{ON}evaluate: {{patience: 2}}\n", "evaluate.patience chooses a model by clients'"),
         (f"{ON}evaluate: {{load_best: true}}\n", "evaluate.load_best chooses a model by clients'"),
         (

@@ -188,8 +188,11 @@ def test_cohorts_that_one_client_could_close_are_refused(tmp_path: Path, zoo: Zo
     ("sections", "words"),
     [
         ({"federation": {"aggregator": "median"}}, "median"),
-        ({"federation": {"stages": [{"name": "top_k", "fraction": 0.1}]}}, "top_k"),
-        ({"federation": {"stages": [{"name": "quantise", "dtype": "int8"}]}}, "quantise"),
+        ({"federation": {"stages": [{"name": "top_k", "fraction": 0.1}]}}, "leave 'top_k' out"),
+        (
+            {"federation": {"stages": [{"name": "quantise", "dtype": "int8"}]}},
+            "leave 'quantise' out",
+        ),
         ({"federation": {"algorithm": "scaffold"}}, "channel 'control' has no range"),
         ({"adapter": {"head": "ridge"}}, r"adapter\.head to train"),
         ({"federation": {"late": "fold"}}, "late is fold"),
