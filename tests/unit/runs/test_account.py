@@ -210,7 +210,7 @@ def test_a_cap_and_a_fixed_size_hold(tmp_path: Path, zoo: Zoo) -> None:
     assert capped is not None
     assert fixed is not None
     roster = tuple("abcde")
-    sizes = {len(_cohort(capped, 1, exchange, roster)) for exchange in range(50)}
+    sizes = {len(_cohort(capped, 1, exchange, roster)) for exchange in range(500)}
     assert sizes == {0, 1}
     drawn = [_cohort(fixed, 1, exchange, roster) for exchange in range(300)]
     assert {len(cohort) for cohort in drawn} == {2}
