@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from atoll.ckks import Agreed
 from atoll.core import Failure, Reply, Runtime, Task, payload_nbytes
-from atoll.errors import PROTOCOL, ClosedError, ProtocolError
-from atoll.protection.speaking import SPEAKING, at_step, message_of, question_of
+from atoll.errors import ClosedError
+from atoll.protection.speaking import SPEAKING, at_step, heard, question_of
 
 __all__ = ["Questions"]
 
@@ -46,7 +46,7 @@ class Questions:
             reply = replies.get(name, Failure(name, "absent", "it is not here"))
             if isinstance(reply, Reply):
                 self.moved[0] += payload_nbytes(reply.payload)
-            yield name, _message(reply)
+            yield name, heard(reply)
 
     def holder(self, step: str, message: bytes, room: int, again: int = 0) -> bytes:
         """What the holder answers to a step.
@@ -61,12 +61,3 @@ class Questions:
             why = said.message
             raise ClosedError(f"{holder}, who holds the key of this sum, does not answer: {why}")
         return said
-
-
-def _message(reply: Reply | Failure) -> bytes | Failure:
-    if isinstance(reply, Failure):
-        return reply
-    try:
-        return message_of(reply.payload)
-    except ProtocolError as error:
-        return Failure(reply.client, PROTOCOL, str(error))

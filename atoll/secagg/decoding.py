@@ -33,7 +33,7 @@ def recovered(
         try:
             secret = combine({place: shares[place] for place in places}, threshold)
         except ProtocolError:
-            continue
+            continue  # a wrong share among them, and together they are no secret at all
         if right(secret):
             return secret, frozenset() if places == first else _off(shares, places)
     return None
