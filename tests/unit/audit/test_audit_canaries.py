@@ -25,7 +25,7 @@ from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.protection import Protection
 from atoll.protection.central import Central
 from atoll.protection.cohorts import Drawing
-from tests.unit.audit.worlds import CLIENTS, begun_values, world
+from tests.unit.audit.worlds import CLIENTS, begun_trial, begun_values, world
 
 KEY = b"canary key of thirty-two bytes.."
 DELTA = 1e-5
@@ -33,11 +33,7 @@ DELTA = 1e-5
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    setup = world(tmp_path_factory.mktemp("world"))
-    rows = {client: setup.bench.examples(client, "train")[:2] for client in CLIENTS}
-    found = trial_of(setup, setup.loaded, begun_values(setup), rows)
-    assert found is not None
-    return found
+    return begun_trial(tmp_path_factory.mktemp("world"), rows=2)
 
 
 @pytest.mark.parametrize("separation", [0.5, 1.0, 2.0])

@@ -11,21 +11,17 @@ from torch import Tensor
 from atoll.accounting import Everyone
 from atoll.audit import shares
 from atoll.audit.shares import noise_of_shares
-from atoll.audit.trial import Trial, trial_of
+from atoll.audit.trial import Trial
 from atoll.config.privacy import Privacy
 from atoll.noise import discrete_gaussian, skellam
 from atoll.protection import Spread
 from atoll.protection.cohorts import Drawing
-from tests.unit.audit.worlds import CLIENTS, begun_values, world
+from tests.unit.audit.worlds import begun_trial
 
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
-    setup = world(tmp_path_factory.mktemp("world"))
-    rows = {client: setup.bench.examples(client, "train")[:1] for client in CLIENTS}
-    found = trial_of(setup, setup.loaded, begun_values(setup), rows)
-    assert found is not None
-    return found
+    return begun_trial(tmp_path_factory.mktemp("world"), rows=1)
 
 
 def _spread(noise: str, multiplier: float) -> Spread:

@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from atoll.audit.trial import Trial, trial_of
 from atoll.config import load
 from atoll.experiment.setup import Setup, prepare
 from atoll.local.bench import model_values
 from atoll.tree import Tree
 
-__all__ = ["CLIENTS", "begun_values", "world", "write_world"]
+__all__ = ["CLIENTS", "begun_trial", "begun_values", "world", "write_world"]
 
 WORDS = [f"w{number}" for number in range(1999)]
 CLIENTS = ("ada", "bob", "cy", "dee")
@@ -80,3 +81,12 @@ def _model(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def begun_trial(folder: Path, *, rows: int) -> Trial:
+    """Clients with so many rows each, after a LoRA that has trained a little."""
+    setup = world(folder)
+    own = {client: setup.bench.examples(client, "train")[:rows] for client in CLIENTS}
+    found = trial_of(setup, setup.loaded, begun_values(setup), own)
+    assert found is not None
+    return found
