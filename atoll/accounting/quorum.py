@@ -20,7 +20,7 @@ def quorum_delta(*, others: int, rate: float, rounds: int, decides: Sequence[boo
     Let K count the rounds in which it would, whose chance π knows nothing of its coin. With the
     client, a cohort in which it decides has the chance π · rate a round. Without it, the outcome of
     such a round has at least 1 − rate of its probability with it, so that an event of ε too much
-    gains E[(1 − rate)^−K] − 1 at most, which is the larger one.
+    gains E[(1 − rate)^−K] − 1 at most, which is the larger one. It says nothing from 1 on.
     """
     from scipy.special import gammaln
 
@@ -29,4 +29,5 @@ def quorum_delta(*, others: int, rate: float, rounds: int, decides: Sequence[boo
     chances = np.exp(ways + sizes * math.log(rate) + (others - sizes) * math.log1p(-rate))
     flags = np.array(decides, bool)[np.minimum(sizes.astype(int), len(decides) - 1)]
     deciding = float(chances[flags].sum())
-    return math.expm1(rounds * math.log1p(deciding * rate / (1 - rate)))
+    gain = rounds * math.log1p(deciding * rate / (1 - rate))
+    return math.expm1(min(gain, math.log(2)))

@@ -27,6 +27,11 @@ def test_it_is_the_chance_of_cohorts_that_one_client_decides(
     assert found >= met
 
 
+def test_what_is_certain_costs_all_and_no_more() -> None:
+    decides = [True] * 12
+    assert quorum_delta(others=11, rate=0.5, rounds=6000, decides=decides) == pytest.approx(1.0)
+
+
 def test_the_last_one_stands_for_all_larger_cohorts() -> None:
     decides = [False] * 10 + [True]
     found = quorum_delta(others=39, rate=0.3, rounds=1, decides=decides)
