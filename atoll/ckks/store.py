@@ -97,6 +97,16 @@ class Folder:
         """See `Store`."""
         write_bytes(self._file(run), kept.to_bytes(), mode=0o600)
 
+    def leave(self, run: str) -> None:
+        """Forget the keys of all runs but this one; what was decrypted in them stays known."""
+        for path in self._path.glob("*.ckks"):
+            if path == self._file(run):
+                continue
+            with explained(path):
+                kept = Kept.from_bytes(path.read_bytes())
+            if kept.secret:
+                write_bytes(path, Kept(kept.decrypted).to_bytes(), mode=0o600)
+
     def _file(self, run: str) -> Path:
         # A run's name may be any text.
         return self._path / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}.ckks"

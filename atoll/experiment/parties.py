@@ -96,6 +96,7 @@ def site_parties(keys: Keys, roster: Mapping[str, Claimed], run: str) -> Parties
 def leave_others(state: Path, run: str) -> None:
     """Erase a site's keys for sums of other federations than this one: its part in them is over."""
     Folder(state / SECAGG).leave(run)
+    ckks.Folder(state / SECAGG).leave(run)
 
 
 def _identity(keys: Keys) -> Identity:

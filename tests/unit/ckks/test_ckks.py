@@ -21,6 +21,7 @@ from atoll.ckks import (
     read_plain,
     unpack,
 )
+from atoll.ckks.store import Kept
 from atoll.errors import ConfigError, PayloadError, ProtocolError
 from atoll.secagg import Channel, Identity
 from tests.support.encrypted import (
@@ -198,3 +199,15 @@ def test_where_tenseal_is_missing_it_is_said_what_to_install(
     monkeypatch.setattr(sys, "path", paths)
     with pytest.raises(ConfigError, match=r"pip install 'atoll\[he\]'"):
         check_installed()
+
+
+def test_a_key_that_was_never_used_is_forgotten_with_its_federation(tmp_path: Path) -> None:
+    agreed, kept = agreed_on(), Folder(tmp_path)
+    silo("ada", kept).key(agreed)
+    kept.save("before", Kept(decrypted=7))
+    run = agreed.moment.run
+    kept.leave(run)
+    assert kept.load(run).secret
+    kept.leave("next")
+    assert not kept.load(run).secret
+    assert kept.load("before") == Kept(decrypted=7)
