@@ -134,8 +134,9 @@ class EncryptedSum:
                 f"{len(left)} clients answered, and {agreed.holder} decrypts no sum of fewer than "
                 f"{agreed.floor} (privacy.min_survivors)"
             )
-        total = np.zeros_like(_rows(next(iter(left.values()))))
-        for tree in left.values():
+        first, *others = left.values()
+        total = _rows(first)
+        for tree in others:
             total += _rows(tree)  # 20 numbers of 54 bits fit 64
         return Sum(root, {agreed.place(n): _mark(tree) for n, tree in left.items()}, reduced(total))
 

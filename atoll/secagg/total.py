@@ -90,7 +90,7 @@ def _secret(
             f"secret, and {threshold} must; the sum stays closed"
         )
     believed = {at: share for at, share in shares.items() if at - 1 not in suspected}
-    for some in (believed, shares):
+    for some in (believed, shares) if suspected else (shares,):
         if len(some) >= threshold:
             found = recovered(some, threshold, lambda secret: _promised(state, owner, secret))
             if found is not None:
