@@ -129,7 +129,7 @@ class Silo:
         if len(asked.marks) < agreed.floor:
             raise ProtocolError(
                 f"the sum of {len(asked.marks)} clients: {self.name} decrypts none of fewer than "
-                f"{agreed.floor} (privacy.min_survivors)"
+                f"{agreed.floor} (privacy.min_survivors, federation.min_clients)"
             )
         self._check_marks(agreed, asked, key)
         challenge = _challenge(own, key, hashlib.sha256(packed).digest())

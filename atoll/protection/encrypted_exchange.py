@@ -132,7 +132,7 @@ class EncryptedSum:
         if len(left) < agreed.floor:
             raise ClosedError(
                 f"{len(left)} clients answered, and {agreed.holder} decrypts no sum of fewer than "
-                f"{agreed.floor} (privacy.min_survivors)"
+                f"{agreed.floor} (privacy.min_survivors, federation.min_clients)"
             )
         first, *others = left.values()
         total = _rows(first)

@@ -36,7 +36,8 @@ LOSS = 100.0
 class Securing:
     """most: clients of the largest cohort.   spread: noise that clients add; None: none.
 
-    holder: who has the key of encrypted sums; None: sums are masked.
+    holder: who has the key of encrypted sums; None: sums are masked.   least: answers without which
+    a round does not count: no sum of fewer is decrypted, since it could not be asked for again.
     note: hears, where clients are, what of their values no range holds.
     """
 
@@ -45,6 +46,7 @@ class Securing:
     most: int
     spread: Spread | None = None
     holder: str | None = None
+    least: int = 0
     note: Callable[[str], None] = lambda text: None
 
     def applied(self, algorithm: Algorithm, state: State) -> tuple[Algorithm, Algorithm]:
@@ -81,7 +83,8 @@ class Securing:
         self, algorithm: Algorithm, summed: Summed, holder: str
     ) -> tuple[Algorithm, Algorithm]:
         told, parties = self.settings, self.parties
-        encrypting = Encrypting(summed, holder, told.min_survivors, self._lenient, parties.run)
+        floor = told.min_survivors if self._lenient else max(told.min_survivors, self.least)
+        encrypting = Encrypting(summed, holder, floor, self._lenient, parties.run)
         encrypting.check()
         holding = Holding(encrypting, parties.silo or _nobody, self._outside)
         stages = (*algorithm.stages, encryption(encrypting, holding, parties.verify))
@@ -139,7 +142,8 @@ def securing_of(
             f"{loaded.where('adapter.head')}: the head would be solved from statistics, which have "
             "no range that a secure sum could add up; set adapter.head to train"
         )
-    return Securing(experiment.privacy, parties, most, spread, _holder(loaded, parties, most))
+    holder, least = _holder(loaded, parties, most), experiment.federation.min_clients
+    return Securing(experiment.privacy, parties, most, spread, holder, least)
 
 
 def _holder(loaded: Loaded, parties: Parties, most: int) -> str | None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from atoll.errors import CompositionError, ConfigError
+from atoll.ckks import Silo
+from atoll.errors import CompositionError, ConfigError, ProtocolError, QuorumError
 from atoll.experiment.setup import Setup
 from atoll.plan.asked import asked
 from atoll.plan.traffic import traffic
@@ -64,6 +65,26 @@ def test_an_encrypted_run_is_the_plain_one_to_a_rounding(
     said = facts.privacy(read_run(tmp_path / "b" / "run"))
     assert "a key that ada held" in said
     assert "ada and the server together could read each update, any other client" in said
+
+
+@pytest.mark.parametrize("least", [4, 5])
+def test_no_sum_is_opened_of_fewer_than_a_round_needs(
+    least: int, tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Silo.answer
+
+    def silent(self: Silo, *told: Any) -> bytes:
+        if self.name == "cy":
+            raise ProtocolError("its ciphertexts are gone")
+        return answer(self, *told)
+
+    monkeypatch.setattr(Silo, "answer", silent)
+    setup = _setup(tmp_path, zoo, privacy=ENCRYPTED, federation={"min_clients": least})
+    if least == 4:
+        run_experiment(setup, tmp_path / "run", Observer())
+        return
+    with pytest.raises(QuorumError, match=r"no sum of fewer than 5 .*federation\.min_clients"):
+        run_experiment(setup, tmp_path / "run", Observer())
 
 
 @pytest.mark.long
