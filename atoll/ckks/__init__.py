@@ -3,7 +3,17 @@
 from atoll.ckks.agreed import MOST_VALUES, Agreed, rows_of
 from atoll.ckks.challenge import ANSWER, CHALLENGE, Answer, Challenge, products, proved
 from atoll.ckks.library import check_installed
-from atoll.ckks.messages import MARK, MOST_KEY, Mark, PublicKey, Sum, plain_size, read_plain
+from atoll.ckks.messages import (
+    MARK,
+    MOST_KEY,
+    USUAL_KEY,
+    Mark,
+    PublicKey,
+    Sum,
+    plain_size,
+    read_plain,
+    sum_size,
+)
 from atoll.ckks.packed import reduced, size_of, unpack
 from atoll.ckks.plain import STEP
 from atoll.ckks.scheme import MOST_CLIENTS
@@ -18,6 +28,7 @@ __all__ = [
     "MOST_KEY",
     "MOST_VALUES",
     "STEP",
+    "USUAL_KEY",
     "Agreed",
     "Answer",
     "Challenge",
@@ -36,5 +47,6 @@ __all__ = [
     "reduced",
     "rows_of",
     "size_of",
+    "sum_size",
     "unpack",
 ]

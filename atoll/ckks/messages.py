@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atoll.ckks.agreed import Agreed
-from atoll.ckks.packed import pack, unpack
+from atoll.ckks.packed import pack, size_of, unpack
 from atoll.ckks.scheme import MOST_CONTEXT
 from atoll.errors import ProtocolError
 from atoll.secagg.keys import KEY, SIGNATURE, Signer, Verifier
@@ -27,6 +27,7 @@ from atoll.secagg.wire import NUMBER, Reader, read_items, write_items
 __all__ = [
     "MARK",
     "MOST_KEY",
+    "USUAL_KEY",
     "Mark",
     "PublicKey",
     "Sum",
@@ -34,9 +35,12 @@ __all__ = [
     "plain_bytes",
     "plain_size",
     "read_plain",
+    "sum_size",
 ]
 
 MOST_KEY = KEY + MOST_CONTEXT + SIGNATURE
+USUAL_KEY = 123_580
+"""Bytes of a holder's key: it is compressed, to a few dozen more or less."""
 MARK = KEY + SIGNATURE
 """Bytes of a mark."""
 
@@ -125,6 +129,11 @@ class Sum:
         values = np.frombuffer(reader.take(reader.left()), np.uint8)
         kept = {place: Mark.from_bytes(mark) for place, mark in found.items()}
         return cls(root, kept, unpack(values, agreed.rows))
+
+
+def sum_size(agreed: Agreed) -> int:
+    """Bytes of the sum of all clients, on its way to the holder."""
+    return 2 * KEY + NUMBER + len(agreed.cohort) * (NUMBER + MARK) + size_of(agreed.rows)
 
 
 def plain_size(agreed: Agreed) -> int:

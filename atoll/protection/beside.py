@@ -1,4 +1,4 @@
-"""How long what is said beside masked vectors may be, and how much it is in all."""
+"""How long what is said beside hidden vectors may be, and how much it is in all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from collections.abc import Sequence
 
 import torch
 
+from atoll.ckks import (
+    ANSWER,
+    CHALLENGE,
+    MOST_KEY,
+    USUAL_KEY,
+    Agreed,
+    plain_size,
+    sum_size,
+)
 from atoll.secagg import Configuration, Kind, bytes_of, most_bytes
+from atoll.secagg.keys import KEY
+from atoll.secagg.wire import NUMBER
 
-__all__ = ["room_of", "said_beside"]
+__all__ = ["room_of", "said_beside", "said_encrypted"]
 
 KINDS = {"advert": Kind.ADVERT, "shares": Kind.SHARES, "signature": Kind.SIGNATURE,
          "opening": Kind.OPENING}  # fmt: skip
@@ -26,6 +37,16 @@ def said_beside(owns: Sequence[Configuration]) -> tuple[int, int]:
                 Kind.SIGNATURES: own.signers}  # fmt: skip
         down += everyone * sum(bytes_of(kind, own, items) for kind, items in told.items())
     return up, down
+
+
+def said_encrypted(agreed: Agreed) -> tuple[int, int]:
+    """Bytes up and down of all steps, to a few hundred, if nobody drops out; ciphertexts of clients
+    are not among them."""
+    number, clients = torch.tensor(0).nbytes, len(agreed.cohort)
+    up = MOST_KEY + CHALLENGE + plain_size(agreed) + clients * ANSWER + (clients + 3) * number
+    proof = NUMBER + clients * (NUMBER + ANSWER)
+    down = clients * (USUAL_KEY + CHALLENGE) + 2 * KEY + proof + sum_size(agreed)
+    return up, down + (2 * clients + 3) * number
 
 
 def room_of(step: str, owns: Sequence[Configuration]) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from atoll.ckks import MARK, MOST_VALUES, Agreed, Silo, rows_of, size_of
 from atoll.core import Context, Payload, Request, Runtime, Sealed, Sealing, Stage, Task, Tree
 from atoll.errors import CompositionError, ProtocolError, QuorumError
+from atoll.protection.beside import said_encrypted
 from atoll.protection.encrypted_exchange import EncryptedSum, added, sent
 from atoll.protection.encrypted_questions import Questions
 from atoll.protection.outside import Outside
@@ -149,8 +150,14 @@ def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> St
     def same(context: Context, payload: Payload, state: Tree) -> tuple[Payload, Tree]:
         return payload, state
 
+    def said(context: Context) -> tuple[int, int]:
+        try:
+            return said_encrypted(encrypting.agreed(context))
+        except ProtocolError:
+            return 0, 0  # a cohort that has no sum
+
     channels = tuple(name for name, one in summed.like.items() if one.reduce != "none")
     return Stage(
         "ckks", channels, same, sums_only=True, dense_floats=True, never_groups=True,
-        sealing=Sealing(travels, holding.sealed, begin, lambda context: len(context.cohort)),
+        sealing=Sealing(travels, holding.sealed, begin, lambda context: len(context.cohort), said),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,4 +131,12 @@ def test_a_plan_tells_what_ciphertexts_take(tmp_path: Path, zoo: Zoo) -> None:
                  for value in setup.start.server[part].values())  # fmt: skip
     ciphertexts = -(-(values + 3) // 2048)
     cohort = len(round_one.asked.context.cohort)
-    assert round_one.bytes_up == cohort * (ciphertexts * 8192 * 7 + 96)
+    assert round_one.bytes_up > cohort * (ciphertexts * 8192 * 7 + 96)
+    run_experiment(setup, tmp_path / "run", Observer())
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
+    ]
+    planned = [one for one in traffic(setup, asked(setup)) if one.asked.context.round == 1]
+    assert lines[1]["bytes_up"] == sum(one.bytes_up for one in planned)
+    # Keys are compressed, each to another length.
+    assert abs(lines[1]["bytes_down"] - sum(one.bytes_down for one in planned)) < 100 * cohort * 2
