@@ -8,9 +8,9 @@ from typing import Any
 
 from atoll.words import counted
 
-__all__ = ["finite", "in_words", "stated", "summed"]
+__all__ = ["UNITS", "finite", "in_words", "stated", "summed"]
 
-_UNITS = {"client": "whole clients", "example": "single rows"}
+UNITS = {"client": "whole clients", "example": "single rows"}
 
 
 def finite(epsilon: float | None) -> float | None:
@@ -31,7 +31,7 @@ def stated(summary: Mapping[str, Any]) -> str | None:
         if epsilon is None:
             return None
         return f"Differential privacy: ε = {epsilon:g} at δ = {summary['delta']:g}."
-    whom = _UNITS[privacy["unit"]]
+    whom = UNITS[privacy["unit"]]
     if epsilon is None:
         return (
             f"No differential privacy of {whom}: privacy.noise_multiplier is "

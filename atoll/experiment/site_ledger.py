@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from atoll.accounting import Event, Spent
+from atoll.accounting import Event
+from atoll.accounting.statement import finite
 from atoll.core import Task
 from atoll.errors import PolicyError
 from atoll.ledger import Entry, Ledger
@@ -86,7 +86,7 @@ class SiteLedger:
             entries = [line.entry for line in ledger.told.lines if line.entry.run == run]
             before = {(one.exchange, one.noise) for one in entries if one.round == number}
             if (exchange, question) in before:
-                return _bounded(ledger.told.spent(protection.delta))
+                return finite(ledger.told.spent(protection.delta).epsilon)
             left = _left(ledger, run, protection)
             if before and protection.correlated is not None:
                 raise PolicyError(
@@ -139,8 +139,4 @@ def _left(ledger: Ledger, run: str, protection: Hidden) -> Event | None:
 
 
 def _write(ledger: Ledger, protection: Hidden, entry: Entry) -> float | None:
-    return _bounded(ledger.write(entry, protection.delta))
-
-
-def _bounded(found: Spent) -> float | None:
-    return None if math.isinf(found.epsilon) else found.epsilon
+    return finite(ledger.write(entry, protection.delta).epsilon)

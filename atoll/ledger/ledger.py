@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from atoll import __version__
 from atoll.accounting import Event, Spent
+from atoll.accounting.statement import finite
 from atoll.disk.files import append_bytes, explained, make_folder, sweep, sync_folder, write_bytes
 from atoll.disk.lock import alone
 from atoll.errors import PrivacyError
@@ -74,7 +74,7 @@ class Ledger:
         line = _line(self._told, entry)
         lines = (*self._told.lines, line)
         found = Told(self._told.begin, lines, "", 0).spent(delta)
-        epsilon = None if math.isinf(found.epsilon) else found.epsilon
+        epsilon = finite(found.epsilon)
         line = line.model_copy(update={"epsilon": epsilon, "delta": delta})
         content = raw(line)
         append_bytes(self._folder / FILE, content)

@@ -35,7 +35,6 @@ class RowProtection:
     vault: Vault = field(default_factory=Vault, compare=False)
 
     correlated = None
-    together = False
 
     @cached_property
     def noise_multiplier(self) -> float:

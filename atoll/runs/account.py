@@ -31,7 +31,7 @@ class Account:
     asking: a round begins, and is about to ask its cohort: (round, exchange) -> None, or it raises.
     happened: a round is released.   counted: it is on the disk.   ended: the run is complete.
     epsilon: what was spent of those on whose rows the model depends; None where nothing bounds it.
-    exhausted: the budget that one more round would cross; None where there is room.
+    stops: the budget that the round after a position would cross; None where there is room.
     statement: all that this ε means; None where nothing was promised.
     """
 
@@ -40,7 +40,7 @@ class Account:
     counted: Callable[[Position], None] = lambda position: None
     ended: Callable[[], None] = lambda: None
     epsilon: Callable[[], float | None] = lambda: None
-    exhausted: Callable[[], str | None] = lambda: None
+    stops: Callable[[Position], str | None] = lambda position: None
     statement: Callable[[], dict[str, Any] | None] = lambda: None
 
     def over(self, runtime: Runtime) -> Runtime:
@@ -79,7 +79,7 @@ def account_of(setup: Setup, directory: RunDirectory, position: Position) -> Ite
         one.begins(position.round)
         one.counted(position)
         yield Account(
-            one.asking, one.happened, one.counted, secret.erase, one.epsilon, one.exhausted,
+            one.asking, one.happened, one.counted, secret.erase, one.epsilon, one.stops,
             one.statement,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.accounting import Event, Release
+from atoll.accounting.statement import UNITS
 from atoll.config import Experiment, dump
 from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
@@ -16,10 +17,9 @@ from atoll.runs.run_dir import RunDirectory
 from atoll.runs.spending import TOGETHER, Hiding, left, together
 from atoll.words import counted
 
-__all__ = ["LEDGER", "UNITS", "check_plan", "data_of", "ledger_of"]
+__all__ = ["LEDGER", "check_plan", "data_of", "ledger_of"]
 
 LEDGER = "privacy"
-UNITS = {"client": "whole clients", "example": "single rows"}
 ROWS = "rows of "
 """Before the fingerprint in a ledger of rows: these and clients are counted apart."""
 

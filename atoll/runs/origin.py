@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from atoll.accounting import altogether
+from atoll.accounting.statement import UNITS
 from atoll.config import Experiment, load
 from atoll.errors import PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import Entry
 from atoll.ledger.read import read
-from atoll.runs.budget import UNITS, ledger_of
+from atoll.runs.budget import ledger_of
 from atoll.runs.run_dir import RunDirectory
 
 __all__ = ["Origin", "origin_of"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from atoll.artifacts.card import model_card
 from atoll.artifacts.export import export_adapter
-from atoll.core import State
+from atoll.core import Position, State
 from atoll.disk.files import make_folder, write_text
 from atoll.disk.lock import alone
 from atoll.experiment.setup import Setup
@@ -98,7 +98,7 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
     A round counts when its checkpoint is written, which is for the caller to do.
     """
     lines, note, account = list(done.lines), under.observer.note, under.account
-    if stalled(setup, lines):
+    if stalled(setup, lines) or _stops(setup, done.position, under):
         return
     told = reports(setup, run.path, done.position, under)
     del done  # as above: no state is kept beside that of now
@@ -113,12 +113,20 @@ def _rounds(setup: Setup, run: RunDirectory, done: Progress, under: Under) -> It
         if setup.experiment.evaluate.load_best and best_round(setup, lines) == line.round:
             save_best(run.checkpoints, Checkpoint(report.position))
         yield Progress(report.position, tuple(lines))
-        if stalled(setup, lines):
+        if stalled(setup, lines) or _stops(setup, report.position, under):
             return
-        more = line.round < setup.experiment.federation.num_rounds
-        if more and (budget := account.exhausted()):
-            note(f"round {line.round}: one more would spend more than {budget}; stopped")
-            return
+
+
+def _stops(setup: Setup, position: Position, under: Under) -> bool:
+    """Whether a run that has released something ends for its budget, where it stands."""
+    if not 0 < position.round < setup.experiment.federation.num_rounds:
+        return False
+    budget = under.account.stops(position)
+    if budget is not None:
+        under.observer.note(
+            f"round {position.round}: one more would spend more than {budget}; stopped"
+        )
+    return budget is not None
 
 
 @dataclass(frozen=True)

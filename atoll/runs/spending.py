@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from atoll.accounting import Event, Spent
+from atoll.accounting import Event
+from atoll.accounting.statement import finite
 from atoll.core import Position, Report
 from atoll.errors import PrivacyError
 from atoll.ledger import Entry, Ledger
@@ -15,7 +15,7 @@ from atoll.noise import Secret
 from atoll.protection import Protection, RowProtection, Spread
 from atoll.words import counted
 
-__all__ = ["TOGETHER", "TRAIN", "Hiding", "Spending", "bounded", "left", "together"]
+__all__ = ["TOGETHER", "TRAIN", "Hiding", "Spending", "left", "together"]
 
 Hiding = Protection | RowProtection | Spread
 TRAIN, TOGETHER = "train", "all "
@@ -96,6 +96,14 @@ class Spending:
         if position.exchanges:
             self.secret.commit(position.exchanges - 1)
 
+    def stops(self, position: Position) -> str | None:
+        """The budget that the round after `position` would cross; None where there is room, or
+        where that round was asked already, and is paid for."""
+        asked = (one for one in self.ledger.told.once
+                 if one.run == self.run and one.exchange >= position.exchanges)  # fmt: skip
+        paid = any(one.noise == self.secret.name(one.exchange) for one in asked)
+        return None if paid else self.exhausted()
+
     def exhausted(self) -> str | None:
         """The budget that one more round would cross; None where there is room."""
         settings, release = self.protection.settings, self.protection.release
@@ -112,21 +120,20 @@ class Spending:
 
     def epsilon(self) -> float | None:
         """What all releases come to that the model depends on; None where nothing bounds it."""
-        return bounded(self.ledger.told.spent(self.protection.delta, *self._model))
+        return finite(self.ledger.told.spent(self.protection.delta, *self._model).epsilon)
 
     def statement(self) -> dict[str, Any]:
         """All that this ε means, beside what this run alone spent, and all runs of its ledger."""
         told, delta = self.ledger.told, self.protection.delta
         model = told.spent(delta, *self._model)
-        readers = math.inf if model.readers is None else model.readers
         return {
             "adjacency": model.adjacency,
             "accountant": model.accountant,
             **self.protection.statement(),
-            "readers_epsilon": None if math.isinf(readers) else readers,
+            "readers_epsilon": finite(model.readers),
             "releases": sum(one.steps for one in self._releases(self._model)),
-            "run_epsilon": bounded(told.spent(delta, self.run)),
-            "lifetime_epsilon": bounded(told.spent(delta)),
+            "run_epsilon": finite(told.spent(delta, self.run).epsilon),
+            "lifetime_epsilon": finite(told.spent(delta).epsilon),
             "unknown_start": self.unknown,
         }
 
@@ -155,8 +162,3 @@ def left(protection: Hiding, released: Iterable[Event]) -> Event | None:
     """What a run will still release, by its plan; None where that is nothing."""
     more = protection.releases - sum(one.steps for one in released)
     return protection.released(protection.noise_multiplier, more) if more > 0 else None
-
-
-def bounded(found: Spent) -> float | None:
-    """The ε; None where it is infinite."""
-    return None if math.isinf(found.epsilon) else found.epsilon

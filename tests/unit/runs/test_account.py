@@ -144,6 +144,35 @@ def test_a_run_stops_before_its_budget_is_crossed(tmp_path: Path, zoo: Zoo) -> N
     assert any("one more would spend more than privacy.epsilon 5; stopped" in n for n in notes)
 
 
+@pytest.mark.parametrize("moment", ["save_round", "export_adapter"])
+def test_a_run_that_ends_at_its_budget_goes_on_to_that_end(
+    moment: str, tmp_path: Path, zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its last round, which is paid for, or behind it; and asked for more rounds."""
+
+    def setup(rounds: int = 3) -> Setup:
+        privacy = {"epsilon": 5.0, "noise_multiplier": 0.9}
+        return _setup(tmp_path, zoo, privacy=privacy, federation={"num_rounds": rounds})
+
+    whole = run_experiment(setup(), tmp_path / "run", Observer())
+    last, copy = whole["num_rounds"], tmp_path / "copy"
+    saved = getattr(run_module, moment)
+
+    def killed(*given: Any, **named: Any) -> None:
+        if moment == "export_adapter" or given[1].position.round == last:
+            raise KeyboardInterrupt
+        saved(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(setup(), copy, Observer())
+    for rounds in (3, 8):
+        again = run_experiment(setup(rounds), copy, Observer())
+        assert (again["num_rounds"], again["epsilon"]) == (last, whole["epsilon"])
+        assert len(verified(copy / LEDGER).releases) == last
+
+
 def test_a_budget_that_no_round_fits_asks_nobody(tmp_path: Path, zoo: Zoo) -> None:
     setup = _setup(tmp_path, zoo, privacy={"epsilon": 0.5, "noise_multiplier": 0.9})
     with pytest.raises(PrivacyError, match=r"spend more than privacy\.epsilon 0\.5"):
