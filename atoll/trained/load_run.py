@@ -95,7 +95,7 @@ def load_run(
         ModelError: when the adapter does not fit the model, or that has other weights now.
     """
     record, facts = _finished(path)
-    loaded = _loaded(path, str(facts.get("base_model", "")), moved)
+    loaded = _loaded(path, str(facts.get("base_model", "")), moved, with_data=with_data)
     labels = facts["labels"]
     data = (
         load_data(loaded)
@@ -118,7 +118,7 @@ def load_run(
     return TrainedRun(path, setup, values, kind, bool(facts.get("chat", kind == "messages")))
 
 
-def _loaded(path: Path, recorded: str, moved: Path | None) -> Loaded:
+def _loaded(path: Path, recorded: str, moved: Path | None, *, with_data: bool) -> Loaded:
     """The run's experiment, as far as it matters to the model; recorded: where its base was."""
     # Who trained it, and how, changes nothing of the model.
     # Its rows are read once: what blocks make of them is not kept.
@@ -129,8 +129,8 @@ def _loaded(path: Path, recorded: str, moved: Path | None) -> Loaded:
     if moved is not None:
         overrides.append(f"data.path={json.dumps(str(moved))}")
     loaded = load(path / "experiment.yaml", overrides=overrides)
-    if loaded.experiment.privacy.unit == "client":
-        # Sums and noise that hide clients are of the cohorts that were asked; nobody is asked now.
+    if not with_data or loaded.experiment.privacy.unit == "client":
+        # Sums and noise are of the cohorts and rows that were asked; nobody is asked now.
         overrides.append("privacy={}")
         loaded = load(path / "experiment.yaml", overrides=overrides)
     folder = _model_folder(loaded.experiment.model.name_or_path, recorded)

@@ -18,6 +18,7 @@ from atoll.ledger import verified
 from atoll.runs.account import LEDGER
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
+from atoll.trained.load_run import load_run
 from tests.support.federation import SIZES
 from tests.support.models import Zoo
 from tests.support.scenes import scene
@@ -105,3 +106,11 @@ def test_what_is_about_cohorts_is_refused(
 def test_a_solved_head_is_refused(tmp_path: Path, zoo: Zoo) -> None:
     with pytest.raises(ConfigError, match=r"under privacy set adapter\.head to train"):
         _setup(tmp_path, zoo, adapter={"head": "ridge"})
+
+
+def test_a_run_that_was_summed_is_opened_without_a_row(tmp_path: Path, zoo: Zoo) -> None:
+    summed = {"secure_aggregation": True, "min_survivors": 5, "dropping": 0.0}
+    _run(tmp_path, zoo, privacy=summed)
+    found = load_run(tmp_path / "run", note=lambda text: None)
+    assert found.setup.data.clients != ()
+    assert all(bool(value.isfinite().all()) for value in found.values.values())
