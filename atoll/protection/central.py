@@ -109,10 +109,12 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
             aggregator=on_grid(step=noise.step),
             server=noised(algorithm.server, noise),
         )
+    least = bound.initial / REACH
     following = Following(
-        bound.initial, bound.largest, bound.quantile, bound.learning_rate, central.count_noise
-    )
-    noise = _noise(central, least=bound.initial / REACH)
+        bound.initial, least, bound.largest, bound.quantile, bound.learning_rate,
+        central.count_noise,
+    )  # fmt: skip
+    noise = _noise(central, least=least)
     return replace(
         algorithm,
         client=cut_as_told(algorithm.client, most=bound.largest),

@@ -20,12 +20,14 @@ NORM = "norm"
 
 @dataclass(frozen=True)
 class Following:
-    """How the bound moves: to where a share `quantile` of the norms is below it, up to `largest`.
+    """How the bound moves: to where a share `quantile` of the norms is below it, from `smallest`
+    to `largest`.
 
     count_noise: standard deviation of the noise on Σ (b_k − ½).
     """
 
     initial: float
+    smallest: float
     largest: float
     quantile: float
     learning_rate: float
@@ -54,8 +56,9 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
         count = float(total) + round(float(drawn) * following.count_noise * _FINE) / _FINE
         share = 0.5 + count / noise.denominator
         step = -following.learning_rate * (share - following.quantile)
-        # Noise on the count may ask for more than a float holds, and gets the largest bound.
-        norm = (state[CLIP][NORM] * math.exp(min(step, 100.0))).clamp(max=following.largest)
+        # Noise on the count may ask for more than a float holds, or less, and gets an end.
+        moved = state[CLIP][NORM] * math.exp(min(step, 100.0))
+        norm = moved.clamp(following.smallest, following.largest)
         return {**inner.apply(context, state, aggregate), CLIP: {NORM: norm}}
 
     names = (*inner.noised, BELOW)
