@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,13 @@ class Kept:
         return math.sqrt(sum(one.steps for one in sums) / shown) if sums else None
 
 
-def kept_of(run: Path, identity: str, settings: Privacy, claim: Claim) -> Kept:
+def kept_of(
+    run: Path, identity: str, before: Iterable[str], settings: Privacy, claim: Claim
+) -> Kept:
     """Hold a claim against the ledger that the run wrote.
 
-    identity: of the run, in its ledger.   settings: of its experiment file.
+    identity: of the run, in its ledger.   before: those of the runs whose model it goes on from.
+    settings: of its experiment file.
     """
     named = settings.ledger
     folder = run / LEDGER if named is None else Path(named).expanduser()
@@ -56,7 +59,7 @@ def kept_of(run: Path, identity: str, settings: Privacy, claim: Claim) -> Kept:
     if told is None:
         return Kept(Books(wrong=f"{folder} is empty, where each release is written before it is"))
     releases = [one for own, one in told.releases if own == identity]
-    epsilon = told.spent(claim.delta, identity).epsilon
+    epsilon = told.spent(claim.delta, identity, *before).epsilon
     found = None if math.isinf(epsilon) else epsilon
     return Kept(Books(found, _other(found, claim)), releases)
 

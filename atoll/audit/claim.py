@@ -22,8 +22,10 @@ OWN = ("local", "distributed")
 """Mechanisms whose noise clients add."""
 
 
-def claim_of(summary: Mapping[str, Any], *, where: Path) -> Claim | None:
+def claim_of(summary: Mapping[str, Any], *, earlier: int, where: Path) -> Claim | None:
     """The promise in a run's summary; None where there is none.
+
+    earlier: releases of other runs among those that it counts; what is tried is of this run alone.
 
     What clients add holds against the server, which knows whom it asks: no chance helps there.
 
@@ -39,7 +41,7 @@ def claim_of(summary: Mapping[str, Any], *, where: Path) -> Claim | None:
             delta=summary["delta"],
             unit=privacy["unit"],
             noise_multiplier=privacy["noise_multiplier"],
-            rounds=privacy["releases"],
+            rounds=privacy["releases"] - earlier,
             rate=1.0 if privacy["mechanism"] in OWN else _rate(privacy["sampling"]),
             mechanism=privacy["mechanism"],
         )

@@ -118,6 +118,8 @@ def membership_part(subject: Subject) -> Membership:
 def mechanism_part(subject: Subject) -> Mechanism:
     """What canary clients see of the noise."""
     claim, kept, key = subject.promised, subject.kept.noise, os.urandom(32)
+    if not claim.rounds:
+        raise Uncovered("this run released nothing")
     schedule, noise = Schedule(claim.rounds, claim.rate), kept or claim.noise_multiplier
     if claim.mechanism == "local":
         # Who takes part is seen: a canary sends one update, or its opposite.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, median
 
@@ -22,6 +22,7 @@ from atoll.errors import DataError
 from atoll.experiment.setup import Setup
 from atoll.models.objective import Example
 from atoll.protection import Protection, Spread, protection_of
+from atoll.runs.origin import Origin
 from atoll.trained.load_run import TrainedRun
 from atoll.tree import l2_norm
 
@@ -128,7 +129,11 @@ class Subject:
         """The run's own, of its clients."""
         found = protection_of(self.loaded, len(self.setup.data.clients))
         assert found is not None, "the run adds noise"
-        return found
+        if not self.run.changed or self.claim is None:
+            return found
+        # It was solved for those who were there.
+        told = {"noise_multiplier": self.claim.noise_multiplier}
+        return replace(found, settings=found.settings.model_copy(update=told))
 
     @property
     def promised(self) -> Claim:
@@ -155,7 +160,19 @@ def subject_of(run: TrainedRun) -> Subject:
         for place in chosen
     }
     held = setup.all_held_out() or list(setup.common_test() or ())
-    claim, kept = claim_of(run.summary, where=run.path / "summary.json"), Kept(Books())
+    before, kept = Origin.of(run.record), Kept(Books())
+    claim = claim_of(run.summary, earlier=before.steps, where=run.path / "summary.json")
     if claim is not None:
-        kept = kept_of(run.path, run.record["id"], loaded.experiment.privacy, claim)
+        privacy = loaded.experiment.privacy
+        kept = kept_of(run.path, run.record["id"], before.runs, privacy, claim)
+        run = _as_promised(run, claim)
     return Subject(run, loaded, claim, rows, drawn(held, len(held), draw), budget, kept)
+
+
+def _as_promised(run: TrainedRun, claim: Claim) -> TrainedRun:
+    """The run, hiding rows under the noise that was solved for those who were there."""
+    bench = run.setup.bench
+    if not run.changed or bench.private is None:
+        return run
+    private = replace(bench.private, noise_multiplier=claim.noise_multiplier)
+    return replace(run, setup=replace(run.setup, bench=replace(bench, private=private)))

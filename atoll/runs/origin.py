@@ -37,6 +37,11 @@ class Origin:
         """Whose releases they are."""
         return frozenset(one.run for one in self.releases)
 
+    @property
+    def steps(self) -> int:
+        """How many they are."""
+        return sum(one.release.steps for one in self.releases if one.release)
+
     def told(self) -> dict[str, Any] | None:
         """For run.json; None where a run starts from the base model alone."""
         if not self.releases and not self.unknown:
