@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 
 from atoll.errors import ProtocolError
 from atoll.secagg.shamir import PRIME, combine
@@ -29,7 +29,7 @@ def recovered(
     shares: `threshold` of them at least. Where the first ones are right, the others are not read.
     """
     first = tuple(sorted(shares))[:threshold]
-    for places in (first, *_others(shares, threshold)):
+    for places in chain((first,), _others(shares, threshold)):
         try:
             secret = combine({place: shares[place] for place in places}, threshold)
         except ProtocolError:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atoll.secagg import decoding
 from atoll.secagg.decoding import recovered
 from atoll.secagg.shamir import PRIME, SHARE, split
 
@@ -53,6 +54,20 @@ def test_what_is_found_is_what_was_shared(
     assert found is not None
     assert found[0] == SECRET
     assert found[1] <= set(wrong)
+
+
+def test_other_sets_of_shares_are_not_looked_for_where_the_first_ones_are_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = []
+    monkeypatch.setattr(decoding, "combinations", lambda *of: looked.append(of) or [])
+    monkeypatch.setattr(decoding, "_nearest", lambda *of: looked.append(of) or [])
+    for count, threshold in ((7, 5), (44, 28)):
+        assert recovered(_spoiled(count, threshold, []), threshold, SECRET.__eq__) is not None
+        assert looked == []
+        assert recovered(_spoiled(count, threshold, [1]), threshold, SECRET.__eq__) is None
+        assert len(looked) == 1
+        looked.clear()
 
 
 def test_right_shares_are_combined_once_and_values_outside_the_field_are_wrong_ones() -> None:
