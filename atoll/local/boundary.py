@@ -22,21 +22,20 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class Boundary:
-    """Blocks of a model that nothing trained stands in or below, and the one that follows them."""
+    """Blocks of a model that run one after another, and that nothing trained stands in or below."""
 
     model: StackedModel
     below: tuple[nn.Module, ...]
-    first: nn.Module
 
     def prefix(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the frozen blocks make of a batch, [N, T, d]."""
         found: list[Tensor] = []
 
-        def catch(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-            found.append(_hidden(args, given))
+        def catch(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+            found.append(out)
             raise _Reached
 
-        hook = self.first.register_forward_pre_hook(catch, with_kwargs=True)
+        hook = self.below[-1].register_forward_hook(catch)
         try:
             # Its values are kept for training, which takes no tensors of inference mode.
             with torch.inference_mode(False), torch.no_grad():
@@ -49,32 +48,16 @@ class Boundary:
 
     @contextmanager
     def skipped(self, hidden: Tensor) -> Iterator[None]:
-        """The blocks below do nothing, and the first one above them gets `hidden`."""
-        hook = self.first.register_forward_pre_hook(
-            lambda module, args, given: _replaced(args, given, hidden), with_kwargs=True
-        )
+        """The blocks do nothing, and what follows them gets `hidden`."""
         for block in self.below:
             # A model gives its blocks more than the hidden states, by place and by name.
             block.forward = lambda hidden_states, *_, **__: hidden_states
+        self.below[-1].forward = lambda *_, **__: hidden
         try:
             yield
         finally:
-            hook.remove()
             for block in self.below:
                 del block.forward
-
-
-def _hidden(args: tuple[Any, ...], given: Mapping[str, Any]) -> Tensor:
-    hidden: Tensor = args[0] if args else given["hidden_states"]
-    return hidden
-
-
-def _replaced(
-    args: tuple[Any, ...], given: dict[str, Any], hidden: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if args:
-        return (hidden, *args[1:]), given
-    return args, {**given, "hidden_states": hidden}
 
 
 def find_boundary(model: StackedModel, batch: Batch) -> Boundary | None:
@@ -97,10 +80,10 @@ def find_boundary(model: StackedModel, batch: Batch) -> Boundary | None:
         return None
     blocks = list(named[outermost[0]].children())
     depth = inside[outermost[0]]
-    depth = len(blocks) - 1 if depth is None else depth
-    if depth == 0 or not _runs_in_order(model, batch, blocks[: depth + 1], trained, named):
+    below = blocks if depth is None else blocks[:depth]
+    if not below or not _runs_in_order(model, batch, below, trained, named):
         return None
-    return Boundary(model, tuple(blocks[:depth]), blocks[depth])
+    return Boundary(model, tuple(below))
 
 
 def _depth(name: str, trained: set[str]) -> int | None:
@@ -121,7 +104,7 @@ def _runs_in_order(
     trained: set[str],
     named: Mapping[str, nn.Module],
 ) -> bool:
-    """Whether the blocks pass one tensor on, and nothing that trains runs before the last."""
+    """Whether the blocks pass one tensor on, once, and run before everything that trains."""
     seen: list[nn.Module] = []
     passed: list[bool] = []
 
@@ -138,7 +121,5 @@ def _runs_in_order(
     finally:
         for hook in hooks:
             hook.remove()
-    if blocks[-1] not in seen or not all(passed):
-        return False
-    before = seen[: seen.index(blocks[-1])]
-    return before == blocks[:-1]
+    first, later = seen[: len(blocks)], seen[len(blocks) :]
+    return all(passed) and first == blocks and not set(blocks) & set(later)

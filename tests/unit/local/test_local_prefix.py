@@ -67,11 +67,11 @@ def test_scores_and_features_have_the_same_numbers(zoo: Zoo, kind: str) -> None:
         torch.testing.assert_close(found, plain, rtol=1e-6, atol=1e-6)
 
 
-def _counted(there: Site, kind: str) -> list[int]:
-    """How many rows the first block of the model is given, call by call."""
+def _counted(there: Site, kind: str, block: int = 0) -> list[int]:
+    """How many rows a block of the model is given, call by call."""
     seen: list[int] = []
-    block = there.bench.model.model.get_submodule(f"{BLOCKS[kind]}.0")
-    inner = block.get_submodule("attention" if kind == "bert" else "ln_1" if kind == "gpt2"
+    watched = there.bench.model.model.get_submodule(f"{BLOCKS[kind]}.{block}")
+    inner = watched.get_submodule("attention" if kind == "bert" else "ln_1" if kind == "gpt2"
                                 else "self_attn")  # fmt: skip
 
     def count(module: nn.Module, args: Any, given: Any, out: Any) -> None:
@@ -175,12 +175,19 @@ def test_what_trains_from_the_first_block_on_has_no_prefix(
     assert find_boundary(there.bench.model, probe(there.bench.objective, rows)) is None
 
 
-def test_a_head_alone_keeps_all_blocks_but_the_last(zoo: Zoo) -> None:
-    there = site(zoo, "bert", adapter={"method": "none"})
-    rows = {client: there.bench.examples(client, "train") for client in there.clients}
-    boundary = find_boundary(there.bench.model, probe(there.bench.objective, rows))
-    assert boundary is not None
-    assert len(boundary.below) == 1
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_where_the_head_alone_trains_each_row_runs_once_through_all_blocks(
+    zoo: Zoo, group_size: int
+) -> None:
+    there = site(zoo, "bert", adapter={"method": "none"}, train={"num_train_epochs": 3})
+    plain, _ = there.train(group_size=group_size)
+    kept = _kept(there)
+    seen = _counted(kept, "bert", block=1)
+    found, _ = kept.train(group_size=group_size)
+    for client, expected in plain.items():
+        assert distance(moved(found[client]), moved(expected)) < 1e-9
+        assert found[client].loss == pytest.approx(expected.loss, rel=1e-10)
+    assert sum(seen) == sum(len(there.bench.examples(client, "train")) for client in there.clients)
 
 
 def test_the_model_is_as_it_was_after_a_failure(zoo: Zoo) -> None:
