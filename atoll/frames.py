@@ -26,7 +26,7 @@ class Kind(Enum):
     OPEN, READY: the identity of either side.   RECORD: a request (its number is its own), a reply
     or a failure (of the ask with that number).   ASK, DONE: begin and end of a batch of answers.
     BROKEN: an error that ends the run.   CALL, ANSWER: a message of a federation and its reply.
-    NEWS: what a relay has seen.
+    NEWS: what a relay has seen.   NOTE: what a person should hear of a worker, as text.
     """
 
     OPEN = b"o"
@@ -38,6 +38,7 @@ class Kind(Enum):
     CALL = b"c"
     ANSWER = b"w"
     NEWS = b"n"
+    NOTE = b"t"
 
 
 @dataclass(frozen=True)

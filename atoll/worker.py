@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 
 import torch
 
@@ -93,13 +93,20 @@ def _opened(options: argparse.Namespace, opening: Frame, send: Callable[[Frame],
     expected = read(Identity, opening.data)
     loaded = load(options.experiment)
     machine = Machine(options.group_size, torch.get_num_threads(), options.device)
-    setup = prepare(loaded, note=lambda text: None, machine=machine)
+    ready = Event()
+
+    def note(text: str) -> None:
+        if ready.is_set():  # What loading says, the parent has said already.
+            send(Frame(Kind.NOTE, 0, text.encode()))
+
+    setup = prepare(loaded, note=note, machine=machine)
     found = identity(setup, dump(loaded.experiment))
     why = expected.differs(found)
     if why is not None:
         raise RunError(why)
     keep_noise(options.state, setup.protection, setup.rows)
     send(Frame(Kind.READY, 0, found.model_dump_json().encode()))
+    ready.set()
     return setup
 
 

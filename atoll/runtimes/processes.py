@@ -26,7 +26,7 @@ class Processes:
     """A runtime of up to `workers` processes; a context manager.
 
     rows: the roster, with the rows by which clients are shared out.
-    note: hears of deaths and of long silence.
+    note: hears of deaths and of long silence, and what workers say.
 
     A client stays with its worker through a round. Where a worker dies, another takes its place,
     and the clients that are still owed an answer are asked again, each alone: that needs the least
@@ -131,6 +131,8 @@ class Processes:
             yield from self._died(desk, turn, desk.worker.ending())
         elif frame.kind is Kind.BROKEN:
             raise error_of(frame.data, worker=desk.worker.name)
+        elif frame.kind is Kind.NOTE:
+            self._note(frame.data.decode(errors="replace"))
         elif frame.kind is Kind.DONE:
             self._next(desk, turn)
         elif record is not None and desk.came[record.client] > turn.answered[record.client]:

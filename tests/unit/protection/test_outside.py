@@ -65,9 +65,11 @@ def test_a_round_tells_of_the_first_client_and_of_the_first_with_many() -> None:
     ]
 
 
-@pytest.mark.parametrize("how", [True, "ckks"])
+@pytest.mark.parametrize(("how", "runtime"), [
+    (True, "inprocess"), ("ckks", "inprocess"), (True, {"name": "processes", "workers": 1}),
+])  # fmt: skip
 def test_a_run_tells_of_a_clip_and_of_a_number_of_rows_that_are_too_small(
-    how: Any, tmp_path: Path, zoo: Zoo
+    how: Any, runtime: Any, tmp_path: Path, zoo: Zoo
 ) -> None:
     privacy = {"secure_aggregation": how, "min_survivors": 2, "clip": 1e-6, "max_examples": 3}
     if how == "ckks":
@@ -75,12 +77,13 @@ def test_a_run_tells_of_a_clip_and_of_a_number_of_rows_that_are_too_small(
     else:
         privacy |= {"corrupt": 0.0, "dropping": 0.0}
     scene(
-        tmp_path, zoo, model={"pooling": "mean"}, privacy=privacy, federation={"num_rounds": 1},
+        tmp_path, zoo, model={"pooling": "mean"}, privacy=privacy,
+        federation={"num_rounds": 1, "runtime": runtime},
         adapter={"r": 2, "target_modules": ["query"], "head": "train"}, evaluate={"baselines": []},
     )  # fmt: skip
     said: list[str] = []
     setup = prepare(load(tmp_path / "experiment.yaml"), note=said.append)
-    run_experiment(setup, tmp_path / "run", Observer())
+    run_experiment(setup, tmp_path / "run", Observer(note=said.append))
     assert sum("has more rows than privacy.max_examples" in text for text in said) == 1
     (told,) = [text for text in said if "update" in text]
     assert told.startswith("round 1: ")
