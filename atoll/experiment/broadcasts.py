@@ -12,10 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from atoll.adapters.lora import A, LoraScale
 from atoll.adapters.site import fan
-from atoll.core import Channel, Task
+from atoll.core import Channel, Payload, Task
 from atoll.experiment.setup import Setup
 from atoll.local.bench import trained_values
 from atoll.policy.guard import Frozen, Known, check_broadcast
+from atoll.servers.quantile import CLIP, CLIPS, NORM
 from atoll.servers.values import ADAPTER, HEAD
 from atoll.tree import Tree
 
@@ -26,7 +27,8 @@ class Broadcasts:
     """What a client takes for a model, from the one on that it made itself."""
 
     def __init__(self, setup: Setup, client: str) -> None:
-        self._bench, self._client, self._known = setup.bench, client, known_of(setup)
+        self._setup, self._client, self._known = setup, client, known_of(setup)
+        self._bound = 0.0
 
     def take(self, tasks: Sequence[Task]) -> None:
         """Look at the model of each task, whatever is to be done with it: statistics and scores
@@ -39,9 +41,18 @@ class Broadcasts:
             payload = task.broadcast(self._client)
             if ADAPTER not in payload:
                 continue
-            values = trained_values(self._bench, payload)
+            values = trained_values(self._setup.bench, payload)
+            self._follow(payload)
             check_broadcast(values, self._known)
             self._known = replace(self._known, values=values)
+
+    def _follow(self, payload: Payload) -> None:
+        """Of a bound that follows updates, noise has the size of the largest that was told."""
+        bound = float(payload[CLIP].tree[NORM]) if CLIP in payload else 0.0
+        if bound > self._bound:
+            self._bound = bound
+            noise = _noise(self._setup, self._known.values, bound)
+            self._known = replace(self._known, noise=noise)
 
 
 def known_of(setup: Setup) -> Known:
@@ -63,19 +74,24 @@ def known_of(setup: Setup) -> Known:
     # A head begins at nothing, and its rows are classes of which a round may have few.
     own = frozenset(start.get(ADAPTER, {})) & {name for name, _ in model.named_parameters()}
     tables = {f"{name}.weight" for name, one in modules.items() if isinstance(one, nn.Embedding)}
-    return Known(values, values, own, own & tables, frozen, _noise(setup, values))
+    noise = _noise(setup, values, 0.0)
+    return Known(values, values, own, own & tables, frozen, noise)
 
 
-def _noise(setup: Setup, values: Tree) -> float:
-    """The deviation of what all rounds' noise puts into one value, where its size is agreed."""
+def _noise(setup: Setup, values: Tree, bound: float) -> float:
+    """The deviation of what all rounds' noise puts into one value, where its size is agreed.
+
+    bound: of an adaptive clip in all of them.
+    """
     algorithm = setup.program.algorithms.get("train")
     response = None if algorithm is None else algorithm.server.response
     if setup.protection is None or response is None:
         return 0.0
     rounds = setup.experiment.federation.num_rounds
     count = sum(value.numel() for value in values.values())
-    found = setup.protection.noise_in(values, setup.start.server, response(rounds))
-    return (found or 0.0) / math.sqrt(count)
+    past = {CLIPS: {NORM: torch.full((rounds,), bound, dtype=torch.float64)}}
+    found = setup.protection.noise_in(values, setup.start.server | past, response(rounds))
+    return found / math.sqrt(count)
 
 
 def _frozen(setup: Setup, module: nn.Module, a: Tensor) -> Frozen:

@@ -13,7 +13,7 @@ from atoll.errors import CompositionError, PrivacyError
 from atoll.local.clipped import cut_as_told
 from atoll.matrix import Mechanism
 from atoll.servers.noised import Noise, noised
-from atoll.servers.quantile import CLIP, NORM, Following, following_quantile, split_noise
+from atoll.servers.quantile import CLIP, CLIPS, NORM, Following, following_quantile, split_noise
 from atoll.servers.values import ADAPTER, HEAD
 from atoll.stages import clip, uniform, withhold
 
@@ -63,12 +63,21 @@ class Central:
     def deviation(self, state: State) -> float:
         """The standard deviation of the noise on the sum, as the bound stands."""
         bound = self.clip if isinstance(self.clip, float) else float(state[CLIP][NORM])
-        if self.step is not None:
-            # Rounding moves each value by a step at most, and so lengthens what was cut.
-            parts = [state.get(part, {}) for part in (ADAPTER, HEAD)]
-            values = sum(value.numel() for tree in parts for value in tree.values())
-            bound += self.step * math.sqrt(values)
-        return self.on_update * bound
+        return self.on_update * (bound + self._rounding(state))
+
+    def deviations(self, state: State, rounds: int) -> list[float]:
+        """That of each round so far, of which there were so many."""
+        clip = self.clip
+        bounds = [clip] * rounds if isinstance(clip, float) else state[CLIPS][NORM].tolist()
+        assert len(bounds) == rounds, "each round had a bound"
+        return [self.on_update * (bound + self._rounding(state)) for bound in bounds]
+
+    def _rounding(self, state: State) -> float:
+        """What rounding lengthens a cut update by: it moves each value by a step at most."""
+        if self.step is None:
+            return 0.0
+        parts = [state.get(part, {}) for part in (ADAPTER, HEAD)]
+        return self.step * math.sqrt(sum(v.numel() for tree in parts for v in tree.values()))
 
     @property
     def count_noise(self) -> float:

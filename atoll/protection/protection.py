@@ -120,23 +120,20 @@ class Protection:
             self.correlated, self.vault.kept,
         )  # fmt: skip
 
-    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float | None:
+    def noise_in(self, change: Tree, state: State, response: Sequence[float]) -> float:
         """The expected L2 norm of the noise that one update a round puts into `change`.
 
-        response: of the server that it moves. None: under an adaptive bound, of which nobody keeps
-        what it was in earlier rounds.
+        state: after those rounds.   response: of the server that it moves.
         """
-        if not isinstance(self._central.clip, float):
-            return None
         values = sum(value.numel() for value in change.values())
-        deviation = self._central.deviation(state) / self.drawing.expected
         together, steps = self.correlated, np.asarray(response)
         if together is not None:
             chosen = together.strategy
             taken_back = inverse(chosen.blt, len(steps))
-            deviation *= chosen.sensitivity
-            steps = np.convolve(steps, taken_back)[: len(steps)]
-        return deviation * math.sqrt(values) * float(np.linalg.norm(steps))
+            steps = chosen.sensitivity * np.convolve(steps, taken_back)[: len(steps)]
+        # A step of the last round has just begun to move the model.
+        noise = steps * self._central.deviations(state, len(steps))[::-1]
+        return math.sqrt(values) * float(np.linalg.norm(noise)) / self.drawing.expected
 
     def signal_to_noise(self, values: int) -> tuple[float, float] | None:
         """At most, of one round's update of so many values and of all rounds together: were all

@@ -43,8 +43,8 @@ class Examined:
     moved: ‖w − w₀‖ / ‖w₀‖ of what trained; None where it began at zero.   still: names of those of
     its tensors that are where they began.   values: numbers in them.
     private: whether noise hides clients or rows, so that losses on rows are told to nobody.
-    noise: L2 norm of the noise that is expected in w − w₀; None without noise, under an
-    adaptive bound, and where a server does not move in proportion to updates.
+    noise: L2 norm of the noise that is expected in w − w₀; None without noise, and where a server
+    does not move in proportion to updates.
     signal_to_noise: what is left of ‖w − w₀‖ without that noise, over it; of noise that hides rows,
     which goes through optimisers: what it is at most, were all gradients alike (`at_most`).
     """

@@ -11,11 +11,13 @@ from atoll.core import Channel, Context, Payload, Server, State
 from atoll.noise import Stream, standard_normal
 from atoll.servers.noised import Noise
 
-__all__ = ["BELOW", "CLIP", "NORM", "Following", "following_quantile", "split_noise"]
+__all__ = ["BELOW", "CLIP", "CLIPS", "NORM", "Following", "following_quantile", "split_noise"]
 
 CLIP, BELOW = "clip", "below"
 """The part and channel with the bound, and the channel that tells who was below it."""
 NORM = "norm"
+CLIPS = "clips"
+"""The part with the bounds of all rounds so far, [rounds]: clients were told each of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
 
     def init(state: State) -> State:
         start = {NORM: torch.tensor(following.initial, dtype=torch.float64)}
-        return {CLIP: start, **inner.init(state)}
+        past = {NORM: torch.zeros(0, dtype=torch.float64)}
+        return {CLIP: start, CLIPS: past, **inner.init(state)}
 
     def broadcast(state: State, client: str) -> Payload:
         return {**inner.broadcast(state, client), CLIP: Channel(state[CLIP], "none")}
@@ -59,7 +62,9 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
         # Noise on the count may ask for more than a float holds, or less, and gets an end.
         moved = state[CLIP][NORM] * math.exp(min(step, 100.0))
         norm = moved.clamp(following.smallest, following.largest)
-        return {**inner.apply(context, state, aggregate), CLIP: {NORM: norm}}
+        past = torch.cat([state[CLIPS][NORM], state[CLIP][NORM].reshape(1)])
+        after = inner.apply(context, state, aggregate)
+        return {**after, CLIP: {NORM: norm}, CLIPS: {NORM: past}}
 
     names = (*inner.noised, BELOW)
     return replace(inner, init=init, broadcast=broadcast, apply=apply, noised=names)

@@ -19,6 +19,7 @@ from atoll.policy.neurons import movement
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
+from atoll.servers.quantile import CLIP, NORM
 from atoll.tree import Tree
 from tests.support.scenes import scene
 
@@ -289,15 +290,23 @@ PRIVATE: dict[str, Any] = {"epsilon": None, "noise_multiplier": 20.0, "clip": 3.
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_noise_of_a_private_run_is_no_trap(tmp_path: Path, zoo: Zoo, fixed: bool) -> None:
+@pytest.mark.parametrize("clip", [3.0, {"adaptive": True, "initial": 0.1, "count_noise": 1e6}])
+def test_noise_of_a_private_run_is_no_trap(
+    tmp_path: Path, zoo: Zoo, fixed: bool, clip: Any
+) -> None:
     setup = scene(
         tmp_path, zoo, "bert", adapter={"head": "train", "freeze_a": fixed},
-        federation={"num_rounds": 40}, privacy=PRIVATE,
+        federation={"num_rounds": 40}, privacy={**PRIVATE, "clip": clip},
     )  # fmt: skip
     state, known, draw = setup.start.server, known_of(setup), torch.Generator().manual_seed(0)
     # 40 sums over all clients, each with noise of multiplier times clip, divided by their number.
     deviation = 40**0.5 * 20.0 * 3.0 / len(setup.data.clients)
-    assert known.noise == pytest.approx(deviation, rel=1e-6)
+    told: State = {}
+    if isinstance(clip, float):
+        assert known.noise == pytest.approx(deviation, rel=1e-6)
+    else:
+        assert known.noise == 0
+        told = {CLIP: {NORM: torch.tensor(3.0, dtype=torch.float64)}}
 
     def noisy(times: float) -> State:
         moved = {
@@ -305,7 +314,7 @@ def test_noise_of_a_private_run_is_no_trap(tmp_path: Path, zoo: Zoo, fixed: bool
                    for n, v in state[part].items()}
             for part in ("adapter", "head")
         }  # fmt: skip
-        return {**state, **moved}
+        return {**state, **moved, **told}
 
     for share in (0.1, 1.0):
         Broadcasts(setup, "ada").take([_task(setup, noisy(share), 1)])

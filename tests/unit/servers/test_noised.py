@@ -14,7 +14,7 @@ from atoll.errors import PrivacyError
 from atoll.matrix import ROUND
 from atoll.servers import average
 from atoll.servers.noised import Noise, noised, unveiled, veiled
-from atoll.servers.quantile import BELOW, CLIP, Following, following_quantile, split_noise
+from atoll.servers.quantile import BELOW, CLIP, CLIPS, Following, following_quantile, split_noise
 
 KEY, STEP = bytes(range(32)), 2.0**-24
 BIG = (1000, 1000)
@@ -114,12 +114,14 @@ def test_the_bound_moves_as_the_paper_says(count: int, below: int) -> None:
 
 def test_the_bound_comes_to_rest_at_the_quantile() -> None:
     server, norms = _following(quantile=0.5, initial=0.5), np.linspace(0.1, 1.0, 10)
-    state = server.init({"adapter": {"w": torch.zeros(2)}})
+    state, sent = server.init({"adapter": {"w": torch.zeros(2)}}), list[float]()
     for exchange in range(60):
+        sent.append(float(server.broadcast(state, "a")[CLIP].tree["norm"]))
         below = float(np.where(norms <= float(state[CLIP]["norm"]), 0.5, -0.5).sum())
         told = _told(below, state["adapter"]["w"])
         state = server.apply(_context(exchange), state, told)
     assert np.median(norms) * 0.8 < float(state[CLIP]["norm"]) < np.median(norms) * 1.25
+    assert state[CLIPS]["norm"].tolist() == sent
 
 
 def test_the_count_has_noise_of_its_own() -> None:
