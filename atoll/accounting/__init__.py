@@ -1,7 +1,7 @@
 """What privacy costs: releases that happened, and the ε that they add up to."""
 
 from atoll.accounting.epsilon import Spent, spent
-from atoll.accounting.events import Everyone, Fixed, InTurns, Poisson, Release, Sampling
+from atoll.accounting.events import Everyone, Fixed, InTurns, Poisson, Present, Release, Sampling
 from atoll.accounting.shares import Shared
 from atoll.accounting.solve import noise_for
 from atoll.accounting.statement import stated, summed
@@ -13,6 +13,7 @@ __all__ = [
     "Fixed",
     "InTurns",
     "Poisson",
+    "Present",
     "Release",
     "Sampling",
     "Shared",

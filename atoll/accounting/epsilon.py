@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any, Literal
 
-from atoll.accounting.events import Fixed, InTurns, Poisson, Release, Sampling
+from atoll.accounting.events import Fixed, InTurns, Poisson, Present, Release, Sampling
 
 __all__ = ["LEAST", "MOST", "Spent", "spent"]
 
@@ -48,8 +48,8 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     Releases of fixed-size samples are counted under replace-one where all are, with an L2 distance
     of 2 between the sums of neighbours (one contribution goes, another comes). Beside others they
     count as if everyone had taken part, which is more, and holds under add-or-remove-one.
-    Where cohorts are turns, or how many rows there are is no secret, one contribution is zeros in
-    the other of two neighbours, which is no farther apart.
+    Where cohorts are turns, or how many clients or rows there are is no secret, one contribution is
+    zeros in the other of two neighbours, which is no farther apart.
 
     grid: steps of the privacy loss; a coarser one is faster and gives a larger ε.
     """
@@ -61,7 +61,7 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     assert len(units) <= 1, "releases of clients and of examples do not add up"
     fixed = bool(counts) and all(isinstance(sampling, Fixed) for _, sampling in counts)
     adjacency: Adjacency = "replace-one" if fixed else "add-or-remove-one"
-    if "example" in units or any(isinstance(sampling, InTurns) for _, sampling in counts):
+    if "example" in units or any(isinstance(sampling, InTurns | Present) for _, sampling in counts):
         adjacency = "zero-out"
     if any(noise < LEAST for noise, _ in counts):
         return Spent(math.inf, delta, adjacency, "RDP" if fixed else "PLD")

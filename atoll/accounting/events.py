@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Everyone", "Fixed", "InTurns", "Poisson", "Release", "Sampling"]
+__all__ = ["Everyone", "Fixed", "InTurns", "Poisson", "Present", "Release", "Sampling"]
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -65,7 +65,16 @@ class InTurns(BaseModel):
     kind: Literal["turns"] = "turns"
 
 
-Sampling = Annotated[Poisson | Fixed | Everyone | InTurns, Field(discriminator="kind")]
+class Present(BaseModel):
+    """All take part, and that each of them is there is no secret either: of fewer there would be
+    no sum."""
+
+    model_config = _STRICT
+
+    kind: Literal["present"] = "present"
+
+
+Sampling = Annotated[Poisson | Fixed | Everyone | InTurns | Present, Field(discriminator="kind")]
 
 
 class Release(BaseModel):

@@ -57,9 +57,9 @@ def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator
     from atoll.protection import whole as planned
 
     spent = planned(found)
-    adjacency = found.statement().get("adjacency", spent.adjacency)
     yield found.told()
-    yield f"epsilon {in_words(spent.epsilon)} after all rounds, {adjacency}, {spent.accountant}"
+    said = f"{spent.adjacency}, {spent.accountant}"
+    yield f"epsilon {in_words(spent.epsilon)} after all rounds, {said}"
     if spent.readers is not None:
         readers = f"at most {in_words(spent.readers)} against readers of the models"
         yield f"  that is against the server; {readers}"

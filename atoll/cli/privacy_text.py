@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from atoll.accounting import Event, Everyone, Fixed, InTurns, Sampling, Shared
+from atoll.accounting import Event, Everyone, Fixed, InTurns, Present, Sampling, Shared
 from atoll.accounting.statement import in_words
 from atoll.ledger import Told
 from atoll.words import counted
@@ -82,7 +82,7 @@ def _cohort(release: Event) -> str:
 
 
 def _drawn(sampling: Sampling) -> str:
-    if isinstance(sampling, Everyone):
+    if isinstance(sampling, Everyone | Present):
         return "everyone"
     if isinstance(sampling, InTurns):
         return "in turns"

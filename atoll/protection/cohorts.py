@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Sampling
+from atoll.accounting import Everyone, Fixed, InTurns, Poisson, Present, Sampling
 from atoll.config import Federation
 from atoll.config.privacy import Privacy
 from atoll.noise import Stream
@@ -80,7 +80,9 @@ def _sampling_of(settings: Privacy, federation: Federation, population: int) -> 
         return Poisson(rate=rate)
     if settings.sampling == "fixed" and asked < population:
         return Fixed(size=asked, population=population)
-    return InTurns() if settings.sampling == "turns" else Everyone()
+    if settings.sampling == "turns":
+        return InTurns()
+    return Present() if settings.secure_aggregation else Everyone()
 
 
 def _in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ def _in_turn(number: int, size: int, roster: tuple[str, ...]) -> tuple[str, ...]
 def drawn(key: bytes, sampling: Sampling, roster: tuple[str, ...]) -> tuple[str, ...]:
     """A cohort, in roster order: the same one from the same key."""
     stream = Stream(key, "cohort")
-    if isinstance(sampling, Everyone | InTurns):
+    if isinstance(sampling, Everyone | InTurns | Present):
         return roster
     if isinstance(sampling, Poisson):
         chosen = np.flatnonzero(stream.coins(sampling.rate, len(roster)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from atoll.accounting import Event, Everyone, Poisson, Release, Spent, altogether, noise_for
+from atoll.accounting import Event, Poisson, Release, Spent, altogether, noise_for
 from atoll.accounting.epsilon import LEAST
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.core import Algorithm, Stage, State, Tree
@@ -171,16 +171,7 @@ class Protection:
             "sampling": self.drawing.sampling.model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": clip if isinstance(clip, float) else clip.model_dump(mode="json"),
-            **({"adjacency": "zero-out"} if self._known else {}),
         }
-
-    @property
-    def _known(self) -> bool:
-        """Whether what a client gives is hidden, and not that it is there: a sum needs a number of
-        clients, which no chance draws."""
-        return bool(
-            isinstance(self.drawing.sampling, Everyone) and self.settings.secure_aggregation
-        )
 
 
 def unbounded(settings: Privacy) -> str:

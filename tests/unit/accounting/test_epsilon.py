@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from atoll.accounting import (
     Fixed,
     InTurns,
     Poisson,
+    Present,
     Release,
     Sampling,
     Spent,
@@ -115,7 +117,7 @@ def test_fixed_sizes_beside_other_samples_count_without_chance() -> None:
 
 
 EVERY: list[Sampling] = [
-    Poisson(rate=0.5), Poisson(rate=0.5, cap=6, population=10), Everyone(), InTurns(),
+    Poisson(rate=0.5), Poisson(rate=0.5, cap=6, population=10), Everyone(), Present(), InTurns(),
     Fixed(size=3, population=10),
 ]  # fmt: skip
 
@@ -142,6 +144,8 @@ def test_neighbours_have_zeros_where_turns_or_the_number_of_rows_are_known() -> 
     assert spent(rows, 1e-5).epsilon == spent(_of(2.0, Poisson(rate=0.1), 4), 1e-5).epsilon
     assert spent(turns + _of(2.0, Poisson(rate=0.1), 4), 1e-5).adjacency == "zero-out"
     assert spent(_of(0.0, InTurns(), 1), 1e-5).adjacency == "zero-out"
+    present = spent(_of(2.0, Present(), 1), 1e-5)
+    assert present == replace(spent(_of(2.0, Everyone(), 1), 1e-5), adjacency="zero-out")
 
 
 def test_nothing_released_costs_nothing_and_no_noise_costs_all() -> None:

@@ -12,6 +12,7 @@ import torch
 from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
+from atoll.cli.privacy_text import show_verified
 from atoll.errors import CompositionError, ConfigError
 from atoll.experiment import checks, hiding
 from atoll.experiment import setup as preparing
@@ -164,13 +165,17 @@ def test_noise_alone_is_a_release_and_counts(
 
 
 def test_what_hides_nobody_by_chance_is_said_of_updates_of_those_who_take_part(
-    tmp_path: Path, zoo: Zoo
+    tmp_path: Path, zoo: Zoo, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Four of five would have another number of clients, which a floor of five would show."""
     noise = {"noise_multiplier": 1.0, "clip": 0.3}
     _trained(tmp_path, zoo, privacy=noise)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["privacy"]["adjacency"] == "zero-out"
+    ledger = tmp_path / "run" / LEDGER
+    assert verified(ledger).spent(1e-5).adjacency == "zero-out"
+    show_verified(verified(ledger))
+    assert "for whole clients, zero-out." in capsys.readouterr().out
 
 
 def test_cohorts_that_one_client_could_close_are_refused(tmp_path: Path, zoo: Zoo) -> None:
