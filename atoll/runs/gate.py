@@ -85,8 +85,8 @@ class Examined:
             yield (
                 f"the model is hardly more than noise: the signal in it is "
                 f"{self.signal_to_noise:.2g} of the noise{length}{most}; more clients a round, "
-                "fewer trainable values (adapter.r), fewer rounds or a larger epsilon raise it; it has "
-                "few directions and the noise all, so that only scores tell if the model is of use"
+                "fewer trainable values (adapter.r), fewer rounds or a larger epsilon raise it; a "
+                "signal has few directions and noise all, so that only scores tell if it is of use"
             )
 
 
