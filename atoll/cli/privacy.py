@@ -68,8 +68,8 @@ def _folder(path: Path) -> Path:
         if (place / name / FILE).is_file():
             return place / name
     raise PrivacyError(
-        f"{path} holds no {FILE}: nothing private ran there, or privacy.ledger names another "
-        "folder; name that one"
+        f"{path} holds no {FILE}: no run that promises an epsilon was there, or privacy.ledger "
+        "names another folder; name that one"
     )
 
 

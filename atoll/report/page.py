@@ -66,6 +66,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "lead": _lead(run),
         "answer": answer(summary),
         "verdict": verdict(summary),
+        "untold": summary.secure_sums is not None,
         "tiles": tiles(run, common_test=common),
         "arms": arms_table(summary, common_test=common),
         "metrics": metrics_table(summary, common_test=common),

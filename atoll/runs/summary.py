@@ -115,7 +115,8 @@ def _secure_sums(setup: Setup) -> dict[str, int | str | None] | None:
 
 
 def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:
-    """Mean by rows, the worst client and the worst tenth, and the deviation over clients."""
+    """Mean by rows, the worst client and the worst tenth, and the deviation over clients; the worst
+    are single clients, of which nothing may be told."""
     metric = setup.bench.objective.metric
     scores = [score for rows in arm.own.values() if (score := rows.score(metric)).count]
     if not scores:
@@ -125,10 +126,12 @@ def _own(setup: Setup, arm: Arm) -> dict[str, float | None]:
     total = scores[0]
     for score in scores[1:]:
         total += score
+    told = not _untold(setup)
+    tenth = statistics.fmean(worst[: math.ceil(WORST * len(worst))])
     return {
         "mean": final_of(setup, total),
-        "worst": worst[0],
-        "worst_decile": statistics.fmean(worst[: math.ceil(WORST * len(worst))]),
+        "worst": worst[0] if told else None,
+        "worst_decile": tenth if told else None,
         "spread": statistics.pstdev(finals),
     }
 

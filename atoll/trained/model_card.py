@@ -54,7 +54,8 @@ class Told:
 def card(told: Told) -> str:
     """README.md: front matter for the hub, then what was trained, on what, how well, and its use.
 
-    It names clients and counts their rows, as the run directory does; no row and no label.
+    It names clients and counts their rows, as the run directory does, but where clients are hidden;
+    no row and no label.
     """
     base = told.source.hub_id
     title = f"{base}, fine-tuned" if told.merged else f"Adapter for {base}"
@@ -68,9 +69,9 @@ def card(told: Told) -> str:
         "## Results",
         _results(told.summary, told.record["data"]),
         "## Data",
-        _data(told.record["data"]),
+        _data(told.record["data"], hidden=_hides_clients(told.experiment)),
         "## Privacy",
-        _privacy(told.summary),
+        _privacy(told),
         "## Use",
         f"```python\n{told.lines}\n```",
         told.checked,
@@ -151,7 +152,14 @@ def _results(summary: Facts, data: Facts) -> str:
     return _table(rows, header=header)
 
 
-def _data(data: Facts) -> str:
+def _hides_clients(experiment: Facts) -> bool:
+    """Whether the file asks to hide what single clients have."""
+    privacy = experiment.get("privacy") or {}
+    promised = privacy.get("epsilon") is not None or privacy.get("noise_multiplier") is not None
+    return bool(privacy.get("secure_aggregation") or (promised and privacy["unit"] == "client"))
+
+
+def _data(data: Facts, *, hidden: bool) -> str:
     kind, clients = str(data["kind"]).replace("/", " and "), data["clients"]
     common = (
         "" if data["test"] is None else f", {counted(data['test'], 'row')} in a common test set"
@@ -164,6 +172,8 @@ def _data(data: Facts) -> str:
         f"{counted(data['own_test'], 'held-out row')} at {counted(len(clients), 'client')}{common}."
         f"{labels}{left}"
     )
+    if hidden:
+        return said
     rows = [(_cell(name), str(c["train"]), str(c["test"])) for name, c in clients.items()]
     table = _table(rows[:_NAMED], header=("client", "training rows", "held-out rows"))
     more = len(rows) - _NAMED
@@ -171,11 +181,16 @@ def _data(data: Facts) -> str:
     return f"{said}\n\n{table}{tail}"
 
 
-def _privacy(summary: Facts) -> str:
-    return stated(summary) or (
-        "No differential privacy: rows stayed with their owners, but updates were not noised, "
-        "and a model can repeat what it was trained on."
-    )
+def _privacy(told: Told) -> str:
+    said = stated(told.summary)
+    if said is None:
+        return (
+            "No differential privacy: rows stayed with their owners, but updates were not noised, "
+            "and a model can repeat what it was trained on."
+        )
+    if told.summary["final"] is None:
+        return said
+    return f"{said} That is of the model: the scores above are of held-out rows, without noise."
 
 
 def _table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("", "")) -> str:

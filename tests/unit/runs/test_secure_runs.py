@@ -136,13 +136,19 @@ def test_no_score_of_a_single_client_is_written(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["per_client"] is None
     assert summary["final"] is not None
+    for arm in ("federated", "local"):
+        own = summary["own"][arm]
+        assert (own["worst"], own["worst_decile"]) == (None, None)
+        assert own["mean"] is not None
     assert not (run / "clients.jsonl").exists()
     read = read_run(run)
     assert read.summary is not None
     assert gains(read.summary) is None
     assert clients_table(read.summary) is None
-    write_report(run)
     assert verdict(read.summary) is None
+    text = " ".join(write_report(run)[1].read_text().split())
+    assert "What single clients gained is not written down where sums hide them, so" in text
+    assert "No client has a model of its own" not in text
 
 
 @pytest.mark.parametrize("kind", [True, "ckks"])

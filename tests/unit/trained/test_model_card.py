@@ -95,6 +95,30 @@ def test_privacy_and_a_merged_model(tmp_path: Path) -> None:
     assert yaml.safe_load(text.split("---")[1])["base_model_relation"] == "finetune"
 
 
+@pytest.mark.parametrize(
+    ("privacy", "counted"),
+    [
+        ({"unit": "client", "epsilon": 4.0, "noise_multiplier": None}, False),
+        ({"unit": "client", "epsilon": None, "noise_multiplier": 0.5}, False),
+        ({"unit": "example", "epsilon": 4.0, "secure_aggregation": "ckks"}, False),
+        ({"unit": "example", "epsilon": 4.0, "secure_aggregation": False}, True),
+        ({"unit": "client", "epsilon": None, "secure_aggregation": False}, True),
+    ],
+)
+def test_rows_of_hidden_clients_are_not_counted(
+    privacy: dict[str, Any], *, counted: bool, tmp_path: Path
+) -> None:
+    experiment, summary = (
+        {**EXPERIMENT, "privacy": privacy},
+        {**SUMMARY, "epsilon": 4.0, "delta": 1e-5},
+    )
+    text = card(told(tmp_path, experiment=experiment, summary=summary))
+    assert ("| ada | 1000 | 7 |" in text) is ("| client |" in text) is counted
+    assert "the scores above are of held-out rows, without noise." in text
+    unmeasured = card(told(tmp_path, experiment=experiment, summary={**summary, "final": None}))
+    assert "the scores above" not in unmeasured
+
+
 def test_many_clients_are_counted(tmp_path: Path) -> None:
     clients = {f"client{i}": {"train": i, "test": 0} for i in range(100)}
     record = {"data": {**DATA, "clients": clients}, "versions": {}}
