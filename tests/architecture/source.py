@@ -207,6 +207,11 @@ DANGER = {
 SWITCHES = {"trust_remote_code=True", "shell=True"}
 
 
+GUESSABLE = {"random", "numpy.random", "np.random", "torch.random", "atoll.rng"}
+DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|poisson|multinomial|Generator|manual_seed)$")
+IN_PLACE = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "rvs"}
+
+
 def reflections(source: str) -> list[str]:
     """getattr and its kin, as they stand in the source."""
     return [
@@ -230,6 +235,22 @@ def dangers(source: str) -> list[str]:
             found += sorted(names & DANGER)
         elif isinstance(node, ast.keyword) and ast.unparse(node) in SWITCHES:
             found.append(ast.unparse(node))
+    return found
+
+
+def guessable(source: str) -> list[str]:
+    """Generators that a seed, or a few hundred outputs, give away: all but the system's."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [each.name for each in node.names if each.name in GUESSABLE]
+        elif isinstance(node, ast.ImportFrom):
+            named = (f"{node.module}.{each.name}" for each in node.names)
+            found += [each for each in named if {each, each.rpartition(".")[0]} & GUESSABLE]
+        elif isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if text in GUESSABLE or DRAWS.match(text) or node.attr in IN_PLACE:
+                found.append(text)
     return found
 
 

@@ -19,6 +19,14 @@ OTHERS = {
     "getattr(value, 'value', value)",
 }
 
+# Packages and modules whose draws are secret: noise, masks, keys, cohorts.
+HIDING = [
+    "atoll.accounting", "atoll.ckks", "atoll.ledger", "atoll.matrix", "atoll.noise",
+    "atoll.protection", "atoll.secagg", "atoll.local.clipped", "atoll.local.per_example",
+    "atoll.local.row_gradients", "atoll.servers.noised", "atoll.servers.quantile",
+    "atoll.stages.clipping",
+]  # fmt: skip
+
 
 @pytest.fixture(params=SOURCES)
 def module(request: pytest.FixtureRequest) -> str:
@@ -104,6 +112,31 @@ def test_danger_is_seen(text: str) -> None:
 
 def test_safe_code_is_not_danger() -> None:
     assert source.dangers("yaml.safe_load(f)\nload_file(p)\nf(trust_remote_code=given)") == []
+
+
+@pytest.mark.parametrize("hiding", HIDING)
+def test_what_hides_clients_cannot_be_guessed(hiding: str) -> None:
+    found = {name: source.guessable(text) for name, text in SOURCES.items()
+             if f"{name}.".startswith(f"{hiding}.")}  # fmt: skip
+    assert found
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import random", "from random import Random", "np.random.default_rng(0)",
+        "from numpy.random import normal", "from atoll import rng", "from numpy import random",
+        "torch.randn(3)", "torch.normal(0, 1, (3,))", "x.normal_()", "norm.rvs(3)",
+        "torch.Generator()", "import numpy.random", "from atoll.rng import derive",
+    ],
+)  # fmt: skip
+def test_what_can_be_guessed_is_seen(text: str) -> None:
+    assert source.guessable(text)
+
+
+def test_secrets_of_the_system_are_no_guess() -> None:
+    assert source.guessable("import os\nos.urandom(32)\nstream.random\nkey.randomized") == []
 
 
 def test_only_the_command_line_prints(module: str) -> None:
