@@ -85,9 +85,21 @@ def test_a_run_writes_down_what_it_releases_and_says_what_that_means(
     assert not (run / SECRET).exists()
 
 
-def test_two_runs_of_one_file_share_no_noise(tmp_path: Path, zoo: Zoo) -> None:
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        # The same cohorts: nothing but noise tells such runs apart.
+        {"federation": {"clients_per_round": None}, "privacy": {"sampling": "everyone"}},
+        {"privacy": {"mechanism": "blt", "sampling": "turns"}},
+    ],
+)
+def test_two_runs_of_one_file_share_no_noise(
+    sections: Mapping[str, Mapping[str, Any]], tmp_path: Path, zoo: Zoo
+) -> None:
     for name in ("one", "other"):
-        run_experiment(_setup(tmp_path / name, zoo), tmp_path / name / "run", Observer())
+        setup = _setup(tmp_path / name, zoo, **sections)
+        run_experiment(setup, tmp_path / name / "run", Observer())
     a, b = (_weights(tmp_path / name / "run") for name in ("one", "other"))
     moved = torch.cat([(a[n] - b[n]).flatten() for n in a])
     assert float((moved != 0).double().mean()) > 0.99
