@@ -23,6 +23,8 @@ def model_card(setup: Setup, summary: dict[str, Any]) -> str:
     experiment, base = setup.experiment, setup.base
     federation = experiment.federation
     rows = sum(count.train for count in setup.data.counts.values())
+    clients = len(setup.data.clients)
+    counted = f"{rows} " if rows else ""  # sites may keep it
     library = "transformers" if setup.built.peft is None else "peft"
     return f"""---
 base_model: {_quoted(base.source.hub_id)}
@@ -32,8 +34,7 @@ tags: [federated, atoll]
 
 # Adapter for {base.source.hub_id}
 
-Trained with Atoll across {len(setup.data.clients)} clients whose {rows} training rows stayed where
-they were.
+Trained with Atoll across {clients} clients whose {counted}training rows stayed where they were.
 
 | | |
 |---|---|

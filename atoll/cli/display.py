@@ -77,8 +77,9 @@ class Display:
         self._num_rounds = setup.experiment.federation.num_rounds
         self._arms = len(setup.experiment.evaluate.baselines)
         rows = sum(count.train for count in setup.data.counts.values())
+        told = f" with {counted(rows, 'training row')}" if rows else ""  # sites may keep it
         self.note(
-            f"{counted(len(setup.data.clients), 'client')} with {counted(rows, 'training row')}; "
+            f"{counted(len(setup.data.clients), 'client')}{told}; "
             f"{counted(self._num_rounds, 'round')} of {counted(setup.clients_per_round, 'client')}"
         )
         if hiding := setup.protection or setup.rows:

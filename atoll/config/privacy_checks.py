@@ -160,13 +160,13 @@ def _check_rounds(privacy: Privacy, federation: Federation) -> Iterator[Problem]
 
 
 def check_chosen(evaluate: Evaluate, *, privacy: Privacy | None) -> Iterator[Problem]:
-    """Ways to choose a model that look at what no noise hides."""
-    if privacy is None or not privacy.on:
+    """Ways to choose a model that look at what clients do not tell."""
+    if privacy is None or not privacy.hides:
         return
     chosen = {"patience": evaluate.patience is not None, "load_best": evaluate.load_best}
     for key in (key for key, on in chosen.items() if on):
         yield Problem(
             f"evaluate.{key}",
-            f"evaluate.{key} chooses a model by clients' held-out rows, which no noise hides; "
-            f"remove evaluate.{key}",
+            f"evaluate.{key} chooses a model by clients' held-out rows, whose scores stay with "
+            f"them under privacy; remove evaluate.{key}",
         )

@@ -11,13 +11,13 @@ import yaml
 
 from atoll.accounting import stated
 from atoll.models.locate import Source, find_file
+from atoll.trained.card_rows import hides_clients, rows_told, table
 from atoll.words import counted
 
 __all__ = ["Told", "card", "licence_of"]
 
 Facts = Mapping[str, Any]
 
-_NAMED = 40
 _PIPELINES = {
     "classification": "text-classification",
     "multi-label-classification": "text-classification",
@@ -60,16 +60,17 @@ def card(told: Told) -> str:
     base = told.source.hub_id
     title = f"{base}, fine-tuned" if told.merged else f"Adapter for {base}"
     clients = counted(told.record["data"]["num_clients"], "client")
-    rows = counted(told.record["data"]["train"], "training row")
+    many = told.record["data"]["train"]
+    rows = counted(many, "training row") if many else "training rows"  # sites may keep it
     parts = [
         _front(told),
         f"# {title}",
         f"Trained with Atoll across {clients} whose {rows} stayed where they were.",
-        _table(_training(told)),
+        table(_training(told)),
         "## Results",
         _results(told.summary, told.record["data"]),
         "## Data",
-        _data(told.record["data"], hidden=_hides_clients(told.experiment)),
+        rows_told(told.record["data"], hidden=hides_clients(told.experiment)),
         "## Privacy",
         _privacy(told),
         "## Use",
@@ -149,36 +150,7 @@ def _results(summary: Facts, data: Facts) -> str:
         found = own.get(name) or {}
         numbers = [finals.get(name), *(found.get(key) for key in ("mean", "worst", "spread"))]
         rows.append((title, *(_number(number) for number in numbers)))
-    return _table(rows, header=header)
-
-
-def _hides_clients(experiment: Facts) -> bool:
-    """Whether the file asks to hide what single clients have."""
-    privacy = experiment.get("privacy") or {}
-    promised = privacy.get("epsilon") is not None or privacy.get("noise_multiplier") is not None
-    return bool(privacy.get("secure_aggregation") or (promised and privacy["unit"] == "client"))
-
-
-def _data(data: Facts, *, hidden: bool) -> str:
-    kind, clients = str(data["kind"]).replace("/", " and "), data["clients"]
-    common = (
-        "" if data["test"] is None else f", {counted(data['test'], 'row')} in a common test set"
-    )
-    labels = "" if data["labels"] is None else f" Labels: {data['labels']}."
-    skipped = len(data["skipped"])
-    left = f" {counted(skipped, 'client')} without rows took no part." if skipped else ""
-    said = (
-        f"Rows of {kind}: {counted(data['train'], 'training row')} and "
-        f"{counted(data['own_test'], 'held-out row')} at {counted(len(clients), 'client')}{common}."
-        f"{labels}{left}"
-    )
-    if hidden:
-        return said
-    rows = [(_cell(name), str(c["train"]), str(c["test"])) for name, c in clients.items()]
-    table = _table(rows[:_NAMED], header=("client", "training rows", "held-out rows"))
-    more = len(rows) - _NAMED
-    tail = f"\n\n… and {counted(more, 'more client')}." if more > 0 else ""
-    return f"{said}\n\n{table}{tail}"
+    return table(rows, header=header)
 
 
 def _privacy(told: Told) -> str:
@@ -191,16 +163,6 @@ def _privacy(told: Told) -> str:
     if told.summary["final"] is None:
         return said
     return f"{said} That is of the model: the scores above are of held-out rows, without noise."
-
-
-def _table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("", "")) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
-
-
-def _cell(text: str) -> str:
-    """A client's name, whatever is in it."""
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _number(value: float | None) -> str:

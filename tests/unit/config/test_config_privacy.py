@@ -122,6 +122,10 @@ def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) ->
         (f"{ON}evaluate: {{patience: 2}}\n", "evaluate.patience chooses a model by clients'"),
         (f"{ON}evaluate: {{load_best: true}}\n", "evaluate.load_best chooses a model by clients'"),
         (
+            "privacy: {secure_aggregation: true}\nevaluate: {patience: 2}\n",
+            "whose scores stay with",
+        ),
+        (
             "privacy: {epsilon: 8, sampling: everyone}\nfederation: {clients_per_round: 3}\n",
             "privacy.sampling is everyone, but federation asks a part",
         ),

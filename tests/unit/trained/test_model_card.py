@@ -119,6 +119,15 @@ def test_rows_of_hidden_clients_are_not_counted(
     assert "the scores above" not in unmeasured
 
 
+def test_rows_that_clients_did_not_tell_of_are_no_zeros(tmp_path: Path) -> None:
+    data = {**DATA, "train": 0, "own_test": 0, "test": None}
+    experiment = {**EXPERIMENT, "privacy": {"unit": "client", "epsilon": 4.0}}
+    record = {"data": data, "versions": {}}
+    text = card(told(tmp_path, experiment=experiment, record=record))
+    assert "across 2 clients whose training rows stayed where they were." in text
+    assert "Rows of text and label: as many as each keeps to itself at 2 clients." in text
+
+
 def test_many_clients_are_counted(tmp_path: Path) -> None:
     clients = {f"client{i}": {"train": i, "test": 0} for i in range(100)}
     record = {"data": {**DATA, "clients": clients}, "versions": {}}
