@@ -11,7 +11,7 @@ from atoll.errors import AtollError, ConfigError
 
 __all__ = ["placed_errors"]
 
-_KEY = re.compile(r"(?:model|data|adapter|train|federation|evaluate)\.[a-z_]+")
+_KEY = re.compile(r"(?:model|data|adapter|train|federation|privacy|evaluate)\.[a-z_]+")
 _PART = re.compile(r"(stage|aggregator|server|algorithm)\b")
 
 

@@ -161,4 +161,7 @@ def _made(loaded: Loaded, call: Call, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except AtollError as error:
-        raise type(error)(f"{loaded.where(call.path)}: {error}") from error
+        place = loaded.where(call.path)
+        if place == "default":  # of a function that the file does not name
+            raise
+        raise type(error)(f"{place}: {error}") from error

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from atoll.accounting import Poisson, Release, spent, stated
-from atoll.errors import ConfigError
+from atoll.errors import ConfigError, PrivacyError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
 from atoll.runs.account import LEDGER
@@ -21,7 +21,7 @@ from atoll.runs.where import Observer
 from atoll.trained.load_run import load_run
 from tests.support.federation import SIZES
 from tests.support.models import Zoo
-from tests.support.scenes import scene
+from tests.support.scenes import scene, write_clients
 
 SECTIONS: dict[str, Mapping[str, Any]] = {
     "model": {"pooling": "mean"},
@@ -101,6 +101,14 @@ def test_what_is_about_cohorts_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
         _setup(tmp_path, zoo, privacy=privacy)
+
+
+def test_a_loss_across_rows_is_refused_where_the_file_asks_for_it(tmp_path: Path, zoo: Zoo) -> None:
+    pairs = {name: [{"anchor": "reef tide", "positive": "coral"}] * 4 for name in "ab"}
+    write_clients(tmp_path / "data", pairs)
+    sections = {"model": {"task": "embedding"}, "data": {"labels": None}, "adapter": {"head": None}}
+    with pytest.raises(PrivacyError, match=r"experiment\.yaml:\d+: privacy\.unit is example, but"):
+        _setup(tmp_path, zoo, **sections)
 
 
 def test_a_solved_head_is_refused(tmp_path: Path, zoo: Zoo) -> None:
