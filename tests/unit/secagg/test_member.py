@@ -6,6 +6,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,21 @@ def test_vectors_are_rounded_by_coins_of_the_exchange() -> None:
         words.append(found.words)
     top = CONFIGURATION.channels[0].top
     assert all(np.abs(each - [0.1 * top, -0.2 * top, top]).max() < 1 for each in words)
+
+
+def test_no_two_vectors_are_rounded_by_the_same_coins() -> None:
+    """What rounding adds would not average out over clients, or over rounds."""
+    large = [configured(5, sizes=(4_000,), exchange=exchange) for exchange in (7, 8)]
+    # Half way between two steps, so that each value goes up by a coin alone.
+    half = {"a": np.full(4_000, 0.5 * large[0].channels[0].step)}
+    found = []
+    for name, own in ((NAMES[0], large[0]), (NAMES[0], large[1]), (NAMES[1], large[0])):
+        member = _member(name, Held())
+        member.advert(own)
+        found.append(member.quantised(own, half).words)
+    again = _member(NAMES[0], Held())
+    again.advert(large[0])
+    found.append(again.quantised(large[0], half).words)
+    agreeing = [float((one == other).mean()) for one, other in combinations(found, 2)]
+    # Six standard deviations around what chance gives.
+    assert max(abs(share - 0.5) for share in agreeing) < 6 * 0.5 / np.sqrt(4_000)
