@@ -101,7 +101,7 @@ def membership_part(subject: Subject) -> Membership:
         raise Uncovered("the loss of a pair depends on the pairs beside it, not on itself alone")
     if subject.run.changed:
         raise Uncovered(
-            "the rows are not those of the run any more, and which of them it was trained on, "
+            "the rows are not known to be those of the run, and which of them it was trained on, "
             "nobody knows"
         )
     if not subject.others:

@@ -19,8 +19,9 @@ PARTS = {
 }
 
 CHANGED = (
-    "The rows that were tried are not those that the run was trained on: they were changed since. "
-    "What follows is of the run's model and promise, on these rows."
+    "The rows that were tried are not known to be those that the run was trained on: they were "
+    "changed since, or stand at sites, which do not tell which they have. What follows is of the "
+    "run's model and promise, on these rows."
 )
 UNITS = {"client": "client", "example": "row"}
 SEES = {

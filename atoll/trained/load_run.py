@@ -194,4 +194,5 @@ def _compare(
             "those the adapter is another model; put the earlier ones back, or set model.revision"
         )
     if with_data and setup.data.fingerprint != prints["data"]:
-        note(f"{setup.experiment.data.path} holds other rows than when the run was trained")
+        holds = "may hold" if (path / "federation.json").is_file() else "holds"  # no server knows
+        note(f"{setup.experiment.data.path} {holds} other rows than when the run was trained")

@@ -420,9 +420,9 @@ def test_rows_that_moved_are_named_and_rows_that_changed_are_said(
     found = _audit(run, capsys, "--data", str(data))
     assert found["changed"]
     assert found["membership"] is None
-    assert found["missing"]["membership"].startswith("the rows are not those of the run any more")
+    assert found["missing"]["membership"].startswith("the rows are not known to be those")
     page = (run / "report.html").read_text()
-    assert "The rows that were tried are not those that the run was trained on" in page
+    assert "The rows that were tried are not known to be those that the run was trained on" in page
 
 
 def test_images_have_no_secrets_whatever_their_length(

@@ -168,6 +168,9 @@ def test_changed_data_are_said(run: Path, origin: Path, tmp_path: Path) -> None:
         file.write('{"text": "gull", "label": "sky"}\n')
     load_run(run, note=notes.append, with_data=True)
     assert f"{data} holds other rows than when the run was trained" in notes
+    (run / "federation.json").write_text("{}")
+    load_run(run, note=notes.append, with_data=True)
+    assert f"{data} may hold other rows than when the run was trained" in notes
     with (data / "ada/train.jsonl").open("a") as file:
         file.write('{"text": "gull", "label": "wind"}\n')
     with pytest.raises(DataError, match=r"no longer has the labels that .* \(2, now 3\)"):
