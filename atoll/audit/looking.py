@@ -77,7 +77,7 @@ def looked(eye: Eye, uploads: Sequence[Upload]) -> list[Seen]:
     told = [one for one in spaces if one]
     scored = iter(scores_of(bench, eye.values, sight, eye.vocabulary, told, places))
     # What tells nothing leaves all tokens equally likely.
-    blank = torch.ones(len(eye.vocabulary.ids), 1)
+    blank = torch.ones(len(eye.vocabulary.ids), places if eye.vocabulary.by_position else 1)
     scores = [next(scored) if one else blank for one in spaces]
     return [_tokens(eye, *three) for three in zip(uploads, scores, aucs, strict=True)]
 
