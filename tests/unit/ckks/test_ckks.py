@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from atoll.ckks import (
     check_installed,
     proved,
     read_plain,
+    reduced,
     unpack,
 )
+from atoll.ckks.packed import pack
 from atoll.ckks.store import Kept
 from atoll.errors import ConfigError, PayloadError, ProtocolError
 from atoll.secagg import Channel, Identity
@@ -75,6 +78,22 @@ def test_values_outside_of_a_range_count_as_its_end_and_others_are_refused() -> 
     values["update"][7] = np.nan
     with pytest.raises(PayloadError, match="finite"):
         silo("bob").encrypted(agreed, key, ROOT, values)
+
+
+def test_a_sum_beyond_its_range_is_not_told_and_its_key_decrypts_no_other() -> None:
+    agreed, holder = agreed_on(), silo("ada")
+    key = holder.key(agreed)
+    sent = sent_by(agreed, key)
+    rows = reduced(sent["dee"][0] * np.uint64(9))
+    mark = Mark(hashlib.sha256(pack(rows).data).digest())
+    said = IDENTITIES["dee"].sign(mark.statement(agreed, hashlib.sha256(key).digest(), ROOT))
+    more = {**sent, "dee": (rows, replace(mark, signature=said))}
+    with pytest.raises(ProtocolError, match="no sum of values within their range"):
+        opened(agreed, holder, more)
+    with pytest.raises(ProtocolError, match="ada has no key for exchange 1"):
+        opened(agreed, holder, sent)
+    again = agreed_on(attempt=1)
+    assert opened(again, holder, sent_by(again, holder.key(again)))
 
 
 def test_a_key_that_the_server_put_there_is_refused() -> None:
