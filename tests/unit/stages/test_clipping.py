@@ -96,6 +96,26 @@ def test_the_declared_bound_is_the_smaller_one() -> None:
     assert [clip(norm=2.0).bound(met) for met in (None, 3.0, 1.5)] == [2.0, 2.0, 1.5]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "largest"),
+    [
+        (torch.float16, 65_504.0), (torch.bfloat16, 3e38), (torch.float32, 1e30),
+        (torch.float32, 3.4e38), (torch.float64, 1e150),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("share", [(1.0, 1.0, -1.0), (1.0, 1e-4, 0.0), (-1.0,)])
+def test_the_largest_values_are_bounded_too(
+    dtype: torch.dtype, largest: float, share: tuple[float, ...]
+) -> None:
+    clipped = _clip({"a": torch.tensor(share, dtype=dtype) * largest}, 0.1)
+    assert 0.09 <= _norm(clipped) <= 0.1
+
+
+def test_a_norm_that_no_float64_holds_is_refused() -> None:
+    with pytest.raises(PayloadError, match="not finite"):
+        _clip({"a": torch.tensor([1e300, 0.0], dtype=torch.float64)}, 1.0)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_cannot_be_bounded(value: float) -> None:
     with pytest.raises(PayloadError) as caught:
