@@ -40,8 +40,8 @@ from atoll.runs.remote import compared_there
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer, Where
 from atoll.runtimes.flower_server import Flower
-from atoll.runtimes.gathering import Opener
 from atoll.runtimes.messages import Broken, read
+from atoll.runtimes.opener import Opener
 from atoll.runtimes.post import Post
 from atoll.runtimes.seen import seen
 from atoll.words import printable

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from atoll.core import Algorithm, Context, Failure, Reply, Task, payload_nbytes
 from atoll.frames import LIMIT
 from atoll.round import decoded
-from atoll.runtimes.gathering import Bounds, Closing, Gathering, Opener
+from atoll.runtimes.gathering import Bounds, Closing, Gathering
 from atoll.runtimes.letters import Letter
+from atoll.runtimes.opener import Opener
 from atoll.runtimes.outgoing import Outgoing, attempts
 from atoll.runtimes.post import Post
 from atoll.runtimes.spool import (

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from atoll.errors import PROTOCOL, PayloadError
-from atoll.frames import Frame
+from atoll.errors import PROTOCOL
 from atoll.runtimes.account import Question
 from atoll.runtimes.held import HELD
 from atoll.runtimes.letters import Letter
+from atoll.runtimes.lines import Line
+from atoll.runtimes.opener import Opener
 from atoll.runtimes.post import Post
-from atoll.runtimes.spool import Gathered, Why, failure_in, frames_of
+from atoll.runtimes.spool import Gathered, Why, failure_in
 from atoll.status import utc
 from atoll.words import listed
 
-__all__ = ["Bounds", "Closing", "Gathering", "Opener"]
+__all__ = ["Bounds", "Closing", "Gathering"]
 
 STEP = 0.5
 TELL = 8.0
@@ -40,25 +41,6 @@ class Closing:
     late: bool = False
     secret: bool = False
     ends: bool = False
-
-
-@dataclass(frozen=True)
-class Opener:
-    """How a process that does not know the federation is opened.
-
-    letter: what it is sent.   taken: (client, frames of its answer) -> why it cannot take part.
-    """
-
-    letter: Letter
-    taken: Callable[[str, Sequence[Frame]], str | None]
-    limit: int = 2**24
-
-    def judged(self, client: str, answer: Path) -> str | None:
-        """Why a client cannot take part, by the answer that is kept there."""
-        try:
-            return self.taken(client, list(frames_of(answer)))
-        except PayloadError as error:
-            return str(error)
 
 
 @dataclass(frozen=True)
@@ -151,7 +133,7 @@ class Gathering:
             if why is None:
                 self._ask(client, self._found.attempts[client])
             else:
-                self._fail(client, "refused", why)
+                self._refuse(client, line, why)
         elif failure := self._bounds.why_not(client, line.answer):
             if failure[0] == HELD and self._found.attempts[client] == 0:
                 self._ask(client, 1)
@@ -159,6 +141,13 @@ class Gathering:
                 self._fail(client, *failure)
         else:
             self._found.answers[client] = line.answer
+
+    def _refuse(self, client: str, line: Line, why: str) -> None:
+        """Where cohorts are secret no failure is told by name; who takes no part has no secret."""
+        before = line.account.fault
+        if self._closing.secret and (before is None or before.message != why):
+            self._note(f"{client} takes no part: {why}")
+        self._fail(client, "refused", why)
 
     def _fail(self, client: str, kind: str, why: str) -> None:
         if client not in self._found.answers:

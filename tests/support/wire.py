@@ -37,11 +37,12 @@ from atoll.frames import Frame, Kind
 from atoll.round import federate
 from atoll.runtimes.flower_client import Guard, answer_ask, refusal
 from atoll.runtimes.flower_server import Flower
-from atoll.runtimes.gathering import Closing, Opener
+from atoll.runtimes.gathering import Closing
 from atoll.runtimes.held import Held
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.letters import OPENING, Letter
 from atoll.runtimes.mailbox import Mailbox, Received
+from atoll.runtimes.opener import Opener
 from atoll.runtimes.post import Post
 from atoll.runtimes.store import disk_store
 from atoll.servers import average

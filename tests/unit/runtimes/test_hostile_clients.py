@@ -14,9 +14,10 @@ from atoll.core.wire import pack
 from atoll.experiment.opening import no_offer, offer_in
 from atoll.frames import Frame, Kind
 from atoll.runtimes import incoming, letters, lines, mailbox, pieces, post
-from atoll.runtimes.gathering import Closing, Opener
+from atoll.runtimes.gathering import Closing
 from atoll.runtimes.letters import OPENING, Answer, Call, Letter, packed, unpacked
 from atoll.runtimes.messages import broken
+from atoll.runtimes.opener import Opener
 from tests.support.wire import Peer, Take, Wire, rounds, toy
 
 Say = Callable[[Call, bytes], bytes]
@@ -248,6 +249,24 @@ def test_an_answer_that_changes_while_it_is_fetched(
     exchange, _ = one_round(tmp_path, monkeypatch, speaker(tmp_path, say))
     assert said_by_mal(exchange).kind in ("absent", "payload")
     assert not list((tmp_path / "s").rglob("mal/answer"))
+
+
+def test_who_takes_no_part_is_told_by_name_once_where_cohorts_are_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, told = Peer(tmp_path / "ada", "ada", {"fit": toy()}), list[str]()
+
+    def take(data: bytes) -> bytes | None:
+        call, _ = unpacked(Call, data)
+        opening = call.letter.startswith(OPENING)
+        return whole(call, frames(DONE)) if opening else word(call, "unopened")
+
+    wire = Wire({"ada": honest, "mal": take})
+    closing = Closing(0, 5.0, secret=True)
+    with rounds(wire, tmp_path / "s", monkeypatch, number=3, closing=closing, told=told) as found:
+        kinds = [one.kind for report in found for one in report.exchanges[0].failures]
+    assert kinds == ["refused"] * 3
+    assert [text for text in told if "mal" in text] == ["mal takes no part: odd"]
 
 
 @pytest.mark.parametrize(
