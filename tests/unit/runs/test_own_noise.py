@@ -152,7 +152,9 @@ def test_two_runs_share_no_noise_and_workers_add_it_too(tmp_path: Path, zoo: Zoo
     workers = {**SECTIONS["federation"], "runtime": {"name": "processes", "workers": 2}}
     found = _run(tmp_path / "b", zoo, noise, federation=workers)["export"]
     one, other = _weights(tmp_path / "a"), _weights(tmp_path / "b")
-    assert not any(torch.equal(one[name], other[name]) for name in one)
+    # Independent noise, which is nearly all of B, is √2 times as far apart as it is long.
+    for b in (name for name in one if "lora_B" in name):
+        assert 1 < float((one[b] - other[b]).norm() / one[b].norm()) < 2
     assert found["moved"] > 1
     (key,) = (tmp_path / "b" / "run").rglob("noise.key")
     assert key.stat().st_mode & 0o77 == 0
