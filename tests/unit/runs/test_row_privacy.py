@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,28 @@ def test_two_runs_share_no_noise_and_none_is_none(tmp_path: Path, zoo: Zoo) -> N
         _run(tmp_path / name, zoo)
     a, b = (_weights(tmp_path / name / "run") for name in ("a", "b"))
     assert any(not torch.equal(a[n], b[n]) for n in a)
+
+
+def test_the_noise_in_a_model_is_as_large_as_is_told(tmp_path: Path, zoo: Zoo) -> None:
+    """Every row is in its client's one step, so that two runs are apart by noise alone: z·C / n of
+    each client, in a mean that weighs it by its n."""
+    step = {
+        "per_device_train_batch_size": 1000, "optimizer": "sgd", "learning_rate": 1.0,
+        "max_steps": 1, "lr_scheduler_type": "constant", "weight_decay": 0.0,
+    }  # fmt: skip
+    for name in ("a", "b"):
+        setup = _setup(
+            tmp_path / name, zoo, train=step, federation={"num_rounds": 1},
+            privacy={"noise_multiplier": 20.0},
+        )  # fmt: skip
+        run_experiment(setup, tmp_path / name / "run", Observer())
+    a, b = (_weights(tmp_path / name / "run") for name in ("a", "b"))
+    apart = torch.cat([(a[name] - b[name]).flatten() for name in a])
+    counts = [count.train for count in setup.data.counts.values()]
+    one = 20.0 * 0.5 * math.sqrt(len(counts)) / sum(counts)
+    assert float(apart.std()) == pytest.approx(
+        one * math.sqrt(2), rel=6 / math.sqrt(2 * len(apart))
+    )
 
 
 def test_noise_is_solved_for_the_worst_client(tmp_path: Path, zoo: Zoo) -> None:
