@@ -44,6 +44,7 @@ def test_a_private_federation_from_end_to_end(people: People) -> None:
     run = folder / "runs" / "private"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["final"] is None
+    assert summary["per_client"] is None
     assert summary["epsilon"] > 0
     assert summary["privacy"]["releases"] == 3
     for line in map(json.loads, (run / "rounds.jsonl").read_text().splitlines()):
