@@ -64,6 +64,10 @@ def test_all_that_leaves_is_bounded_or_says_nothing(
             ["stage 'by_examples'", "aggregator 'on_grid'", "use stage 'uniform'"],
         ),
         (
+            (by_examples(), withhold(), clip(norm=1.0)), WORK, replace(SUM, weighted=True),
+            ["stage 'by_examples'", "no bound holds", "noised average", "use stage 'uniform'"],
+        ),
+        (
             (uniform(), withhold(), clip(norm=1.0)), WORK, mean(),
             ["aggregator 'mean'", "divides by what came", "noised average", "use 'on_grid'"],
         ),
