@@ -14,6 +14,7 @@ from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
 from atoll.accounting import Shared, stated
+from atoll.core import Exchange
 from atoll.errors import ConfigError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
@@ -109,6 +110,22 @@ def test_distributed_noise_counts_without_those_who_may_tell_theirs(
     assert (sum_of.survivors, sum_of.colluding) == (5, 1)
     own = sum_of.sigma / sum_of.norm * math.sqrt(3)
     assert own == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_round_counts_with_the_clients_that_were_summed(tmp_path: Path, zoo: Zoo) -> None:
+    spread = _spread(_setup(tmp_path, zoo, KINDS["distributed"]))
+
+    def after(summed: str) -> Shared | None:
+        folded = dict.fromkeys(summed, 1)
+        exchange = Exchange("train", "round", tuple("abcde"), (), {}, {}, 0, 0, folded)
+        return spread.happened(exchange)
+
+    assert after("") is None
+    four, five = after("abde"), after("abcde")
+    assert four is not None
+    assert five is not None
+    assert [(one.survivors, one.asked) for one in (four, five)] == [(4, 5), (5, 5)]
+    assert spread.spent([four]).epsilon > spread.spent([five]).epsilon
 
 
 def _ledger(folder: Path, zoo: Zoo, privacy: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
