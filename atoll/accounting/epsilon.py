@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import product
 from typing import Any, Literal
 
 from atoll.accounting.events import Fixed, InTurns, Poisson, Present, Release, Sampling
@@ -24,6 +25,10 @@ the other as that much."""
 _SPAN = 25.0
 """A release whose privacy loss reaches farther has longer steps in proportion: 250,000 of them on
 the usual grid. That is nothing beside so large an ε."""
+_COARSE = 1e-3
+_CHOICES = 64
+"""Ways in which rows may have been drawn in several runs, that are looked at one by one."""
+Counts = Counter[tuple[float, Sampling]]
 Adjacency = Literal["add-or-remove-one", "replace-one", "zero-out"]
 
 
@@ -53,12 +58,45 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
 
     grid: steps of the privacy loss; a coarser one is faster and gives a larger ε.
     """
-    counts: Counter[tuple[float, Sampling]] = Counter()
-    units = set[str]()
+    kinds: Counter[Release] = Counter()
     for release in releases:
-        units.add(release.unit)
-        counts[min(release.noise_multiplier, MOST), release.sampling] += release.steps
+        kind, times = release.least()
+        kinds[kind] += times
+    units = {one.unit for one in kinds}
     assert len(units) <= 1, "releases of clients and of examples do not add up"
+    first, *others = _choices(kinds)
+    found = _one_way(first, units, delta, grid)
+    for counts in others:
+        # A coarse grid gives more: what is below on it needs no finer one.
+        if _one_way(counts, units, delta, max(grid, _COARSE)).epsilon > found.epsilon:
+            found = max(found, _one_way(counts, units, delta, grid), key=lambda one: one.epsilon)
+    return found
+
+
+def _choices(kinds: Mapping[Release, int]) -> Iterator[Counts]:
+    """What a row is drawn for, by each of the ways in which its client may have been asked."""
+    ways = [_ways(one) for one in kinds]
+    if math.prod(map(len, ways)) > _CHOICES:
+        # More often, and by a larger rate, than any of them.
+        ways = [
+            [(max(r for r, _ in each), max(s for _, s in each))] if len(each) > 1 else each
+            for each in ways
+        ]
+    for chosen in product(*ways):
+        counts: Counts = Counter()
+        for (release, times), (rate, steps) in zip(kinds.items(), chosen, strict=True):
+            sampling = Poisson(rate=rate) if release.ways else release.sampling
+            counts[min(release.noise_multiplier, MOST), sampling] += steps * times
+        yield counts
+
+
+def _ways(release: Release) -> list[tuple[float, int]]:
+    sampling = release.sampling
+    rate = sampling.rate if isinstance(sampling, Poisson) else 1.0
+    return [(rate, release.steps), *((one.rate, one.steps) for one in release.ways)]
+
+
+def _one_way(counts: Counts, units: Set[str], delta: float, grid: float) -> Spent:
     fixed = bool(counts) and all(isinstance(sampling, Fixed) for _, sampling in counts)
     adjacency: Adjacency = "replace-one" if fixed else "add-or-remove-one"
     if "example" in units or any(isinstance(sampling, InTurns | Present) for _, sampling in counts):

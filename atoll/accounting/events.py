@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-__all__ = ["Everyone", "Fixed", "InTurns", "Poisson", "Present", "Release", "Sampling"]
+__all__ = ["Everyone", "Fixed", "InTurns", "Poisson", "Present", "Release", "Sampling", "Way"]
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -77,11 +85,21 @@ class Present(BaseModel):
 Sampling = Annotated[Poisson | Fixed | Everyone | InTurns | Present, Field(discriminator="kind")]
 
 
+class Way(BaseModel):
+    """How rows of clients of another size are drawn: by a coin of `rate` in each of `steps`."""
+
+    model_config = _STRICT
+
+    rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Count
+
+
 class Release(BaseModel):
     """Gaussian noise on a sum to which each of `unit` contributes at most 1 in L2 norm.
 
     noise_multiplier: its standard deviation; 0 is no noise, and no privacy.
     steps: how often, each time with noise and a sample of its own.
+    ways: a row is drawn as `sampling` and `steps` say, or in one of these ways, always the same.
     """
 
     model_config = _STRICT
@@ -90,3 +108,21 @@ class Release(BaseModel):
     noise_multiplier: Annotated[float, Field(ge=0)]
     sampling: Sampling
     steps: Count = 1
+    ways: tuple[Way, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ways where there is one alone."""
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if name != "ways" or value}
+
+    def times(self, count: int) -> Release:
+        """So many of it."""
+        ways = tuple(one.model_copy(update={"steps": count * one.steps}) for one in self.ways)
+        return self.model_copy(update={"steps": count * self.steps, "ways": ways})
+
+    def least(self) -> tuple[Release, int]:
+        """The smallest one of which this is a number, and that number."""
+        count = math.gcd(self.steps, *(one.steps for one in self.ways))
+        ways = tuple(one.model_copy(update={"steps": one.steps // count}) for one in self.ways)
+        return self.model_copy(update={"steps": self.steps // count, "ways": ways}), count

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from atoll.accounting import Event, Poisson, Release, Spent, altogether, noise_for
+from atoll.accounting import Event, Poisson, Release, Spent, Way, altogether, noise_for
 from atoll.accounting.epsilon import LEAST
 from atoll.config.privacy import Privacy
 from atoll.config.sections import Train
@@ -16,6 +16,7 @@ from atoll.core import Context
 from atoll.errors import ConfigError
 from atoll.local.per_example import PerExample
 from atoll.noise import Vault, derive
+from atoll.protection.drawn import Drawn, covered
 from atoll.protection.protection import unbounded
 
 __all__ = ["RowProtection"]
@@ -60,31 +61,41 @@ class RowProtection:
         return self.rounds * self.release.steps
 
     def released(self, noise_multiplier: float, steps: int) -> Release:
-        """What so many steps spend, with such noise."""
-        return self._released(noise_multiplier).model_copy(update={"steps": steps})
+        """What rounds of so many steps spend, with such noise."""
+        one = self._released(noise_multiplier)
+        return one.times(-(-steps // one.steps))
 
     def _released(self, noise_multiplier: float) -> Release:
-        """The largest rate with the most steps: more than any client's rows pay."""
-        private = PerExample(self._clip, noise_multiplier, self._key)
-        found = [private.spends(self.train, count) for count in self.counts.values() if count]
-        rates = [one.sampling.rate for one in found if isinstance(one.sampling, Poisson)]
+        """What the rows of whichever client pay in a round."""
+        drawn, rounds = self._drawn.values(), max(self.rounds, 1)
+        first, *others = covered(drawn, noise_multiplier, rounds, self.settings.delta)
+        ways = tuple(Way(rate=rate, steps=steps) for rate, steps in others)
         return Release(
-            unit="example",
-            noise_multiplier=noise_multiplier,
-            sampling=Poisson(rate=max(rates, default=1.0)),
-            steps=max((one.steps for one in found), default=1),
-        )
+            unit="example", noise_multiplier=noise_multiplier,
+            sampling=Poisson(rate=first[0]), steps=first[1], ways=ways,
+        )  # fmt: skip
+
+    @cached_property
+    def _drawn(self) -> dict[str, Drawn]:
+        """By client, how often and in how many steps a round draws each of its rows."""
+        private, found = PerExample(self._clip, 1.0, self._key), dict[str, Drawn]()
+        for client, count in self.counts.items():
+            spends = private.spends(self.train, count) if count else None
+            if spends is not None and isinstance(spends.sampling, Poisson):
+                found[client] = spends.sampling.rate, spends.steps
+        return found
 
     def signal_to_noise(self, values: int) -> tuple[float, float] | None:
         """At most, of one client's update of so many values in a round, and in all: were all rows'
         gradients alike, and as long as `clip`."""
         noise = self.noise_multiplier * math.sqrt(values)
-        release = self.release
-        if not noise or not isinstance(release.sampling, Poisson):
+        if not noise:
             return None
-        batch = release.sampling.rate * min(filter(None, self.counts.values()), default=0)
-        once = batch * math.sqrt(release.steps) / noise
-        return once, once * math.sqrt(self.rounds)
+        most = max(
+            (rate * self.counts[client] * math.sqrt(steps)
+             for client, (rate, steps) in self._drawn.items()), default=0.0,
+        )  # fmt: skip
+        return most / noise, most * math.sqrt(self.rounds) / noise
 
     def private(self) -> PerExample:
         """How local training hides rows."""
@@ -109,20 +120,21 @@ class RowProtection:
         if self.noise_multiplier < LEAST:
             return unbounded(settings)
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
-        rate = one.sampling.rate if isinstance(one.sampling, Poisson) else 1.0
+        rates, steps = zip(*(self._drawn.values() or [(1.0, one.steps)]), strict=True)
         return (
             f"private: {promised}delta {settings.delta:g}, unit example; noise multiplier "
-            f"{self.noise_multiplier:.4g} in each of {one.steps} steps a round, whose batches have "
-            f"a row by a coin of {rate:.3g} at most"
+            f"{self.noise_multiplier:.4g} in each of {_range(steps)} steps a round, whose batches "
+            f"have a row by a coin of {_range(rates)}"
         )
 
     def statement(self) -> dict[str, Any]:
-        """What is promised to whom, beside the ε."""
+        """What is promised to whom, beside the ε; of coins the largest."""
+        rates = [rate for rate, _ in self._drawn.values()]
         return {
             "unit": "example",
             "mechanism": "gaussian",
             "secure_aggregation": self.settings.secure_aggregation,
-            "sampling": self.release.sampling.model_dump(mode="json"),
+            "sampling": Poisson(rate=max(rates, default=1.0)).model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": self.settings.clip,
         }
@@ -138,3 +150,8 @@ class RowProtection:
 
     def _key(self, context: Context) -> bytes:
         return derive(self.vault.key(context.exchange), "rows", context.client)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
 import pytest
+from dp_accounting.pld import privacy_loss_distribution as losses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opacus.accountants.analysis.rdp import compute_rdp
@@ -22,6 +24,7 @@ from atoll.accounting import (
     Release,
     Sampling,
     Spent,
+    Way,
     noise_for,
     solve,
     spent,
@@ -229,6 +232,52 @@ def test_an_unusual_delta_is_solved_for(delta: float) -> None:
 def test_a_promise_that_no_noise_keeps() -> None:
     with pytest.raises(PrivacyError, match="no noise gives epsilon"):
         noise_for(lambda z: _of(z, Everyone(), 2**31), epsilon=1e-6, delta=1e-12)
+
+
+def _rows(noise: float, steps: int = 1) -> Release:
+    ways = (Way(rate=0.5, steps=2 * steps), Way(rate=0.05, steps=40 * steps))
+    return Release(unit="example", noise_multiplier=noise, sampling=Poisson(rate=1.0), steps=steps,
+                   ways=ways)  # fmt: skip
+
+
+def _composed(*parts: tuple[float, float, int]) -> float:
+    """Of (rate, noise, steps), by the accountant itself."""
+    found = [
+        losses.from_gaussian_mechanism(noise, sampling_prob=rate).self_compose(steps)
+        for rate, noise, steps in parts
+    ]
+    return float(reduce(lambda a, b: a.compose(b), found).get_epsilon_for_delta(1e-5))
+
+
+# With little noise many steps cost most, with more noise the largest rate.
+@pytest.mark.parametrize("noise", [0.35, 0.6, 1.0, 4.0])
+def test_rows_that_are_drawn_in_one_of_several_ways_pay_for_the_dearest(noise: float) -> None:
+    each = [_composed((rate, noise, 3 * n)) for rate, n in ((1.0, 1), (0.5, 2), (0.05, 40))]
+    assert spent([_rows(noise)] * 3, 1e-5).epsilon == pytest.approx(max(each), rel=1e-3)
+    # However the steps of a run are written down, its rows stay with their client.
+    parts = [_rows(noise), _rows(noise, 2)]
+    assert spent(parts, 1e-5) == spent([_rows(noise)] * 3, 1e-5)
+    assert _rows(noise).times(3) == _rows(noise, 3)
+
+
+def test_rows_may_be_drawn_in_another_way_in_another_run() -> None:
+    """Two runs of other noise; of too many, as often and by as large a rate as any row."""
+    ways, whole = ((1.0, 1), (0.5, 2), (0.05, 40)), [0.8, 1.0, 1.2, 1.4]
+    each = [_composed((a, 0.8, n), (b, 1.0, m)) for a, n in ways for b, m in ways]
+    two = spent([_rows(noise) for noise in whole[:2]], 1e-5)
+    assert two.epsilon == pytest.approx(max(each), rel=1e-3)
+    many = spent([_rows(noise) for noise in whole], 1e-5)
+    assert many.epsilon == pytest.approx(_composed(*((1.0, x, 40) for x in whole)), rel=1e-3)
+
+
+def test_a_release_in_one_way_is_written_as_it_always_was() -> None:
+    one = Release(unit="example", noise_multiplier=1.0, sampling=Poisson(rate=0.5), steps=3)
+    assert one.model_dump(mode="json") == {
+        "unit": "example", "noise_multiplier": 1.0, "steps": 3,
+        "sampling": {"kind": "poisson", "rate": 0.5, "cap": None, "population": None},
+    }  # fmt: skip
+    several = _rows(1.0)
+    assert Release.model_validate_json(several.model_dump_json()) == several
 
 
 def test_a_release_is_checked() -> None:

@@ -234,9 +234,9 @@ def test_noise_in_which_the_gradients_of_rows_drown(
         v.numel() for part in ("adapter", "head") for v in setup.start.server[part].values()
     )
     # Sums of a batch of cut gradients beside noise in each of d values, over steps and clients.
-    steps = max(math.ceil(count / size) for count in counts) * train.num_train_epochs * rounds
-    batch = max(min(size / count, 1) for count in counts) * min(counts)
-    expected = batch * math.sqrt(steps * len(counts)) / (noise * math.sqrt(values))
+    often = train.num_train_epochs * rounds
+    most = max(min(size, count) * math.sqrt(math.ceil(count / size) * often) for count in counts)
+    expected = most * math.sqrt(len(counts)) / (noise * math.sqrt(values))
     assert summary["export"]["signal_to_noise_at_most"] == pytest.approx(expected, rel=1e-6)
     assert any("more than noise" in note for note in notes) == drowns
 
