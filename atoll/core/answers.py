@@ -10,7 +10,9 @@ from atoll.core.asked import Failure, Reply, Request
 from atoll.core.parts import ClientWork
 from atoll.errors import AtollError, PayloadError, out_of_memory
 
-__all__ = ["answers", "in_order"]
+__all__ = ["UNASKED", "answers", "in_order", "unasked"]
+
+UNASKED = "unasked"
 
 
 def answers(client: ClientWork, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
@@ -49,6 +51,14 @@ def _told(error: Exception) -> str:
 def _ends_the_run(error: Exception) -> bool:
     told = isinstance(error, AtollError) and not isinstance(error, PayloadError)
     return told or isinstance(error, AssertionError) or out_of_memory(error)
+
+
+def unasked(
+    asked: Iterator[Reply | Failure], cohort: Sequence[str], why: str
+) -> Iterator[Reply | Failure]:
+    """Of a cohort that has no sum: asked: that of nobody, by which a runtime hears of the round."""
+    yield from asked
+    yield from (Failure(client, UNASKED, f"nobody was asked: {why}") for client in cohort)
 
 
 def in_order(

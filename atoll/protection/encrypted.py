@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from atoll.ckks import MARK, MOST_VALUES, Agreed, Silo, rows_of, size_of
 from atoll.core import Context, Payload, Request, Runtime, Sealed, Sealing, Stage, Task, Tree
+from atoll.core.answers import unasked
 from atoll.errors import CompositionError, ProtocolError, QuorumError
 from atoll.protection.beside import said_encrypted
 from atoll.protection.encrypted_exchange import EncryptedSum, added, sent
@@ -143,7 +144,7 @@ def encryption(encrypting: Encrypting, holding: Holding, verify: Verifier) -> St
             if not encrypting.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
             # Nobody is asked; that the round began is told all the same.
-            asked = runtime.call([task], ())
+            asked = unasked(runtime.call([task], ()), task.context.cohort, str(error))
             return Sealed(asked, {}, added, lambda state, clients: summed.nothing())
         return EncryptedSum(summed, Questions(runtime, task, agreed), verify).sealed()
 

@@ -30,6 +30,7 @@ from atoll.core import (
     Task,
     Tree,
 )
+from atoll.core.answers import unasked
 from atoll.errors import ConfigError, ProtocolError, QuorumError
 from atoll.protection.beside import said_beside
 from atoll.protection.exchange import Sums
@@ -163,7 +164,7 @@ def masks(secure: Secure, party: Party, verify: Verifier) -> Stage:
             if not secure.lenient:
                 raise QuorumError(f"round {task.context.round}: {error}") from error
             # Nobody is asked; that the round began is told all the same.
-            asked = runtime.call([task], ())
+            asked = unasked(runtime.call([task], ()), task.context.cohort, str(error))
             return Sealed(asked, {}, _unasked, lambda state, clients: secure.summed.nothing())
         return Sums(runtime, task, owns, verify).sealed(secure.restored)
 

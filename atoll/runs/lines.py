@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atoll.core import Context, Report, payload_nbytes
+from atoll.core.answers import UNASKED
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.local.evaluation import score_of
@@ -75,9 +76,11 @@ def troubles(report: Report, *, secret: bool) -> Iterator[str]:
         hidden = secret and exchange.kind == "round"
         for why in exchange.closed:
             yield "the sum was asked for again" + ("" if hidden else f": {why}")
-        if hidden and exchange.failures:
-            kinds = listed(sorted({one.kind for one in exchange.failures}))
-            yield f"{counted(len(exchange.failures), 'client')} failed ({kinds})"
+        kinds = sorted({one.kind for one in exchange.failures})
+        if hidden and kinds == [UNASKED]:
+            yield "nobody was asked: a cohort that is too small for a sum counts as nobody"
+        elif hidden and kinds:
+            yield f"{counted(len(exchange.failures), 'client')} failed ({listed(kinds)})"
         for failure in () if hidden else exchange.failures:
             counts = failure.client in exchange.folded
             what = "is counted, and failed" if counts else "is left out"

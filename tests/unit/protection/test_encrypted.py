@@ -347,6 +347,7 @@ def test_too_few_are_not_decrypted_and_where_noise_hides_rounds_count_as_nobody(
         _run(_wire(), cohort=2)
     report = _run(_wire(lenient=True), cohort=2, least=0)[-1]
     assert not _moved(report).any()
+    assert {one.kind for one in report.exchanges[0].failures} == {"unasked"}
 
 
 def test_updates_that_are_too_large_are_refused_when_the_run_is_built() -> None:

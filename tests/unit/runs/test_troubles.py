@@ -25,6 +25,13 @@ def test_failures_in_a_secret_cohort_are_counted() -> None:
     assert not any(name in one for one in said for name in ("ada", "bob", "cy"))
 
 
+def test_a_cohort_that_nobody_of_was_asked_did_not_fail() -> None:
+    failed = tuple(Failure(name, "unasked", "nobody was asked: too few") for name in ("ada", "bob"))
+    exchange = Exchange("train", "round", ("ada", "bob"), failed, {}, {}, 0, 0, {})
+    (said,) = troubles(Report(3, Position({}), (exchange,)), secret=True)
+    assert said == "nobody was asked: a cohort that is too small for a sum counts as nobody"
+
+
 def test_others_are_told_by_name() -> None:
     assert list(troubles(_report(), secret=False)) == [
         "the sum was asked for again: ada, who holds the key of this sum, does not answer",
