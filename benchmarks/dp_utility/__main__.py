@@ -31,6 +31,7 @@ B_ALONE = [
 ]  # fmt: skip
 SETTINGS: dict[str, list[str]] = {
     "head": [],
+    "head-everyone": EVERYONE,
     "gaussian": B_ALONE,
     "both": [*B_ALONE, "adapter.freeze_a=false", "adapter.lora_alpha=0.02"],
     "adaptive": [*B_ALONE, "privacy.clip={adaptive: true, initial: 6.0}"],
