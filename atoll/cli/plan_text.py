@@ -38,6 +38,8 @@ def show_plan(setup: Setup, made: Plan, file: str, preparing: float) -> None:
 
 
 def _head(setup: Setup, made: Plan) -> Iterator[str]:
+    from atoll.plan.sums import sums_told
+
     rounds = setup.experiment.federation.num_rounds
     yield (
         f"{counted(len(setup.data.clients), 'client')}, {setup.clients_per_round} in a round; "
@@ -49,6 +51,7 @@ def _head(setup: Setup, made: Plan) -> Iterator[str]:
     )
     if hiding := setup.protection or setup.rows:
         yield from _private(hiding, made)
+    yield from sums_told(setup)
 
 
 def _private(found: Protection | Spread | RowProtection, made: Plan) -> Iterator[str]:

@@ -51,6 +51,25 @@ def test_people_see_what_travels_what_it_takes_and_whether_it_fits(
     assert not Path("runs").exists()
 
 
+# Of 5 one may be corrupt or stop: more than half of 5 + 1 sign, and none of fewer than 3 is opened.
+@pytest.mark.parametrize(("how", "says"), [
+    ("true", "secure sums of 5 clients: each masks with 4 others, and 4 must stay to the end, so "
+             "that 1 may stop"),
+    ("ckks", "encrypted sums: none of fewer than 3 clients is decrypted"),
+])  # fmt: skip
+def test_people_see_who_is_summed(
+    how: str, says: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if how == "ckks":
+        pytest.importorskip("tenseal")
+    plan(file, [
+        f"privacy.secure_aggregation={how}", "privacy.clip=1.0", "privacy.min_survivors=3",
+        "federation.clients_per_round=5", "data.labels=[sea, land, sky, life]",
+        "adapter.head=train",
+    ])  # fmt: skip
+    assert says in capsys.readouterr().out
+
+
 def test_the_document_is_that_of_the_run_that_follows(
     file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
