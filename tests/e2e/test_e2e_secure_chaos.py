@@ -107,4 +107,4 @@ def _each_site(folder: Path, rounds: int) -> None:
         assert len(marks) == 1
         opened, left = int(marks[0].read_text()), list(marks[0].parent.glob("*.state"))
         assert len(left) <= 2
-        assert all(int(path.name.split("-")[0]) > opened for path in left)
+        assert all(int(path.stem) > opened for path in left)
