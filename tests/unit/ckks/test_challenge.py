@@ -93,7 +93,8 @@ def test_a_server_cannot_add_a_multiple_of_one_client_that_spares_some_places() 
     reader.blob()
     (shown,) = decrypted(private_context(reader.blob()), changed)
     times = _places(SPARING)
-    assert np.abs(shown[:2] - sum(values.values())[:2]).max() < 1e-9
+    # Values of a thousandth; encryption adds some billionths, which no test may depend on.
+    assert np.abs(shown[:2] - sum(values.values())[:2]).max() < 1e-7
     assert np.abs(shown).max() < 4
     large = np.abs(times) > 25
     assert np.corrcoef(shown[large] / times[large], values["cy"][large])[0, 1] > 0.99
