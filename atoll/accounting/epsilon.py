@@ -59,9 +59,9 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     grid: steps of the privacy loss; a coarser one is faster and gives a larger ε.
     """
     kinds: Counter[Release] = Counter()
-    for release in releases:
+    for release, count in Counter(releases).items():
         kind, times = release.least()
-        kinds[kind] += times
+        kinds[kind] += count * times
     units = {one.unit for one in kinds}
     assert len(units) <= 1, "releases of clients and of examples do not add up"
     first, *others = _choices(kinds)

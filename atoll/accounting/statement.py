@@ -103,7 +103,7 @@ def _rows(privacy: Mapping[str, Any]) -> str:
         f"accountant), were it asked in every round. Each row's gradient is cut to "
         f"{privacy['clip']:g}; the client adds Gaussian noise of "
         f"{privacy['noise_multiplier']:g} times that to their sum, in each of its steps, whose "
-        f"batch has a row by a secret coin of {rate:.3g} at most."
+        f"batch has a row by a secret coin: of {rate:.3g} at clients whose rows pay most."
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
-from scipy import special
 
 from atoll.accounting.epsilon import LEAST
 
@@ -15,7 +15,7 @@ Drawn = tuple[float, int]
 """The rate of a row in a step, and the steps of a round."""
 SLACK = 1.05
 """How much more than the dearest client one may pay who stands for several."""
-ORDERS = (2, 3, 4, 6, 8, 12, 16, 32, 64)
+ORDERS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256, 512)
 
 
 def covered(drawn: Iterable[Drawn], noise: float, rounds: int, delta: float) -> list[Drawn]:
@@ -25,6 +25,7 @@ def covered(drawn: Iterable[Drawn], noise: float, rounds: int, delta: float) -> 
     """
     pairs, found = sorted(set(drawn), reverse=True) or [(1.0, 1)], list[Drawn]()
 
+    @cache
     def pays(pair: Drawn) -> float:
         return _rough(pair, noise, rounds, delta)
 
@@ -44,12 +45,12 @@ def _rough(drawn: Drawn, noise: float, rounds: int, delta: float) -> float:
     Source: Mironov, Talwar, Zhang, Rényi Differential Privacy of the Sampled Gaussian Mechanism
     (2019, arXiv 1908.10530), section 3.3, and Proposition 3 of Mironov (CSF 2017).
     """
-    (rate, steps), precision = drawn, 1 / max(noise, LEAST) ** 2
-    found = []
-    for order in ORDERS:
-        k = np.arange(order + 1)
-        terms = special.xlogy(k, rate) + special.xlog1py(order - k, -rate)
-        terms += np.log(special.comb(order, k)) + k * (k - 1) / 2 * precision
-        loss = rounds * steps * special.logsumexp(terms)
-        found.append(float(loss - np.log(delta)) / (order - 1))
-    return min(found)
+    from scipy import special
+
+    (rate, steps), order = drawn, np.array(ORDERS)[:, None]
+    k = np.arange(order.max() + 1)
+    others = np.maximum(order - k, 0)
+    terms = special.xlogy(k, rate) + special.xlog1py(others, -rate)
+    terms += k * (k - 1) / 2 / max(noise, LEAST) ** 2
+    loss = special.logsumexp(terms, axis=1, b=special.comb(order, k))
+    return float(np.min((rounds * steps * loss - np.log(delta)) / (order[:, 0] - 1)))

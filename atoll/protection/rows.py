@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -116,25 +116,26 @@ class RowProtection:
 
     def told(self) -> str:
         """What a run begins with, in one line."""
-        settings, one = self.settings, self.release
+        settings = self.settings
         if self.noise_multiplier < LEAST:
             return unbounded(settings)
         promised = "" if settings.epsilon is None else f"epsilon {settings.epsilon:g} at most, "
-        rates, steps = zip(*(self._drawn.values() or [(1.0, one.steps)]), strict=True)
+        drawn = self._drawn.values() or [(1.0, self.release.steps)]
+        rates = _range(f"{rate:.3g}" for rate, _ in sorted(drawn))
+        steps = _range(f"{steps:,}" for _, steps in sorted(drawn, key=lambda one: one[1]))
         return (
             f"private: {promised}delta {settings.delta:g}, unit example; noise multiplier "
-            f"{self.noise_multiplier:.4g} in each of {_range(steps)} steps a round, whose batches "
-            f"have a row by a coin of {_range(rates)}"
+            f"{self.noise_multiplier:.4g} in each of {steps} steps a round, whose batches "
+            f"have a row by a coin of {rates}"
         )
 
     def statement(self) -> dict[str, Any]:
-        """What is promised to whom, beside the ε; of coins the largest."""
-        rates = [rate for rate, _ in self._drawn.values()]
+        """What is promised to whom, beside the ε; the coin is that of about the dearest rows."""
         return {
             "unit": "example",
             "mechanism": "gaussian",
             "secure_aggregation": self.settings.secure_aggregation,
-            "sampling": Poisson(rate=max(rates, default=1.0)).model_dump(mode="json"),
+            "sampling": self.release.sampling.model_dump(mode="json"),
             "noise_multiplier": self.noise_multiplier,
             "clip": self.settings.clip,
         }
@@ -152,6 +153,7 @@ class RowProtection:
         return derive(self.vault.key(context.exchange), "rows", context.client)
 
 
-def _range(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+def _range(sorted_texts: Iterable[str]) -> str:
+    """The first and the last, or the one that all are."""
+    low, *_, high = [*sorted_texts] * 2
+    return low if low == high else f"{low} to {high}"
