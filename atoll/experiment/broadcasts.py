@@ -13,9 +13,11 @@ from transformers.pytorch_utils import Conv1D
 from atoll.adapters.lora import A, LoraScale
 from atoll.adapters.site import fan
 from atoll.core import Channel, Payload, Task
+from atoll.errors import PolicyError
 from atoll.experiment.setup import Setup
 from atoll.local.bench import trained_values
-from atoll.policy.guard import Frozen, Known, check_broadcast
+from atoll.policy.guard import RULE, Frozen, Known, check_broadcast
+from atoll.protection import Protection
 from atoll.servers.quantile import CLIP, CLIPS, NORM
 from atoll.servers.values import ADAPTER, HEAD
 from atoll.tree import Tree
@@ -42,13 +44,20 @@ class Broadcasts:
             if ADAPTER not in payload:
                 continue
             values = trained_values(self._setup.bench, payload)
-            self._follow(payload)
+            self._follow(payload, task.context.round)
             check_broadcast(values, self._known)
             self._known = replace(self._known, values=values)
 
-    def _follow(self, payload: Payload) -> None:
-        """Of a bound that follows updates, noise has the size of the largest that was told."""
-        bound = float(payload[CLIP].tree[NORM]) if CLIP in payload else 0.0
+    def _follow(self, payload: Payload, number: int) -> None:
+        """Of a bound that follows updates, noise has the size of the largest that was told, as far
+        as it could have come by this round."""
+        protection = self._setup.protection
+        if CLIP not in payload or not isinstance(protection, Protection):
+            return
+        told = payload[CLIP].tree.get(NORM)
+        if told is None or told.numel() != 1:
+            raise PolicyError(RULE, "the bound that the server sends is no number")
+        bound = min(float(told), protection.reach(number))
         if bound > self._bound:
             self._bound = bound
             noise = _noise(self._setup, self._known.values, bound)

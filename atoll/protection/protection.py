@@ -95,6 +95,17 @@ class Protection:
             return clip
         return clip.model_copy(update={"count_noise": self._central.count_noise})
 
+    def reach(self, rounds: int) -> float:
+        """The largest that a bound becomes in so many rounds, whatever clients say; noise on their
+        count helps by five deviations in each."""
+        clip = self.clip
+        if isinstance(clip, float):
+            return clip
+        drawing, noise = self.drawing, self._central.count_noise
+        share = clip.quantile - 0.5 + (drawing.most / 2 + 5 * noise) / drawing.expected
+        growth = math.exp(min(rounds * clip.learning_rate * share, 100.0))
+        return min(clip.initial * growth, clip.largest)
+
     def applied(self, algorithm: Algorithm, stages: Sequence[Stage]) -> Algorithm:
         """The algorithm, of which nothing leaves clients in the open; see `hidden`."""
         return hidden(algorithm, stages, self._central)

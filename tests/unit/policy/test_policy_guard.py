@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
 from atoll.policy.guard import Frozen, Known, check_broadcast
 from atoll.policy.neurons import movement
+from atoll.protection import Protection
 from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
-from atoll.servers.quantile import CLIP, NORM
+from atoll.servers.quantile import CLIP, CLIPS, NORM
 from atoll.tree import Tree
 from tests.support.scenes import scene
 
@@ -317,6 +319,30 @@ def test_noise_of_a_private_run_is_no_trap(
         return {**state, **moved, **told}
 
     for share in (0.1, 1.0):
-        Broadcasts(setup, "ada").take([_task(setup, noisy(share), 1)])
+        Broadcasts(setup, "ada").take([_task(setup, noisy(share), 40)])
     with pytest.raises(PolicyError, match=r"beside the noise of this run: the adapter takes"):
-        Broadcasts(setup, "ada").take([_task(setup, noisy(20.0), 1)])
+        Broadcasts(setup, "ada").take([_task(setup, noisy(20.0), 40)])
+
+
+def test_a_bound_that_no_rounds_lead_to_allows_for_no_noise(tmp_path: Path, zoo: Zoo) -> None:
+    clip = {"adaptive": True, "initial": 0.1, "count_noise": 20.0}
+    setup = scene(
+        tmp_path, zoo, "bert", adapter={"head": "train"}, federation={"num_rounds": 40},
+        privacy={**PRIVATE, "clip": clip},
+    )  # fmt: skip
+    assert isinstance(setup.protection, Protection)
+    # Nobody of all 5 clients is below the bound, and five deviations of noise say so.
+    growth = math.exp(0.2 * (0.5 - 0.5 + (5 / 2 + 5 * 20.0) / 5))
+    assert setup.protection.reach(1) == pytest.approx(0.1 * growth)
+    assert setup.protection.reach(40) == 102.4
+    for told, allowed in ((math.inf, growth * 0.1), (math.nan, 0.0), (0.05, 0.05)):
+        state = {**setup.start.server, CLIP: {NORM: torch.tensor(told, dtype=torch.float64)}}
+        found = Broadcasts(setup, "ada")
+        found.take([_task(setup, state, 1)])
+        deviation = 40**0.5 * setup.protection.noise_in(
+            {"one": torch.zeros(1)}, {CLIPS: {NORM: torch.tensor([1.0])}}, [1.0]
+        )
+        assert found._known.noise == pytest.approx(deviation * allowed)
+    odd = {**setup.start.server, CLIP: {NORM: torch.zeros(2, dtype=torch.float64)}}
+    with pytest.raises(PolicyError, match="the bound that the server sends is no number"):
+        Broadcasts(setup, "ada").take([_task(setup, odd, 1)])
