@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from atoll.accounting.events import Fixed, InTurns, Poisson, Present, Release, Sampling
 
-__all__ = ["LEAST", "MOST", "Spent", "spent"]
+__all__ = ["COARSE", "LEAST", "MOST", "Spent", "spent"]
 
 LEAST, MOST = 1e-3, 1e6
 """Noise below the one counts as none, since it spends half a million for each release, and above
@@ -25,7 +25,8 @@ the other as that much."""
 _SPAN = 25.0
 """A release whose privacy loss reaches farther has longer steps in proportion: 250,000 of them on
 the usual grid. That is nothing beside so large an ε."""
-_COARSE = 1e-3
+COARSE = 1e-3
+"""A grid on which ε is quick, and hardly larger."""
 _CHOICES = 64
 """Ways in which rows may have been drawn in several runs, that are looked at one by one."""
 Counts = Counter[tuple[float, Sampling]]
@@ -68,7 +69,7 @@ def spent(releases: Iterable[Release], delta: float, *, grid: float = 1e-4) -> S
     found = _one_way(first, units, delta, grid)
     for counts in others:
         # A coarse grid gives more: what is below on it needs no finer one.
-        if _one_way(counts, units, delta, max(grid, _COARSE)).epsilon > found.epsilon:
+        if _one_way(counts, units, delta, max(grid, COARSE)).epsilon > found.epsilon:
             found = max(found, _one_way(counts, units, delta, grid), key=lambda one: one.epsilon)
     return found
 

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from atoll.accounting.epsilon import LEAST, MOST, spent
+from atoll.accounting.epsilon import COARSE, LEAST, MOST, spent
 from atoll.accounting.events import Poisson, Release
 from atoll.errors import PrivacyError
 
 __all__ = ["noise_for", "rounded_up"]
 
 _DIGITS = 4
-_COARSE, _FINE = 1e-3, 1e-4
+_FINE = 1e-4
 _STEP = 0.01
 """Of the slope of ε, as a share of the noise."""
 Over = Callable[[float], float]
@@ -34,7 +34,7 @@ def noise_for(
 
     def rough(noise: float) -> float:
         # A cap makes the privacy loss slow to compute, and the usual one hardly moves it.
-        found = spent([_uncapped(one) for one in releases(noise)], delta, grid=_COARSE)
+        found = spent([_uncapped(one) for one in releases(noise)], delta, grid=COARSE)
         return found.epsilon / epsilon - 1
 
     def over(noise: float, grid: float) -> float:
@@ -53,7 +53,7 @@ def noise_for(
         return low
     guess = float(brentq(rough, low, high, xtol=_unit(high) / 8))
     slope = (rough(guess) - rough(guess * (1 - _STEP))) / _STEP
-    for grid in (_COARSE, _FINE):
+    for grid in (COARSE, _FINE):
         guess = _least(partial(over, grid=grid), guess, slope)
     return guess
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from atoll.experiment.setup import Setup
 from atoll.protection import Spread
-from atoll.secagg import Terms
+from atoll.protection.smallest import plain_terms
 from atoll.secagg.degree import degree, spare
 
 __all__ = ["sums_told"]
@@ -21,8 +21,8 @@ def sums_told(setup: Setup) -> Iterator[str]:
         least = max(privacy.min_survivors, setup.experiment.federation.min_clients)
         yield f"encrypted sums: none of fewer than {least} clients is decrypted"
         return
-    own = Terms(privacy.corrupt, privacy.dropping, privacy.min_survivors)
-    terms = setup.protection.terms if isinstance(setup.protection, Spread) else own
+    spread = setup.protection if isinstance(setup.protection, Spread) else None
+    terms = plain_terms(privacy) if spread is None else spread.terms
     group = max((stage.group for stage in training.stages), default=0)
     clients = group or setup.clients_per_round
     found = degree(clients, terms)

@@ -12,7 +12,7 @@ from atoll.config.privacy import Privacy
 from atoll.errors import ConfigError
 from atoll.protection.cohorts import Drawing, drawing_of
 from atoll.protection.protection import QUORUM_OF_RUN, Protection
-from atoll.secagg import Terms
+from atoll.protection.smallest import plain_terms
 from atoll.secagg.degree import check_spare, spare
 
 __all__ = ["check_quorum", "check_usual", "decides", "quorum_cost"]
@@ -35,7 +35,7 @@ def check_usual(loaded: Loaded, population: int) -> None:
     told = f"{loaded.where('privacy.secure_aggregation')}: a round asks {asked} clients"
     if privacy.secure_aggregation != "ckks":
         try:
-            check_spare(asked, _terms(privacy))
+            check_spare(asked, plain_terms(privacy))
         except ConfigError as error:
             raise ConfigError(f"{told}: {error}") from None
     elif asked < privacy.min_survivors:
@@ -92,15 +92,11 @@ def decides(others: int, opened: Spare, gone: Callable[[int], int]) -> bool:
 
 
 def _gone(settings: Privacy) -> Callable[[int], int]:
-    terms = _terms(settings)
+    terms = plain_terms(settings)
     return lambda clients: terms.of(clients)[1]
 
 
 def _spare(settings: Privacy) -> Spare:
     if settings.secure_aggregation == "ckks":
         return lambda clients: max(clients - settings.min_survivors, -1)
-    return partial(spare, terms=_terms(settings))
-
-
-def _terms(settings: Privacy) -> Terms:
-    return Terms(settings.corrupt, settings.dropping, settings.min_survivors)
+    return partial(spare, terms=plain_terms(settings))

@@ -17,6 +17,7 @@ from atoll.protection.groups import Apart
 from atoll.protection.outside import Outside
 from atoll.protection.parties import Parties
 from atoll.protection.secure import Party, Secure, masks
+from atoll.protection.smallest import plain_terms
 from atoll.protection.speaking import speaking
 from atoll.protection.spread import Spread
 from atoll.protection.summed import Summed
@@ -63,8 +64,7 @@ class Securing:
         weighing = [stage.weighs for stage in algorithm.stages if stage.weighs]
         told, spread = self.settings, self.spread
         apart = _apart(algorithm.aggregator) if self.holder is None else None
-        terms = Terms(told.corrupt, told.dropping, told.min_survivors)
-        terms, most = terms if spread is None else spread.terms, self.most
+        terms, most = plain_terms(told) if spread is None else spread.terms, self.most
         if apart is not None:
             _check_size(apart.size, terms)
             most = min(most, 2 * apart.size - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from atoll.accounting.grid import Sum
 from atoll.config.privacy import Privacy
@@ -11,13 +12,18 @@ from atoll.protection.cohorts import Drawing
 from atoll.secagg import Terms
 from atoll.secagg.degree import spare
 
-__all__ = ["smallest_sum", "terms_of"]
+__all__ = ["plain_terms", "smallest_sum", "terms_of"]
+
+
+def plain_terms(settings: Privacy) -> Terms:
+    """What clients hold a sum to that needs none of their noise."""
+    return Terms(settings.corrupt, settings.dropping, settings.min_survivors)
 
 
 def terms_of(settings: Privacy, drawing: Drawing) -> Terms:
     """What clients hold a sum to: no fewer than stay of a cohort that is small by chance."""
     stay = math.ceil((1 - settings.dropping) * drawing.usual - 1e-9)
-    return Terms(settings.corrupt, settings.dropping, max(stay, settings.min_survivors))
+    return replace(plain_terms(settings), floor=max(stay, settings.min_survivors))
 
 
 def smallest_sum(settings: Privacy, drawing: Drawing, clip: float, values: int) -> Sum:
