@@ -12,6 +12,7 @@ from scipy import stats
 from atoll.core import Channel, Context, Payload, Server, State
 from atoll.errors import PrivacyError
 from atoll.matrix import ROUND
+from atoll.noise import Stream, standard_normal
 from atoll.servers import average
 from atoll.servers.noised import Noise, noised, unveiled, veiled
 from atoll.servers.quantile import BELOW, CLIP, CLIPS, Following, following_quantile, split_noise
@@ -51,6 +52,16 @@ def test_noise_is_on_the_grid_of_the_sum() -> None:
     found = _moved(server, torch.full((50, 50), 0.25, dtype=torch.float64)).double()
     assert torch.equal(found * 256, (found * 256).round())
     assert float(found.std()) > 0.5
+
+
+def test_noise_goes_to_the_nearest_step_and_nothing_else_is_rounded() -> None:
+    drawn = standard_normal(Stream(_key(0), "noise", "w"), (1000,))
+    whole = np.rint(drawn.numpy() * 3.0 / STEP)
+    # More steps than a float32 tells apart, and all but one of them are taken back.
+    assert np.median(np.abs(whole)) > 2**24
+    total = torch.from_numpy((1 - whole) * STEP)
+    found = _moved(noised(average(), _noise(3.0, denominator=1.0)), total)
+    assert torch.equal(found, torch.full((1000,), STEP))
 
 
 def test_a_restarted_exchange_repeats_its_noise_and_no_other_does() -> None:
