@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,33 @@ def test_a_kill_at_any_byte_loses_no_release(tmp_path: Path) -> None:
 def _fill_one_more(folder: Path) -> None:
     with Ledger.opened(folder, data="rows") as ledger:
         ledger.write(_entry(3), DELTA)
+
+
+def test_a_release_is_on_the_disk_before_it_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line whole, then the new head whole and under its name, whenever the power goes."""
+    done, sync, put = list[tuple[int, int]](), os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        sync(handle)
+        found = os.fstat(handle)
+        done.append((found.st_ino, found.st_size))
+
+    def replace(old: Path, new: Path) -> None:
+        put(old, new)
+        done.append((os.stat(new).st_ino, 0))
+
+    with Ledger.opened(tmp_path, data="rows") as ledger:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fsync)
+            patched.setattr(os, "replace", replace)
+            ledger.write(_entry(0), DELTA)
+        line, head, folder = map(os.stat, (tmp_path / FILE, tmp_path / HEAD, tmp_path))
+    assert done == [
+        (line.st_ino, line.st_size), (head.st_ino, head.st_size), (head.st_ino, 0),
+        (folder.st_ino, folder.st_size),
+    ]  # fmt: skip
 
 
 def test_a_kill_before_the_first_head_begins_anew(tmp_path: Path) -> None:
