@@ -14,7 +14,7 @@ from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
 from atoll.accounting import Shared, stated
-from atoll.core import Exchange
+from atoll.core import Context, Exchange
 from atoll.errors import ConfigError
 from atoll.experiment.setup import Setup
 from atoll.ledger import verified
@@ -22,6 +22,7 @@ from atoll.protection import Spread
 from atoll.runs.account import LEDGER
 from atoll.runs.run import run_experiment
 from atoll.runs.where import Observer
+from atoll.tree import l2_norm
 from tests.support.models import Zoo
 from tests.support.scenes import scene
 
@@ -131,6 +132,26 @@ def test_a_round_counts_with_the_clients_that_were_summed(tmp_path: Path, zoo: Z
 def _ledger(folder: Path, zoo: Zoo, privacy: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     _run(folder, zoo, privacy)
     return verified(folder / "run" / LEDGER).releases
+
+
+@pytest.mark.parametrize("kind", ["local", "distributed"])
+def test_an_update_is_cut_to_the_norm_that_its_noise_is_made_for(
+    kind: str, tmp_path: Path, zoo: Zoo
+) -> None:
+    setup = _setup(tmp_path, zoo, KINDS[kind])
+    algorithm, at = setup.program.algorithms["train"], Context(0, "run", 1, 1, ("ada",), 1, "ada")
+    like = algorithm.client.template(algorithm.server.broadcast(setup.start.server, "ada"))
+    payload = {
+        name: one.with_tree({key: torch.full(v.shape, 7.0, dtype=v.dtype)
+                             for key, v in one.tree.items()})
+        for name, one in like.items()
+    }  # fmt: skip
+    for stage in algorithm.stages:
+        if stage.name in ("own_noise", "masks"):
+            break
+        payload, _ = stage.encode(at, payload, {})
+    assert l2_norm(payload["update"].tree) == pytest.approx(0.3, rel=1e-5)
+    assert l2_norm(payload["update"].tree) <= _spread(setup).clip == 0.3
 
 
 @pytest.mark.parametrize("kind", ["local", "distributed"])
