@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
 from safetensors.torch import load_file
 
 from atoll.cli.privacy_text import show_verified
+from atoll.core import Channel, Context
 from atoll.errors import CompositionError, ConfigError
 from atoll.experiment import checks, hiding
 from atoll.experiment import setup as preparing
@@ -105,6 +107,25 @@ def test_beside_noise_the_sum_is_what_is_noised(tmp_path: Path, zoo: Zoo) -> Non
     secure = _trained(tmp_path / "b", zoo, privacy=noise)
     # Both cut to 0.3, and noise of 3e-5 among five clients.
     assert max(float((plain[n] - secure[n]).abs().max()) for n in plain) < 1e-4
+
+
+def test_noise_is_on_the_grid_of_the_sum_that_it_hides(tmp_path: Path, zoo: Zoo) -> None:
+    setup = _setup(tmp_path, zoo, privacy={"noise_multiplier": 1e-4, "clip": 0.3})
+    algorithm, state = setup.program.algorithms["train"], setup.start.server
+    like = algorithm.client.template(algorithm.server.broadcast(state, ""))
+    nothing = {
+        name: Channel({key: torch.zeros(v.shape, dtype=torch.float64)
+                       for key, v in one.tree.items()}, "sum")
+        for name, one in like.items()
+    }  # fmt: skip
+    after = algorithm.server.apply(Context(0, "run", 1, 1, tuple("abcde"), 5), state, nothing)
+    noise = torch.cat([after["adapter"][name].double().reshape(-1) for name, value in
+                       state["adapter"].items() if not value.any()])  # fmt: skip
+    # 28 bits and a sign hold a fifth of 32: the grid is the power of 2 on which they hold the clip.
+    steps = noise * 5 / 2.0 ** math.ceil(math.log2(0.3 / (2**28 - 1)))
+    whole = steps.round()
+    assert float((steps - whole).abs().max()) < 0.02
+    assert 0.3 < float((whole.abs() % 2).mean()) < 0.7
 
 
 @pytest.mark.parametrize("rows", [{}, {"unit": "example", "noise_multiplier": 1.0}])
