@@ -122,16 +122,21 @@ def test_all_runs_of_a_ledger_stay_below_what_they_may_spend_together(
     assert last["privacy"]["lifetime_epsilon"] == pytest.approx(_gaussian(5))
 
 
+@pytest.mark.parametrize("before", [0, 2])
 def test_a_run_that_pays_again_stops_before_all_runs_spent_too_much(
-    tmp_path: Path, zoo: Zoo
+    before: int, tmp_path: Path, zoo: Zoo
 ) -> None:
     run, notes = tmp_path / "run", list[str]()
-    setup = _all(tmp_path, zoo, rounds=4, lifetime_epsilon=_gaussian(4))
+    shared = {"ledger": str(tmp_path / "ledger"), "lifetime_epsilon": _gaussian(4 + before)}
+    if before:
+        run_experiment(_all(tmp_path, zoo, rounds=before, **shared), tmp_path / "a", Observer())
+    setup = _all(tmp_path, zoo, rounds=4, **shared)
     _after(setup, run, 2)
     shutil.rmtree(run / "checkpoints" / "round-2")
     summary = run_experiment(setup, run, Observer(notes.append))
     assert summary["num_rounds"] == 3
     assert summary["epsilon"] == pytest.approx(_gaussian(4))
+    assert summary["privacy"]["lifetime_epsilon"] == pytest.approx(_gaussian(4 + before))
     assert any("spend more than privacy.lifetime_epsilon" in note for note in notes)
 
 
