@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -88,10 +89,7 @@ class SiteLedger:
             if (exchange, question) in before:
                 return finite(ledger.told.spent(protection.delta).epsilon)
             left = _left(ledger, run, protection)
-            if before and protection.correlated is not None:
-                raise PolicyError(
-                    RULE, f"round {number} is asked for twice, and its noise is taken back later"
-                )
+            _check_turn(protection, number, {one.round for one in entries} - {0})
             if before:
                 left = protection.release
             self._check(ledger, run, protection, left)
@@ -125,6 +123,25 @@ class SiteLedger:
                 RULE,
                 f"with this run all runs here spend epsilon {life:.4g}; this site allows {most:g}",
             )
+
+
+def _check_turn(protection: Hidden, number: int, before: Collection[int]) -> None:
+    """Refuse a round of noise in common that the site has been asked for, or that comes too soon:
+    the noise was made for clients that take turns."""
+    if protection.correlated is None or not before:
+        return
+    apart = protection.correlated.strategy.participation.separation
+    near = min(before, key=lambda one: abs(one - number))
+    if near == number:
+        raise PolicyError(
+            RULE, f"round {number} is asked for twice, and its noise is taken back later"
+        )
+    if abs(near - number) < apart:
+        raise PolicyError(
+            RULE,
+            f"round {number} is asked for after round {near}, and the noise was made for clients "
+            f"that come again after {apart} rounds at the earliest",
+        )
 
 
 def _left(ledger: Ledger, run: str, protection: Hidden) -> Event | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atoll.accounting import Poisson, spent
+from atoll.accounting import InTurns, Poisson, spent
 from atoll.config.privacy import Privacy
 from atoll.errors import PolicyError
 from atoll.experiment.site_ledger import Asked, SiteLedger
@@ -97,3 +97,21 @@ def test_a_server_that_promises_what_its_noise_does_not_keep(tmp_path: Path) -> 
 def test_noise_that_a_server_solved_is_held_to_the_rule(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"multiplier is 1; this site asks for 1\.5"):
         _ledger(tmp_path, min_noise_multiplier=1.5).check("one", _run())
+
+
+def test_rounds_whose_noise_is_taken_back_are_asked_for_in_turns_and_once(tmp_path: Path) -> None:
+    settings = Privacy(noise_multiplier=1.0, mechanism="blt", sampling="turns")
+    # Ten of a hundred clients a round: each comes again after ten rounds.
+    run = Protection(settings, Drawing(100, 10.0, InTurns()), 30)
+    ledger, all_of_it = _ledger(tmp_path), spent([run.released(1.0, 1)], 1e-5).epsilon
+    asked = [Asked(3, 4), Asked(3, 4), Asked(13, 14), Asked(23, 24)]
+    assert {ledger.write("one", run, each) for each in asked} == {all_of_it}
+    with pytest.raises(PolicyError, match="round 3 is asked for twice, and its noise is taken"):
+        ledger.write("one", run, Asked(3, 8))
+    for number, near in ((4, 3), (12, 13), (22, 23), (30, 23)):
+        why = f"round {number} is asked for after round {near}, .* after 10 rounds at the earliest"
+        with pytest.raises(PolicyError, match=why):
+            ledger.write("one", run, Asked(number, 50 + number))
+    assert len(verified(tmp_path / "privacy").releases) == 1
+    # Another run has turns of its own.
+    ledger.write("two", run, Asked(4, 5))
