@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from atoll.accounting.grid import Sum
@@ -22,8 +21,9 @@ def plain_terms(settings: Privacy) -> Terms:
 
 def terms_of(settings: Privacy, drawing: Drawing) -> Terms:
     """What clients hold a sum to: no fewer than stay of a cohort that is small by chance."""
-    stay = math.ceil((1 - settings.dropping) * drawing.usual - 1e-9)
-    return replace(plain_terms(settings), floor=max(stay, settings.min_survivors))
+    plain = plain_terms(settings)
+    _, dropping = plain.of(drawing.usual)
+    return replace(plain, floor=max(drawing.usual - dropping, settings.min_survivors))
 
 
 def smallest_sum(settings: Privacy, drawing: Drawing, clip: float, values: int) -> Sum:

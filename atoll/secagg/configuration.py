@@ -9,7 +9,7 @@ from functools import cached_property
 
 from atoll.errors import ProtocolError
 from atoll.secagg.channels import Channel
-from atoll.secagg.degree import Terms, degree
+from atoll.secagg.degree import Terms, degree, holds_together
 from atoll.secagg.wire import Reader, blob, number
 
 __all__ = ["Configuration", "Moment", "agree"]
@@ -77,7 +77,8 @@ class Configuration:
                 f"a cohort of {clients} is smaller than the {max(self.least, 2)} that must be "
                 "there at the end; ask more clients"
             )
-        if self.sparse and self.least_near < self.floor:
+        whole = holds_together(self.neighbours, self.signers, self.floor)
+        if self.sparse and self.least_near < self.floor and not whole:
             raise ProtocolError(
                 f"{self.neighbours} neighbours and a threshold of {self.threshold}: a server that "
                 f"says who dropped out could split off groups of {self.least_near}, below the "
@@ -105,7 +106,8 @@ class Configuration:
 
         Fewer than `threshold` neighbours are corrupt. Where a client does not mask with everyone,
         so many stay that one of them is honest, whoever says which ones dropped out: what the
-        client masked is then in no smaller sum than of so many.
+        client masked is then in no smaller sum than of so many (or of all, where the ring holds
+        together).
         """
         return self.threshold + self.sparse
 

@@ -16,7 +16,16 @@ from functools import lru_cache
 
 from atoll.errors import ConfigError
 
-__all__ = ["LIVENESS", "PRIVACY", "Degree", "Terms", "check_spare", "degree", "spare"]
+__all__ = [
+    "LIVENESS",
+    "PRIVACY",
+    "Degree",
+    "Terms",
+    "check_spare",
+    "degree",
+    "holds_together",
+    "spare",
+]
 
 PRIVACY = Fraction(1, 2**40)
 """The chance that any client's secrets are with too many corrupt neighbours, or that honest ones
@@ -115,6 +124,15 @@ def check_spare(clients: int, terms: Terms) -> None:
         )
 
 
+def holds_together(neighbours: int, signers: int, floor: int) -> bool:
+    """Whether all honest clients of a sum are in one piece, whoever is said to have stopped.
+
+    A ring has the connectivity of its neighbours (Harary 1962). Missing are at most clients - floor
+    who are not summed, and 2 · signers - clients - 1 who are corrupt: as many as may sign twice.
+    """
+    return neighbours > 2 * signers - 1 - floor
+
+
 def _signers(clients: int, corrupt: int) -> int:
     """Two sets of survivors cannot both be signed by so many, even where the corrupt sign both; nor
     two attempts be opened by as many, since one who is not corrupt opens one of them."""
@@ -122,12 +140,16 @@ def _signers(clients: int, corrupt: int) -> int:
 
 
 def _sparse(clients: int, corrupt: int, dropping: int, floor: int) -> tuple[int, int] | None:
+    """Groups that a server could split off hold more than a threshold; where the floor is higher,
+    the ring holds together."""
     for neighbours in range(2, clients - 1, 2):
         if clients**2 * _all_bad(clients, corrupt + dropping, neighbours) > 2 * PRIVACY:
             continue
         threshold = _private(clients, corrupt, neighbours)
         gone = neighbours - threshold + 1
-        if threshold + 1 < floor:
+        if threshold + 1 < floor and not holds_together(
+            neighbours, _signers(clients, corrupt), floor
+        ):
             continue
         if clients * _at_least(gone, clients - 1, dropping, neighbours) <= LIVENESS:
             return neighbours, threshold

@@ -127,7 +127,9 @@ class Survivors:
 
 def most_bytes(kind: Kind, configuration: Configuration) -> int:
     """The longest message of a kind: a transport refuses more before it takes it."""
-    return bytes_of(kind, configuration, len(configuration.cohort))
+    near = configuration.neighbours
+    most = {Kind.SHARES: near, Kind.INBOX: near, Kind.OPENING: near + 1}
+    return bytes_of(kind, configuration, most.get(kind, len(configuration.cohort)))
 
 
 def bytes_of(kind: Kind, configuration: Configuration, clients: int) -> int:

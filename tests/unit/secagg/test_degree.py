@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
 
 import networkx
 import pytest
@@ -11,7 +13,7 @@ from scipy.stats import chisquare, hypergeom
 
 from atoll.errors import ConfigError
 from atoll.secagg import Terms
-from atoll.secagg.degree import check_spare, degree
+from atoll.secagg.degree import check_spare, degree, holds_together
 from atoll.secagg.graph import ring
 
 
@@ -59,6 +61,44 @@ def test_groups_around_a_client_are_not_below_the_floor() -> None:
     higher = degree(100, Terms(0.1, 0.1, floor=20))
     assert higher.threshold + 1 >= 20
     assert (higher.threshold, higher.neighbours) == (19, 36)
+
+
+@pytest.mark.parametrize(("clients", "expected"), [(200, 42), (912, 186), (60, 14)])
+def test_a_high_floor_is_held_by_a_ring_that_nobody_can_cut(clients: int, expected: int) -> None:
+    terms = Terms(0.1, 0.1, floor=math.ceil(0.9 * clients))
+    found = degree(clients, terms)
+    missing = terms.of(clients)[0] + clients - terms.floor
+    assert missing < found.neighbours == expected
+    # Neither do all who are corrupt open a secret, wherever they stand.
+    assert found.threshold > terms.of(clients)[0]
+    made = ring(range(clients), found.neighbours, b"seed")
+    graph = networkx.Graph([(a, b) for a in range(clients) for b in made.near(a)])
+    assert networkx.is_connected(graph.subgraph(_without(made.order, missing, (0, clients // 2))))
+    # As many as neighbours, on both sides of a group, would cut it out.
+    cut = graph.subgraph(_without(made.order, found.neighbours, (0, clients // 2)))
+    assert not networkx.is_connected(cut)
+
+
+@pytest.mark.parametrize("clients", [7, 8, 9])
+def test_no_choice_of_the_missing_cuts_a_ring_that_holds_together(clients: int) -> None:
+    names = range(clients)
+    for neighbours in range(2, clients - 1, 2):
+        made = ring(names, neighbours, b"seed")
+        graph = networkx.Graph([(a, b) for a in names for b in made.near(a)])
+        for missing in range(clients - 1):
+            whole = all(networkx.is_connected(graph.subgraph(set(names) - set(gone)))
+                        for gone in combinations(names, missing))  # fmt: skip
+            for corrupt in range((clients + 1) % 2, missing + 1, 2):
+                signers, floor = (clients + corrupt + 1) // 2, clients - missing + corrupt
+                held = holds_together(neighbours, signers, floor)
+                assert held == whole or clients - missing < 3
+
+
+def _without(order: Sequence[int], missing: int, places: tuple[int, int]) -> set[int]:
+    """Whom a server leaves that says of neighbours at two places that they stopped."""
+    half = missing // 2
+    gone = [order[place + step] for place in places for step in range(half)]
+    return set(order) - set(gone)
 
 
 def test_small_cohorts_mask_with_everyone() -> None:

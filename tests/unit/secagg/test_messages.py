@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,12 +61,16 @@ def test_lengths_are_as_the_module_says() -> None:
         Kind.ADVERT: 200, Kind.MASKED: 40 + 4 * values, Kind.SIGNATURE: 104,
     }  # fmt: skip
     assert {kind: most_bytes(kind, CONFIGURATION) for kind in Kind} == {
-        Kind.ADVERT: 200, Kind.ADVERTS: 40 + 164 * clients, Kind.SHARES: 40 + 86 * clients,
-        Kind.INBOX: 40 + 86 * clients, Kind.MASKED: 40 + 4 * values,
+        Kind.ADVERT: 200, Kind.ADVERTS: 40 + 164 * clients, Kind.SHARES: 40 + 86 * (clients - 1),
+        Kind.INBOX: 40 + 86 * (clients - 1), Kind.MASKED: 40 + 4 * values,
         Kind.SURVIVORS: 48 + 4 * clients, Kind.SIGNATURE: 104,
         Kind.SIGNATURES: 40 + 68 * clients, Kind.OPENING: 40 + 37 * clients,
     }  # fmt: skip
     assert all(len(raw) <= most_bytes(kind, CONFIGURATION) for kind, raw in SAMPLES.items())
+    sparse = replace(CONFIGURATION, neighbours=4, threshold=3)
+    assert {kind: most_bytes(kind, sparse) for kind in (Kind.SHARES, Kind.INBOX, Kind.OPENING)} == {
+        Kind.SHARES: 40 + 86 * 4, Kind.INBOX: 40 + 86 * 4, Kind.OPENING: 40 + 37 * 5,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", Kind)
