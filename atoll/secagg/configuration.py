@@ -106,8 +106,7 @@ class Configuration:
 
         Fewer than `threshold` neighbours are corrupt. Where a client does not mask with everyone,
         so many stay that one of them is honest, whoever says which ones dropped out: what the
-        client masked is then in no smaller sum than of so many (or of all, where the ring holds
-        together).
+        client masked is in no smaller sum than of so many, or of all where the ring holds together.
         """
         return self.threshold + self.sparse
 
