@@ -57,8 +57,7 @@ class Configuration:
         clients = len(self.cohort)
         if not 2 <= clients <= _MOST or list(self.cohort) != sorted(set(self.cohort)):
             raise ProtocolError(
-                f"a cohort of {clients}: it needs 2 to {_MOST} clients, sorted by name and none "
-                "of them twice"
+                f"a cohort of {clients}: it needs 2 to {_MOST} clients, sorted by name, none twice"
             )
         _check_graph(self.neighbours, self.threshold, clients)
         if not clients < 2 * self.signers <= 2 * clients:
@@ -77,8 +76,8 @@ class Configuration:
                 f"a cohort of {clients} is smaller than the {max(self.least, 2)} that must be "
                 "there at the end; ask more clients"
             )
-        whole = holds_together(self.neighbours, self.signers, self.floor)
-        if self.sparse and self.least_near < self.floor and not whole:
+        apart = not holds_together(self.neighbours, self.signers, self.floor)
+        if self.sparse and apart and self.least_near < self.floor:
             raise ProtocolError(
                 f"{self.neighbours} neighbours and a threshold of {self.threshold}: a server that "
                 f"says who dropped out could split off groups of {self.least_near}, below the "
@@ -104,9 +103,9 @@ class Configuration:
     def least_near(self) -> int:
         """Of a client and its neighbours, how many must be there from the shares to the end.
 
-        Fewer than `threshold` neighbours are corrupt. Where a client does not mask with everyone,
-        so many stay that one of them is honest, whoever says which ones dropped out: what the
-        client masked is in no smaller sum than of so many, or of all where the ring holds together.
+        Fewer than `threshold` neighbours are corrupt. In a sparse graph so many stay that one of
+        them is honest, whoever says which ones dropped out: what the client masked is in no smaller
+        sum than of so many, or of all where the ring holds together.
         """
         return self.threshold + self.sparse
 

@@ -7,8 +7,8 @@
     SIGNATURE             SIGNATURES               104            40 + 68 signers
     OPENING                                        40 + 37 (k + 1)
 
-Each begins with a mark, its kind and the hash of the configuration. Clients go by their places in
-the cohort; who sent a message up is the transport's to say.
+Each begins with a mark, its kind and the configuration's hash. Clients go by their places in the
+cohort; who sent a message is the transport's to say.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class Survivors:
 
 def most_bytes(kind: Kind, configuration: Configuration) -> int:
     """The longest message of a kind: a transport refuses more before it takes it."""
-    near = configuration.neighbours
+    everyone, near = len(configuration.cohort), configuration.neighbours
     most = {Kind.SHARES: near, Kind.INBOX: near, Kind.OPENING: near + 1}
-    return bytes_of(kind, configuration, most.get(kind, len(configuration.cohort)))
+    return bytes_of(kind, configuration, most.get(kind, everyone))
 
 
 def bytes_of(kind: Kind, configuration: Configuration, clients: int) -> int:
@@ -153,8 +153,7 @@ def read_one(kind: Kind, configuration: Configuration, raw: bytes | memoryview) 
     Raises:
         ProtocolError: for another kind, length, or configuration.
     """
-    size = _size(kind, configuration)
-    head = len(_head(kind, configuration))
+    size, head = _size(kind, configuration), len(_head(kind, configuration))
     reader = _opened(raw, kind, configuration)
     if reader.left() != size:
         raise reader.wrong(f"has {head + reader.left()} bytes, expected {head + size}")

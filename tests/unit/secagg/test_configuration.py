@@ -100,7 +100,7 @@ def test_counts_that_are_not_there_take_no_room() -> None:
 @pytest.mark.parametrize(("change", "message"), [
     ({"cohort": tuple("a")}, "a cohort of 1"),
     ({"cohort": tuple("abcdfe")}, "sorted by name"),
-    ({"cohort": tuple("abcdee")}, "none of them twice"),
+    ({"cohort": tuple("abcdee")}, "name, none twice"),
     ({"threshold": 3}, "a threshold of 3 among 6: it must be more than half"),
     ({"threshold": 7}, "a threshold of 7 among 6"),
     ({"neighbours": 4, "threshold": 2}, "a threshold of 2 among 5"),
