@@ -92,16 +92,21 @@ class FederatedData:
         return None if self._common.val is None else list(self._common.val)
 
     def card(self) -> dict[str, Any]:
-        """Counts for people and for the run directory; no row, and no label of a single client."""
+        """Counts for people and for the run directory; no row, and no label of a single client.
+
+        None for how many rows there are, where clients keep that to themselves.
+        """
         test, val = self._common.test, self._common.val
+        counts = [self.counts[name] for name in self.clients]
+        told = any(count.train for count in counts)
         return {
             "kind": self.kind,
             "num_clients": len(self.clients),
-            "clients": {name: asdict(self.counts[name]) for name in self.clients},
+            "clients": {name: asdict(self.counts[name]) if told else None for name in self.clients},
             "skipped": list(self.skipped),
             "labels": None if self.labels is None else len(self.labels),
-            "train": sum(count.train for count in self.counts.values()),
-            "own_test": sum(count.test for count in self.counts.values()),
+            "train": sum(count.train for count in counts) if told else None,
+            "own_test": sum(count.test for count in counts) if told else None,
             "test": None if test is None else len(test),
             "val": None if val is None else len(val),
             "fingerprint": self.fingerprint,

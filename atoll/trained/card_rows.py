@@ -36,7 +36,7 @@ def rows_told(data: Facts, *, hidden: bool) -> str:
         else "as many as each keeps to itself"
     )
     said = f"Rows of {kind}: {of} at {counted(len(clients), 'client')}{common}.{labels}{left}"
-    if hidden:
+    if hidden or not data["train"]:
         return said
     rows = [(_cell(name), str(c["train"]), str(c["test"])) for name, c in clients.items()]
     listed = table(rows[:_NAMED], header=("client", "training rows", "held-out rows"))

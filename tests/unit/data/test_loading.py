@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atoll.data import FederatedData, load
+from atoll.data import ClientCount, FederatedData, load
 from atoll.data.partition import dirichlet, iid, natural
 from atoll.errors import DataError
 from tests.support.images import save_picture
@@ -60,6 +61,11 @@ def test_natural_clients(islands: Path) -> None:
     assert (card["train"], card["own_test"], card["test"]) == (16, 2, None)
     assert (card["labels"], card["skipped"]) == (3, ["c", "d", "images"])
     json.dumps(card)
+    # As a server has it, to which sites do not tell how many rows they hold.
+    silent = replace(data, counts=dict.fromkeys(data.clients, ClientCount(0, 0, 0))).card()
+    assert silent == {
+        **card, "clients": dict.fromkeys("abe"), "train": None, "own_test": None
+    }  # fmt: skip
 
 
 def test_rows_are_read_when_asked_for_and_only_a_few_clients_stay(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_rows_of_hidden_clients_are_not_counted(
 
 
 def test_rows_that_clients_did_not_tell_of_are_no_zeros(tmp_path: Path) -> None:
-    data = {**DATA, "train": 0, "own_test": 0, "test": None}
+    data = {**DATA, "clients": dict.fromkeys(DATA["clients"]), "train": None, "own_test": None,
+            "test": None}  # fmt: skip
     experiment = {**EXPERIMENT, "privacy": {"unit": "client", "epsilon": 4.0}}
     record = {"data": data, "versions": {}}
     text = card(told(tmp_path, experiment=experiment, record=record))
