@@ -42,13 +42,17 @@ class Spending:
         Raises:
             PrivacyError: when not one of them fits, or the earlier ones are not written down.
         """
-        if self._releases({self.run}):
-            return
-        if rounds > 0:
+        known = {one.round for one in self.ledger.told.once if one.run == self.run}
+        lost = set(range(1, rounds + 1)) - known
+        # Noise in common is one release, of no round.
+        if lost and not (known and together(self.protection)):
             raise PrivacyError(
-                f"the ledger has no release of this run, of which {counted(rounds, 'round')} are "
-                "over: what was spent is no longer known; put the ledger back"
+                f"the ledger has no release of {counted(len(lost), 'round')} of this run, of which "
+                f"{counted(rounds, 'round')} are over: what was spent is no longer known; put the "
+                "ledger back as it was last"
             )
+        if known:
+            return
         if self.protection.rounds and (budget := self.exhausted()):
             raise PrivacyError(
                 f"one round would spend more than {budget} with a noise multiplier of "
