@@ -21,7 +21,7 @@ from atoll.local.bench import Bench
 from atoll.models.objective import Example
 from atoll.tree import Tree
 
-__all__ = ["Planted", "Ways", "betrayed", "plant"]
+__all__ = ["FEATURE", "Planted", "Ways", "betrayed", "plant", "set_trap"]
 
 SHARP = 50.0
 """Weights that make |x| of an activation such as GELU, and leave no other feature a say."""
@@ -70,17 +70,22 @@ def plant(
     planted[f"{ways.silenced}.weight"].zero_()
     near = float(_first_token(bench, planted, ways.trap, target)[FEATURE])
     far = max(float(_first_token(bench, planted, ways.trap, row)[FEATURE]) for row in others)
+    return Planted(planted, set_trap(planted, ways.trap, near, far))
+
+
+def set_trap(planted: Tree, module: str, near: float, far: float) -> int:
+    """The neuron that now fires where the feature is `near`, and not where it is `far`."""
     assert near > far, "the target is told from the server's own rows"
     neuron, slope = 0, MARGIN / (near - far)
-    planted[f"{ways.trap}.weight"][neuron] = 0.0
-    planted[f"{ways.trap}.weight"][neuron, FEATURE] = slope
-    planted[f"{ways.trap}.bias"][neuron] = -slope * (near + far) / 2
-    return Planted(planted, neuron)
+    planted[f"{module}.weight"][neuron] = 0.0
+    planted[f"{module}.weight"][neuron, FEATURE] = slope
+    planted[f"{module}.bias"][neuron] = -slope * (near + far) / 2
+    return neuron
 
 
-def betrayed(update: Tree, ways: Ways, neuron: int) -> float:
+def betrayed(update: Tree, trap: str, neuron: int) -> float:
     """How much the trap's bias moved; 0 where it did not travel."""
-    bias = update.get(f"{ways.trap}.bias")
+    bias = update.get(f"{trap}.bias")
     return 0.0 if bias is None else float(bias[neuron].abs())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from atoll.audit.planted import Planted, Ways, betrayed, plant
+from atoll.audit.planted import Planted, Ways, plant
 from atoll.audit.ranking import auc
 from atoll.audit.trial import trial_of
 from atoll.core import Federation, Payload, Position, Program, State
@@ -26,7 +25,7 @@ from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from atoll.tree import Tree
-from tests.support.models import WORDS
+from tests.support.games import GAMES, played, quiet_setup, rows_of, some_values
 from tests.support.scenes import scene
 
 if TYPE_CHECKING:
@@ -39,75 +38,29 @@ WAYS = Ways(
     silenced=f"{BLOCKS}1.attention.output.dense",
     trap=f"{BLOCKS}1.intermediate.dense",
 )
-GAMES = 40
-
-
-def _setup(folder: Path, zoo: Zoo, method: str) -> Setup:
-    """Without dropout, which would hide much of what a single step shows."""
-    config = Path(zoo("bert")) / "config.json"
-    told = json.loads(config.read_text())
-    told |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    quiet = folder / "quiet"
-    quiet.mkdir(parents=True)
-    for file in config.parent.iterdir():
-        (quiet / file.name).write_bytes(file.read_bytes())
-    (quiet / "config.json").write_text(json.dumps(told))
-    return scene(
-        folder, zoo, "bert", adapter={"method": method, "head": "train"},
-        model={"pooling": "mean", "name_or_path": str(quiet)},
-    )  # fmt: skip
-
-
-def _values(setup: Setup) -> Tree:
-    """As after some rounds: a head of zeros would let no gradient through."""
-    draw = torch.Generator().manual_seed(0)
-    values = model_values(setup.start.server)
-    return {n: 0.1 * torch.randn(v.shape, generator=draw) if n.startswith("classifier") else v
-            for n, v in values.items()}  # fmt: skip
-
-
-def _rows(setup: Setup, draw: random.Random, count: int) -> list[Example]:
-    labels = setup.data.labels or ()
-    rows = [{"text": " ".join(draw.choices(WORDS, k=6)), "label": draw.choice(labels)}
-            for _ in range(count)]  # fmt: skip
-    return setup.bench.objective.encode(rows)
-
-
-def _games(setup: Setup, values: Tree, neuron: int, target: Example) -> tuple[list[float], ...]:
-    """What the trap says of batches of four rows: with the target among them, and without."""
-    draw, said = random.Random(1), ([], [])  # type: tuple[random.Random, tuple[list[float], list[float]]]
-    for game in range(GAMES):
-        batch = _rows(setup, draw, 4)
-        if game % 2 == 0:
-            batch[draw.randrange(4)] = target
-        trial = trial_of(setup, setup.loaded, values, {"ada": batch})
-        assert trial is not None
-        update = trial.payloads()["ada"]["update"].tree
-        said[game % 2].append(betrayed(update, WAYS, neuron))
-    return said
 
 
 def _planted(setup: Setup, values: Tree) -> tuple[Planted, Example]:
     draw = random.Random(0)
-    (target,) = _rows(setup, draw, 1)
-    return plant(setup.bench, values, WAYS, target, _rows(setup, draw, 50)), target
+    (target,) = rows_of(setup, draw, 1)
+    return plant(setup.bench, values, WAYS, target, rows_of(setup, draw, 50)), target
 
 
 def test_the_attack_on_a_full_model_tells_who_trained_on_a_text(tmp_path: Path, zoo: Zoo) -> None:
-    setup = _setup(tmp_path, zoo, "full")
-    planted, target = _planted(setup, _values(setup))
-    there, others = _games(setup, planted.values, planted.neuron, target)
+    setup = quiet_setup(tmp_path, zoo, "full")
+    planted, target = _planted(setup, some_values(setup))
+    there, others = played(setup, planted.values, (WAYS.trap, planted.neuron), target)
     assert auc(there, others) >= 0.95
     # The game's advantage, at the threshold of any movement at all.
     rates = [sum(score > 0 for score in some) / len(some) for some in (there, others)]
     assert rates[0] - rates[1] >= 0.9
-    honest = _games(setup, _values(setup), planted.neuron, target)
+    honest = played(setup, some_values(setup), (WAYS.trap, planted.neuron), target)
     assert 0.25 <= auc(*honest) <= 0.75
 
 
 def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zoo) -> None:
-    setup = _setup(tmp_path, zoo, "full")
-    values = _values(setup)
+    setup = quiet_setup(tmp_path, zoo, "full")
+    values = some_values(setup)
     planted, _ = _planted(setup, values)
     known = Known(values, values, frozenset(setup.start.server["adapter"]))
     with pytest.raises(PolicyError, match=r"policy rule 'guard': backbone\.encoder\.layer\."):
@@ -125,12 +78,12 @@ def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zo
 
 @pytest.mark.long
 def test_a_lora_has_no_place_for_the_trap(tmp_path: Path, zoo: Zoo) -> None:
-    full, setup = _setup(tmp_path / "f", zoo, "full"), _setup(tmp_path / "l", zoo, "lora")
-    planted, target = _planted(full, _values(full))
+    full, setup = quiet_setup(tmp_path / "f", zoo, "full"), quiet_setup(tmp_path / "l", zoo, "lora")
+    planted, target = _planted(full, some_values(full))
     # What would be planted is frozen: no broadcast holds it, and a base that does is another one.
     assert not planted.values.keys() & setup.start.server["adapter"].keys()
-    values = _values(setup)
-    there, others = _games(setup, values, planted.neuron, target)
+    values = some_values(setup)
+    there, others = played(setup, values, (WAYS.trap, planted.neuron), target)
     assert auc(there, others) == 0.5
     # Nor does the part of the adapter at the trap's neuron tell.
     there, others = (_at_neuron(setup, values, planted.neuron, target, member)
@@ -148,7 +101,7 @@ def _at_neuron(
 ) -> Sequence[float]:
     draw, found = random.Random(2), []
     for _ in range(GAMES // 2):
-        batch = _rows(setup, draw, 4)
+        batch = rows_of(setup, draw, 4)
         if member:
             batch[draw.randrange(4)] = target
         trial = trial_of(setup, setup.loaded, values, {"ada": batch})
