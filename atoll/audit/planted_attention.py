@@ -3,9 +3,9 @@
 Vu, Nguyen, Jeter, Thai, Analysis of Privacy Leakage in Federated Large Language Models (AISTATS
 2024, arXiv 2403.04784), the attack on self-attention. A head whose queries and keys are one
 projection, made steep, retrieves for each token that token (a Hopfield network's memory: Ramsauer
-et al. 2021, arXiv 2008.02217). One head's projection leaves nothing of the target's vector v, and so
-averages all tokens where v stands; another's keeps v. What both say along v differs where v is, and
-nowhere else; it goes to one feature, by which the next layer's trap fires.
+et al. 2021, arXiv 2008.02217). One head's projection leaves nothing of the target's vector v, and
+so averages all tokens where v stands; another's keeps v. What both say along v differs where v is,
+and nowhere else; it goes to one feature, by which the next layer's trap fires.
 
 Implemented to test what refuses it (`atoll.policy.guard`).
 """
@@ -34,8 +34,8 @@ LOUD = 3.0
 
 @dataclass(frozen=True)
 class Attention:
-    """Names of modules: a block's projections to queries, keys and values, whose rows `heads` share,
-    its output, and the first feed-forward layer behind it, which holds the trap.
+    """Names of modules: a block's projections to queries, keys and values, whose rows its `heads`
+    share, its output, and the first feed-forward layer behind it, which holds the trap.
     """
 
     query: str

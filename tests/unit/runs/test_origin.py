@@ -165,5 +165,7 @@ def test_a_run_whose_ledger_is_gone_does_not_go_on(tmp_path: Path, zoo: Zoo) -> 
         if line.round == 1:
             break
     shutil.rmtree(run / LEDGER)
-    with pytest.raises(PrivacyError, match="no release of 1 round of this run, of which 1 round are"):
+    with pytest.raises(
+        PrivacyError, match="no release of 1 round of this run, of which 1 round are"
+    ):
         run_experiment(_setup(tmp_path, zoo), run, Observer())
