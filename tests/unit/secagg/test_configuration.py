@@ -109,6 +109,7 @@ def test_counts_that_are_not_there_take_no_room() -> None:
     ({"neighbours": 0}, "0 neighbours"),
     ({"signers": 3}, "3 signers of 6 clients: more than half must sign"),
     ({"signers": 7}, "7 signers of 6 clients"),
+    ({"signers": 5}, "a threshold of 4 and 5 signers: two sets of clients could open two"),
     ({"floor": 7}, "smaller than the 7 that must be there"),
     ({"floor": 1}, "must be there at the end"),
     ({"neighbours": 2, "threshold": 2}, "could split off groups of 3, below the floor of 5"),
