@@ -14,6 +14,7 @@ from atoll.core import Failure, Reply
 from atoll.egress.read import read as recorded
 from atoll.experiment import joining
 from atoll.experiment.local_arm import LOCAL
+from atoll.experiment.terms import Offer
 from atoll.frames import Frame, Kind
 from atoll.ledger import verified
 from atoll.noise import Vault
@@ -75,6 +76,27 @@ def test_what_a_private_run_spends_is_on_the_disk_before_anything_trains(
     (left,) = [one for one in recorded(server.record, []) if one.kind == "sent" and one.round == 1]
     assert left.privacy is not None
     assert left.privacy.epsilon == pytest.approx(_epsilon(3))
+
+
+@pytest.mark.parametrize(
+    ("rules", "privacy", "why"),
+    [
+        ({}, None, "this site asks for differential privacy, and the run has no privacy section"),
+        ({"max_clip": 0.4}, NOISE, "the run cuts updates to 0.5; this site asks for 0.4 at most"),
+        ({"min_noise_multiplier": 2.5}, NOISE, "noise multiplier is 2; this site asks for 2.5"),
+    ],
+)
+def test_a_run_that_promises_too_little_is_refused_at_the_first_look(
+    made: Make, rules: dict[str, float], privacy: dict[str, object] | None, why: str
+) -> None:
+    policy = POLICY.model_copy(update={"privacy": Rules(required=True, **rules)})
+    assert why in _why(made(policy, privacy).opens("look", None))
+
+
+def test_what_a_private_run_is_offered_tells_nothing_of_rows(made: Make) -> None:
+    offer = read(Offer, made(privacy=NOISE).opens("look", None).data)
+    assert (offer.train, offer.test, offer.labels) == (0, 0, None)
+    assert (offer.moments, offer.label_counts) == (None, None)
 
 
 def test_a_private_run_asks_for_training_alone(made: Make) -> None:
