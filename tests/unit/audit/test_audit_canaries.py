@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 
 from atoll.accounting import InTurns
@@ -19,7 +20,13 @@ from atoll.audit.canary_clients import (
     gaussian_release,
     watched,
 )
-from atoll.audit.noise_seen import noise_of_rounds, noise_of_rows, noise_of_turns, shown
+from atoll.audit.noise_seen import (
+    measured,
+    noise_of_rounds,
+    noise_of_rows,
+    noise_of_turns,
+    shown,
+)
 from atoll.audit.trial import Trial, trial_of
 from atoll.config.privacy import AdaptiveClip, Privacy
 from atoll.protection import Protection
@@ -266,3 +273,15 @@ def test_the_noise_that_hides_rows_is_as_much_as_it_says_or_is_missed(tmp_path: 
     less = noise_of_rows(replace(trial, bench=halved), 1.0)
     assert less.less
     assert less.multiplier == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_tensor_with_too_little_noise_shows_among_all_values(share: float) -> None:
+    draw = torch.Generator().manual_seed(3)
+    noise = {name: torch.randn(size, generator=draw, dtype=torch.float64)
+             for name, size in (("many", 20_000), ("few", 400))}  # fmt: skip
+    assert not measured(noise, 1.0).less
+    found = measured({**noise, "few": share * noise["few"]}, 1.0)
+    # Of all values together it is a hundredth that is missing, less than chance may leave out.
+    assert found.multiplier == pytest.approx(1.0, rel=0.02)
+    assert found.less

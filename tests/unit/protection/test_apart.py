@@ -13,8 +13,11 @@ from scipy import stats
 
 from atoll.accounting.grid import Mechanism, Sum, planned
 from atoll.core import Channel, Context
-from atoll.noise import derive
+from atoll.noise import Vault, derive
 from atoll.protection.apart import own_noise, share
+from atoll.protection.parties import simulated
+from atoll.protection.summed import Summed
+from atoll.secagg import Moment, Terms, agree
 
 KEY = bytes(range(32))
 AT = Context(0, "run", 1, 3, ("ada", "bob"), 2, "ada")
@@ -73,3 +76,21 @@ def test_shares_of_a_key_are_the_same_and_of_others_not() -> None:
     drawn = [share(plan, value, derive(KEY, n)).tobytes() for n in (0, 0, 1, 2)]
     assert sorted(Counter(drawn).values()) == [1, 1, 2]
     assert [one == other for one, other in pairwise(drawn)] == [True, False, False]
+
+
+def test_under_masks_too_the_same_update_has_the_same_noise_and_another_one_other_noise() -> None:
+    names, size = tuple("abcde"), 4000
+    plan = planned(Sum(1.0, size, asked=5, floor=5), 1.0, "discrete_gaussian")
+    like = {"update": Channel({"w": torch.zeros(size)}, "sum")}
+    summed = Summed(like, {"update": 1.0}, True, 5, plan)
+    own = agree(Moment("r", 1, 1), names, summed.channels(), Terms(0.0, 0.0, floor=5))
+    member = simulated(names, Vault()).member("a")
+    member.advert(own)
+    one, other = np.zeros(size, np.float32), np.zeros(size, np.float32)
+    other[0] = 0.01
+    first, again, second = (
+        summed.words(own, member, {"update": each.copy()}).copy() for each in (one, one, other)
+    )
+    assert np.array_equal(first, again)
+    apart = (first - second)[1:].astype(float)
+    assert apart.var() == pytest.approx(2 * plan.sigma**2, rel=0.15)
