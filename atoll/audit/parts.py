@@ -132,7 +132,7 @@ def mechanism_part(subject: Subject) -> Mechanism:
     return Mechanism(
         claim=claim,
         own=subject.claim is not None,
-        canaries=CANARIES,
+        canaries=len(scores.values),
         bound=lower_bound_from_scores(scores.values, scores.included, claim.delta),
         estimate=found.epsilon if hidden else None,
         interval=found.interval if hidden else None,

@@ -93,6 +93,7 @@ def _is_of_a_run_without_promises(found: dict[str, Any]) -> None:
     assert typed.mechanism is not None
     assert (typed.mechanism.own, typed.refuted, typed.ledger) == (False, (), None)
     assert typed.mechanism.claim.epsilon == typed.compared == 8.0
+    assert typed.mechanism.canaries == 10_000
     assert typed.mechanism.bound < 8.0
     assert typed.mechanism.interval is not None
     # Half of its width is two standard errors.
