@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dp_accounting import get_epsilon_gaussian
 from scipy.stats import norm
 
 from atoll.accounting import InTurns
@@ -285,3 +286,14 @@ def test_a_tensor_with_too_little_noise_shows_among_all_values(share: float) -> 
     # Of all values together it is a hundredth that is missing, less than chance may leave out.
     assert found.multiplier == pytest.approx(1.0, rel=0.02)
     assert found.less
+
+
+def test_intervals_are_of_nineteen_in_twenty_and_certain_is_five_standard_errors() -> None:
+    found = estimated(watched(gaussian_release(1.0, key=KEY), Schedule(), canaries=2000, key=KEY),
+                      DELTA)  # fmt: skip
+    for sides, epsilon in (
+        (-norm.ppf(0.975), found.interval[0]), (norm.ppf(0.975), found.interval[1]),
+        (-5.0, found.least), (0.0, found.epsilon),
+    ):  # fmt: skip
+        separation = found.separation + sides * found.error
+        assert epsilon == pytest.approx(get_epsilon_gaussian(1 / separation, DELTA), rel=1e-4)
