@@ -8,11 +8,12 @@ algorithm = resolve(
 
 from atoll.config.adapter import Adapter
 from atoll.config.call import Call
+from atoll.config.data import Data
 from atoll.config.federation import Evaluate, Federation
 from atoll.config.json_schema import schema
 from atoll.config.resolve import Where, resolve
 from atoll.config.schema import Experiment
-from atoll.config.sections import Data, Model, Train
+from atoll.config.sections import Model, Train
 from atoll.config.source import Loaded, dump, load
 
 __all__ = [

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from atoll.config.data import Data
 from atoll.config.federation import Federation
-from atoll.config.sections import Data, Model, Train
+from atoll.config.sections import Model, Train
 from atoll.config.tasks import TASKS
 
 __all__ = [

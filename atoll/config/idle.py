@@ -128,6 +128,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
         ("train.class_weights", "train.class_balance"),
     ),
     ("model.task", "its labels are numbers", lambda e: not _facts(e).numbers, ("data.labels",)),
+    ("model.task", "only regression reads it", lambda e: _facts(e).numbers, ("data.label_scale",)),
     ("model.task", "it masks no tokens", lambda e: _facts(e).masks, ("data.mlm_probability",)),
     (
         "model.task", "its rows have no text", lambda e: _facts(e).texts,

@@ -10,6 +10,7 @@ from atoll.config.privacy import Privacy
 from atoll.config.words import shown
 
 if TYPE_CHECKING:
+    from atoll.config.data import Data
     from atoll.config.federation import Federation
     from atoll.config.sections import Model, Train
 
@@ -25,13 +26,18 @@ DONE = {
 }
 
 
-def check_open(privacy: Privacy, *, model: Model | None, train: Train | None) -> Iterator[Problem]:
+def check_open(
+    privacy: Privacy, *, model: Model | None, data: Data | None, train: Train | None
+) -> Iterator[Problem]:
     """Numbers about labels, which neither noise nor masks hide."""
-    if privacy.hides and model is not None and model.task == "regression":
+    scaled = data is None or data.label_scale is not None
+    if privacy.hides and not scaled and model is not None and model.task == "regression":
         yield Problem(
-            "model.task",
-            "model.task is regression, which scales labels by the moments of all clients' rows, "
-            "and privacy hides those nowhere; cut the numbers into classes",
+            "data",
+            "data.label_scale is missing: model.task is regression, which scales labels by the "
+            "moments of all clients' rows, and privacy hides those nowhere; say what labels are "
+            "about like, from what is known without these rows, as in "
+            "label_scale: {mean: 40, deviation: 10}",
         )
     if train is None or not privacy.hides:
         return

@@ -17,11 +17,12 @@ from atoll.config.checks import (
     check_later,
     check_train,
 )
+from atoll.config.data import Data
 from atoll.config.federation import Evaluate, Federation
 from atoll.config.open_checks import check_open
 from atoll.config.privacy import Privacy
 from atoll.config.privacy_checks import check_chosen, check_privacy
-from atoll.config.sections import SECTION, Data, Model, Train
+from atoll.config.sections import SECTION, Model, Train
 
 __all__ = ["Experiment"]
 
@@ -91,8 +92,8 @@ class Experiment(BaseModel):
     def _check_privacy(cls, privacy: Privacy, info: ValidationInfo) -> Privacy:
         given = info.data
         found = check_privacy(privacy, federation=given.get("federation"))
-        told = check_open(privacy, model=given.get("model"), train=given.get("train"))
-        return _refuse([*found, *told], value=privacy)
+        named = {key: given.get(key) for key in ("model", "data", "train")}
+        return _refuse([*found, *check_open(privacy, **named)], value=privacy)
 
     @field_validator("evaluate")
     @classmethod

@@ -1,16 +1,15 @@
-"""The sections of the experiment file about one client: model, data, training."""
+"""The sections of the experiment file about one client: model and training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from atoll.config.call import Call, placed
 from atoll.config.tasks import TaskName
 
-__all__ = ["SECTION", "Data", "Model", "NonEmpty", "Train"]
+__all__ = ["SECTION", "Model", "NonEmpty", "Train"]
 
 # Strict: 5 is no text, "5" is no number, true is no number; an integer is a number.
 SECTION = ConfigDict(
@@ -67,52 +66,6 @@ class Model(BaseModel):
     revision: NonEmpty | None = Field(
         None, description="Branch, tag or commit of the model on the hub; null: its default."
     )
-
-
-class Data(BaseModel):
-    """The rows, and how they are divided."""
-
-    model_config = SECTION
-
-    path: NonEmpty = Field(
-        description="Folder of clients, folder or file of one data set, hub id, or builtin:NAME."
-    )
-    partition: Call | None = Field(
-        None, description="How one data set is divided among clients; null: it already is."
-    )
-    columns: Mapping[str, NonEmpty] = Field(
-        default_factory=dict, description="Column names in the files, as {text: body}."
-    )
-    max_length: int = Field(128, ge=1, description="Tokens of the longest row.")
-    truncation: bool = Field(
-        True, description="Longer rows are cut and counted (true), or refused (false)."
-    )
-    holdout: float = Field(
-        0.1, ge=0, lt=1, description="Share of a client's rows held out where it has no test rows."
-    )
-    labels: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        None,
-        description="All label names in order; null: collected from clients, except under privacy.",
-    )
-    completion_only: bool = Field(
-        True, description="For causal-lm: the loss counts completions, not prompts."
-    )
-    packing: bool = Field(
-        False, description="For causal-lm: several short rows in one sequence of max_length."
-    )
-    mlm_probability: float = Field(
-        0.15, gt=0, lt=1, description="For masked-lm: share of the tokens to predict."
-    )
-
-    @field_validator("partition", mode="before")
-    @classmethod
-    def _iid_by_default(cls, value: object) -> object:
-        return {"name": "iid", **value} if isinstance(value, dict) else value
-
-    @field_validator("partition")
-    @classmethod
-    def _placed(cls, value: Call | None, info: ValidationInfo) -> Call | None:
-        return placed(value, "data.partition", info.context)
 
 
 class Train(BaseModel):

@@ -95,6 +95,8 @@ def offered(loaded: Loaded, place: Place) -> Offer:
     counted = share if balanced and place.policy.label_histograms else None
     offer = offer_of(place.name, found, counted, names=place.policy.label_names)
     privacy = loaded.experiment.privacy
+    if loaded.experiment.data.label_scale is not None:
+        offer = offer.model_copy(update={"moments": None})
     if privacy.secure_aggregation:
         offer = offer.model_copy(
             update={"identity": own_claim(Keys(place.name, place.state, place.certs))}

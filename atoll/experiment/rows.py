@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from atoll.config import Experiment, Loaded, resolve
 from atoll.config.tasks import TASKS
 from atoll.data import FederatedData
 from atoll.data.clients import Options
 from atoll.data.loading import load_as
+from atoll.data.moments import Moments
 from atoll.errors import ConfigError, DataError
 
-__all__ = ["UNNAMED", "check_named", "load_data"]
+__all__ = ["UNNAMED", "check_named", "load_data", "scaled"]
 
 UNNAMED = (
     "data.labels is missing, and under privacy the names of labels are not collected from clients, "
@@ -43,6 +46,14 @@ def load_data(loaded: Loaded) -> FederatedData:
     if closed and data.collected:
         raise ConfigError(f"{loaded.where('data')}: {UNNAMED}")
     return data
+
+
+def scaled(experiment: Experiment, data: FederatedData) -> FederatedData:
+    """The data, whose labels are scaled as the file says rather than by what they are."""
+    told = experiment.data.label_scale
+    if told is None:
+        return data
+    return replace(data, moments=Moments(1, told.mean, told.deviation**2))
 
 
 def check_named(loaded: Loaded) -> None:

@@ -23,7 +23,7 @@ from atoll.experiment.placed import placed_errors
 from atoll.experiment.predicting import predicting, probe_batch, told_unmeasured
 from atoll.experiment.prefix import prefix_of
 from atoll.experiment.program import Heads, build_program, head_methods
-from atoll.experiment.rows import load_data
+from atoll.experiment.rows import load_data, scaled
 from atoll.experiment.standing import Machine
 from atoll.experiment.started import started_from
 from atoll.experiment.trackers import check_trackers
@@ -108,7 +108,7 @@ def prepare(
         torch.set_num_threads(machine.threads)
     for text in loaded.notes:
         note(text)
-    data = load_data(loaded) if data is None else data
+    data = scaled(loaded.experiment, load_data(loaded) if data is None else data)
     if data.skipped:
         named = [f"{name} ({data.reasons.get(name, 'no rows')})" for name in data.skipped]
         note(f"{counted(len(named), 'client')} without rows left out: {listed(named)}")

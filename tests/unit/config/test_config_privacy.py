@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from atoll.config import Experiment, load
+from atoll.config.data import Scale
 from atoll.config.privacy import AdaptiveClip
 
 Refusal = Callable[..., list[str]]
@@ -39,7 +40,19 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
 def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) -> None:
     model = MINIMAL.replace("a}", "a, task: regression}")
     (found,) = refusal(f"{model}privacy: {{{privacy}}}\n")
-    assert found.startswith("f.yaml:1: model.task is regression, which scales labels by the")
+    assert found.startswith(
+        "f.yaml:2: data.label_scale is missing: model.task is regression, which"
+    )
+
+
+@pytest.mark.parametrize("privacy", ["epsilon: 8", "secure_aggregation: true"])
+def test_a_scale_that_everyone_knows_is_no_secret(
+    read: Callable[[str], Experiment], privacy: str
+) -> None:
+    scale = "label_scale: {mean: 40, deviation: 10}"
+    model = MINIMAL.replace("a}", "a, task: regression}").replace("b\n", f"b\n  {scale}\n")
+    found = read(f"{model}privacy: {{{privacy}}}\n").data.label_scale
+    assert found == Scale(mean=40.0, deviation=10.0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ READ: dict[str, tuple[str, tuple[str, ...]]] = {
     "data.labels=[x]": (
         "its labels are numbers", tuple(task for task in TASKS if task != "regression"),
     ),
+    "data.label_scale={mean: 4, deviation: 2}": ("only regression reads it", ("regression",)),
     "train.class_weights=balanced": (
         "its rows have no class", ("classification", "token-classification"),
     ),

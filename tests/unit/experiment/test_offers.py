@@ -99,6 +99,12 @@ def test_moments_are_those_of_all_rows_together(tmp_path: Path) -> None:
     assert (told.moments.count, told.moments.mean, told.moments.square) == (
         whole.moments.count, whole.moments.mean, whole.moments.square,
     )  # fmt: skip
+    # What the file says of labels, no site tells.
+    scale = {"path": str(tmp_path / "data"), "label_scale": {"mean": 4, "deviation": 3}}
+    loaded = experiment(tmp_path, "regression", data=scale)
+    brought = offers(tmp_path, loaded, list(NUMBERS))
+    assert [offer.moments for offer in brought.values()] == [None, None]
+    assert agreed(loaded.experiment, brought, "base").moments is None
 
 
 def test_labels_are_counted_where_classes_weigh_by_all_rows(tmp_path: Path) -> None:
