@@ -190,4 +190,9 @@ _TABLE: tuple[tuple[str, str, Callable[[Experiment], bool], tuple[str, ...]], ..
         "train.optimizer", "only adamw reads it", lambda e: e.train.optimizer == "adamw",
         ("train.adam_beta1", "train.adam_beta2", "train.adam_epsilon"),
     ),
+    (
+        "privacy.unit", "privacy.clip cuts each row's gradient in its place",
+        lambda e: e.privacy.unit == "client" or e.train.max_grad_norm is None,
+        ("train.max_grad_norm",),
+    ),
 )  # fmt: skip

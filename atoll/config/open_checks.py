@@ -29,7 +29,7 @@ DONE = {
 def check_open(
     privacy: Privacy, *, model: Model | None, data: Data | None, train: Train | None
 ) -> Iterator[Problem]:
-    """Numbers about labels, which neither noise nor masks hide."""
+    """Numbers about labels, which neither noise nor masks hide, and rows that are not alone."""
     scaled = data is None or data.label_scale is not None
     if privacy.hides and not scaled and model is not None and model.task == "regression":
         yield Problem(
@@ -49,6 +49,12 @@ def check_open(
         )
     if privacy.on and privacy.unit == "example":
         yield from _check_alone(train)
+        if data is not None and data.packing:
+            yield Problem(
+                "data.packing",
+                "data.packing is true, so that several rows share a sequence, but privacy.unit is "
+                "example, and no gradient would be of one row alone; remove data.packing",
+            )
 
 
 def _check_alone(train: Train) -> Iterator[Problem]:

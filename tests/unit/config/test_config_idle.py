@@ -48,6 +48,13 @@ MINIMAL = "model: {name_or_path: a}\ndata: {path: b}\n"
             ],
         ),
         (
+            "train: {max_grad_norm: 0.5}\nprivacy: {unit: example, epsilon: 8}",
+            [
+                "f.yaml:3: train.max_grad_norm is 0.5, but privacy.unit is example: privacy.clip "
+                "cuts each row's gradient in its place; remove train.max_grad_norm"
+            ],
+        ),
+        (
             "train: {head_learning_rate: 0.1}",
             [
                 "f.yaml:3: train.head_learning_rate is 0.1, but adapter.head is null: only a head "
@@ -58,6 +65,17 @@ MINIMAL = "model: {name_or_path: a}\ndata: {path: b}\n"
 )
 def test_idle_values_are_refused(refusal: Refusal, lines: str, messages: list[str]) -> None:
     assert refusal(f"{MINIMAL}{lines}\n") == messages
+
+
+@pytest.mark.parametrize(
+    ("norm", "privacy"), [("null", "{unit: example, epsilon: 8}"), ("0.5", "{epsilon: 8}")]
+)
+def test_a_bound_on_a_client_s_gradient_is_read_or_is_none(
+    tmp_path: Path, norm: str, privacy: str
+) -> None:
+    text = f"{MINIMAL}train: {{max_grad_norm: {norm}}}\nprivacy: {privacy}\n"
+    (tmp_path / "f.yaml").write_text(text)
+    assert load(tmp_path / "f.yaml").experiment.train.max_grad_norm in (None, 0.5)
 
 
 @pytest.mark.parametrize(

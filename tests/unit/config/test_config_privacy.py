@@ -36,6 +36,15 @@ def test_a_clip_is_a_number_or_follows_a_quantile(read: Callable[[str], Experime
     assert found.privacy.clip == AdaptiveClip(adaptive=True, quantile=0.4)
 
 
+def test_rows_that_share_a_sequence_are_no_single_rows(
+    refusal: Refusal, read: Callable[[str], Experiment]
+) -> None:
+    model = MINIMAL.replace("a}", "a, task: causal-lm}").replace("b\n", "b\n  packing: true\n")
+    (found,) = refusal(f"{model}privacy: {{unit: example, epsilon: 8}}\n")
+    assert found.startswith("f.yaml:4: data.packing is true, so that several rows share a sequence")
+    assert read(f"{model}{ON}").data.packing
+
+
 @pytest.mark.parametrize("privacy", ["epsilon: 8", "secure_aggregation: true"])
 def test_moments_of_labels_are_hidden_nowhere(refusal: Refusal, privacy: str) -> None:
     model = MINIMAL.replace("a}", "a, task: regression}")
