@@ -31,7 +31,9 @@ class AdaptiveClip(BaseModel):
     initial: _Length = Field(0.1, description="The bound of the first round.")
     learning_rate: float = Field(0.2, gt=0, le=10, description="Size of its steps, on a log scale.")
     count_noise: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
-        None, description="Noise on the count of updates below it; null: a 20th of the cohort."
+        None,
+        description="Noise on the count of updates below it; null: a 20th of the cohort, or the "
+        "noise multiplier where that is more.",
     )
     most: _Length | None = Field(
         None, description="The largest that it may become; null: 1024 times initial."

@@ -81,9 +81,10 @@ class Central:
 
     @property
     def count_noise(self) -> float:
-        """The noise on the count of who is below an adaptive bound."""
+        """The noise on the count of who is below an adaptive bound; half of the multiplier is what
+        would leave the update nothing to spend."""
         named = None if isinstance(self.clip, float) else self.clip.count_noise
-        return self.expected / 20 if named is None else named
+        return max(self.expected / 20, self.multiplier()) if named is None else named
 
 
 def check_linear(algorithm: Algorithm) -> None:
@@ -121,7 +122,7 @@ def hidden(algorithm: Algorithm, stages: Sequence[Stage], central: Central) -> A
     least = bound.initial / REACH
     following = Following(
         bound.initial, least, bound.largest, bound.quantile, bound.learning_rate,
-        central.count_noise,
+        lambda: central.count_noise,
     )  # fmt: skip
     noise = _noise(central, least=least)
     return replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +26,7 @@ class Following:
     """How the bound moves: to where a share `quantile` of the norms is below it, from `smallest`
     to `largest`.
 
-    count_noise: standard deviation of the noise on Σ (b_k − ½).
+    count_noise: standard deviation of the noise on Σ (b_k − ½); read where noise is added.
     """
 
     initial: float
@@ -33,7 +34,7 @@ class Following:
     largest: float
     quantile: float
     learning_rate: float
-    count_noise: float
+    count_noise: Callable[[], float]
 
 
 def following_quantile(inner: Server, following: Following, noise: Noise) -> Server:
@@ -56,7 +57,7 @@ def following_quantile(inner: Server, following: Following, noise: Noise) -> Ser
     def apply(context: Context, state: State, aggregate: Payload) -> State:
         (total,) = aggregate[BELOW].tree.values()
         drawn = standard_normal(Stream(noise.key(context.exchange), "noise", CLIP), ())
-        count = float(total) + round(float(drawn) * following.count_noise * _FINE) / _FINE
+        count = float(total) + round(float(drawn) * following.count_noise() * _FINE) / _FINE
         share = 0.5 + count / noise.denominator
         step = -following.learning_rate * (share - following.quantile)
         # Noise on the count may ask for more than a float holds, or less, and gets an end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,16 @@ def test_of_an_adaptive_bound_it_is_of_the_one_that_clients_were_sent() -> None:
     assert _central(ADAPTIVE).deviation(STATE) == pytest.approx(z * 0.7)
     assert _central(ADAPTIVE).deviations(STATE, 2) == pytest.approx([z * 0.3, z * 0.5])
     assert _central(ADAPTIVE, 0.25).deviation(STATE) == pytest.approx(z * (0.7 + 0.75))
+
+
+@pytest.mark.parametrize(("expected", "count_noise"), [(4.0, 2.0), (80.0, 4.0)])
+def test_a_small_cohort_is_counted_with_noise_that_leaves_the_update_its_share(
+    expected: float, count_noise: float
+) -> None:
+    """A 20th of it, or the multiplier of 2, of which half would spend all."""
+    found = replace(_central(AdaptiveClip(adaptive=True, initial=0.3)), expected=expected)
+    z = (1 / 4 - 1 / (2 * count_noise) ** 2) ** -0.5
+    assert found.on_update == pytest.approx(z)
 
 
 @pytest.mark.parametrize("step", [None, 2.0**-9])

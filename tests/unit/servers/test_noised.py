@@ -100,7 +100,7 @@ def test_without_noise_it_is_the_sum_over_the_expected_cohort() -> None:
 
 def _following(*, quantile: float = 0.5, count_noise: float = 1e-9, initial: float = 1.0) -> Server:
     plain = Noise(lambda s: 0.0, 10.0, STEP, _key)
-    rule = Following(initial, initial / 8, 100.0, quantile, 0.2, count_noise)
+    rule = Following(initial, initial / 8, 100.0, quantile, 0.2, lambda: count_noise)
     return following_quantile(noised(average(), plain), rule, plain)
 
 
