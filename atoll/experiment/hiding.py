@@ -23,6 +23,7 @@ from atoll.protection import (
     securing_of,
     simulated,
 )
+from atoll.words import counted
 
 __all__ = ["Hiding", "hiding_of", "keep_noise"]
 
@@ -67,7 +68,23 @@ class Hiding:
         securing = securing_of(loaded, self.parties, most, spread)
         if securing is not None:
             program = secured(program, replace(securing, note=note), state)
+        self._tell_of_delta(loaded, note)
         return program, replace(self, clients=clients)
+
+    def _tell_of_delta(self, loaded: Loaded, note: Callable[[str], None]) -> None:
+        """Whoever gives one of n away whole, at random, keeps a promise of delta 1 / n."""
+        many, what = 0, "client"
+        if self.clients is not None:
+            many = self.clients.drawing.population
+        elif self.rows is not None:
+            many, what = sum(self.rows.counts.values()), "training row"
+        delta = loaded.experiment.privacy.delta
+        if delta * many >= 1:
+            note(
+                f"warning: privacy.delta is {delta:g}, and there are {counted(many, what)}: a "
+                f"promise that may fail for one in {1 / delta:.3g} may give one of them away; use "
+                f"less than {1 / many:.2g}"
+            )
 
 
 def keep_noise(folder: Path, *hidings: Protection | Spread | RowProtection | None) -> None:
