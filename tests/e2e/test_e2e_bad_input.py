@@ -36,8 +36,8 @@ def more_data(folder: Any) -> None:
         (
             ["typo.yaml"], 2,
             'typo.yaml:5: unknown key "max_lenght" in data; did you mean "max_length"? Valid keys: '
-            "path, partition, columns, max_length, truncation, holdout, labels, completion_only, "
-            "packing, mlm_probability",
+            "path, partition, columns, max_length, truncation, holdout, labels, label_scale, "
+            "completion_only, packing, mlm_probability",
         ),
         (
             ["labels.yaml", "model.name_or_path=./missing"], 4,
