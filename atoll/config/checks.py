@@ -46,6 +46,13 @@ def check_data(data: Data, *, model: Model | None) -> Iterator[Problem]:
             f"data.packing is true, but model.task is {model.task}: only causal-lm packs rows; "
             "remove data.packing",
         )
+    scale = data.label_scale
+    if scale is not None and scale.deviation <= 1e-12 * abs(scale.mean):
+        yield Problem(
+            "data.label_scale.deviation",
+            f"data.label_scale.deviation is {scale.deviation:g}, and beside a mean of "
+            f"{scale.mean:g} nothing but rounding; subtract a constant from the labels",
+        )
     for index, label in enumerate(data.labels or ()):
         if not label:
             yield Problem(f"data.labels.{index}", f"data.labels.{index} is empty; name the label")

@@ -19,7 +19,7 @@ class Scale(BaseModel):
     model_config = SECTION
 
     mean: float = Field(ge=-1e100, le=1e100, description="About the middle of the labels.")
-    deviation: float = Field(gt=0, le=1e100, description="About how far they are from it.")
+    deviation: float = Field(ge=1e-100, le=1e100, description="About how far they are from it.")
 
 
 class Data(BaseModel):

@@ -64,6 +64,20 @@ def test_a_scale_that_everyone_knows_is_no_secret(
     assert found == Scale(mean=40.0, deviation=10.0)
 
 
+@pytest.mark.parametrize(("mean", "deviation", "said"), [
+    (1e15, 100, "label_scale.deviation is 100, and beside a mean of 1e+15 nothing but rounding"),
+    (0, 0, "label_scale.deviation is 0; expected a number of at least 1e-100"),
+    (0, 1e-200, "label_scale.deviation is 1e-200; expected"),
+])  # fmt: skip
+def test_a_scale_that_would_not_be_used_is_refused(
+    refusal: Refusal, mean: float, deviation: float, said: str
+) -> None:
+    scale = f"label_scale: {{mean: {mean}, deviation: {deviation}}}"
+    model = MINIMAL.replace("a}", "a, task: regression}").replace("b\n", f"b\n  {scale}\n")
+    (found,) = refusal(model)
+    assert said in found
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
