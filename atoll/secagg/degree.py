@@ -142,14 +142,13 @@ def _signers(clients: int, corrupt: int) -> int:
 def _sparse(clients: int, corrupt: int, dropping: int, floor: int) -> tuple[int, int] | None:
     """Groups that a server could split off hold more than a threshold; where the floor is higher,
     the ring holds together."""
+    signers = _signers(clients, corrupt)
     for neighbours in range(2, clients - 1, 2):
         if clients**2 * _all_bad(clients, corrupt + dropping, neighbours) > 2 * PRIVACY:
             continue
         threshold = _private(clients, corrupt, neighbours)
         gone = neighbours - threshold + 1
-        if threshold + 1 < floor and not holds_together(
-            neighbours, _signers(clients, corrupt), floor
-        ):
+        if threshold + 1 < floor and not holds_together(neighbours, signers, floor):
             continue
         if clients * _at_least(gone, clients - 1, dropping, neighbours) <= LIVENESS:
             return neighbours, threshold
