@@ -25,7 +25,7 @@ from atoll.round import federate
 from atoll.runtimes.inprocess import InProcess
 from atoll.runtimes.store import memory_store
 from atoll.tree import Tree
-from tests.support.games import GAMES, played, quiet_setup, rows_of, some_values
+from tests.support.games import GAMES, check_attack, played, quiet_setup, rows_of, some_values
 from tests.support.scenes import scene
 
 if TYPE_CHECKING:
@@ -49,13 +49,7 @@ def _planted(setup: Setup, values: Tree) -> tuple[Planted, Example]:
 def test_the_attack_on_a_full_model_tells_who_trained_on_a_text(tmp_path: Path, zoo: Zoo) -> None:
     setup = quiet_setup(tmp_path, zoo, "full")
     planted, target = _planted(setup, some_values(setup))
-    there, others = played(setup, planted.values, (WAYS.trap, planted.neuron), target)
-    assert auc(there, others) >= 0.95
-    # The game's advantage, at the threshold of any movement at all.
-    rates = [sum(score > 0 for score in some) / len(some) for some in (there, others)]
-    assert rates[0] - rates[1] >= 0.9
-    honest = played(setup, some_values(setup), (WAYS.trap, planted.neuron), target)
-    assert 0.25 <= auc(*honest) <= 0.75
+    check_attack(setup, planted, WAYS.trap, target)
 
 
 def test_the_guard_refuses_it_whole_and_tensor_by_tensor(tmp_path: Path, zoo: Zoo) -> None:

@@ -11,13 +11,12 @@ import torch
 
 from atoll.audit.planted import Planted
 from atoll.audit.planted_attention import Attention, plant_heads
-from atoll.audit.ranking import auc
 from atoll.errors import PolicyError
 from atoll.experiment.setup import Setup
 from atoll.models.objective import Example
 from atoll.policy.guard import Known, check_broadcast
 from atoll.tree import Tree
-from tests.support.games import played, quiet_setup, rows_of, some_values
+from tests.support.games import check_attack, quiet_setup, rows_of, some_values
 from tests.support.models import WORDS
 
 if TYPE_CHECKING:
@@ -43,14 +42,7 @@ def _planted(setup: Setup, values: Tree) -> tuple[Planted, Example]:
 def test_heads_tell_who_trained_on_a_name(tmp_path: Path, zoo: Zoo) -> None:
     setup = quiet_setup(tmp_path, zoo, "full")
     planted, target = _planted(setup, some_values(setup))
-    trap = (WAYS.trap, planted.neuron)
-    there, others = played(setup, planted.values, trap, target, OTHERS)
-    assert auc(there, others) >= 0.95
-    # The game's advantage, at the threshold of any movement at all.
-    rates = [sum(score > 0 for score in some) / len(some) for some in (there, others)]
-    assert rates[0] - rates[1] >= 0.9
-    honest = played(setup, some_values(setup), trap, target, OTHERS)
-    assert 0.25 <= auc(*honest) <= 0.75
+    check_attack(setup, planted, WAYS.trap, target, OTHERS)
 
 
 def test_the_guard_refuses_each_of_their_projections(tmp_path: Path, zoo: Zoo) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atoll.audit.planted import betrayed
+from atoll.audit.planted import Planted, betrayed
+from atoll.audit.ranking import auc
 from atoll.audit.trial import trial_of
 from atoll.experiment.setup import Setup
 from atoll.local.bench import model_values
@@ -22,7 +23,7 @@ from tests.support.scenes import scene
 if TYPE_CHECKING:
     from tests.support.models import Zoo
 
-__all__ = ["GAMES", "played", "quiet_setup", "rows_of", "some_values"]
+__all__ = ["GAMES", "check_attack", "played", "quiet_setup", "rows_of", "some_values"]
 
 GAMES = 40
 
@@ -76,3 +77,17 @@ def played(
         update = trial.payloads()["ada"]["update"].tree
         said[game % 2].append(betrayed(update, *trap))
     return said
+
+
+def check_attack(
+    setup: Setup, planted: Planted, module: str, target: Example, words: Sequence[str] = WORDS
+) -> None:
+    """The trap tells who trained on the target, and honest weights do not."""
+    trap = (module, planted.neuron)
+    there, others = played(setup, planted.values, trap, target, words)
+    assert auc(there, others) >= 0.95
+    # The game's advantage, at the threshold of any movement at all.
+    rates = [sum(score > 0 for score in some) / len(some) for some in (there, others)]
+    assert rates[0] - rates[1] >= 0.9
+    honest = played(setup, some_values(setup), trap, target, words)
+    assert 0.25 <= auc(*honest) <= 0.75
