@@ -18,8 +18,10 @@ class Scale(BaseModel):
 
     model_config = SECTION
 
-    mean: float = Field(ge=-1e100, le=1e100, description="About the middle of the labels.")
-    deviation: float = Field(ge=1e-100, le=1e100, description="About how far they are from it.")
+    mean: float = Field(ge=-1e100, le=1e100, description="Mean of the labels, about.")
+    deviation: float = Field(
+        ge=1e-100, le=1e100, description="Standard deviation of the labels, about."
+    )
 
 
 class Data(BaseModel):
