@@ -19,9 +19,7 @@ class Scale(BaseModel):
     model_config = SECTION
 
     mean: float = Field(ge=-1e100, le=1e100, description="Mean of the labels, about.")
-    deviation: float = Field(
-        ge=1e-100, le=1e100, description="Standard deviation of the labels, about."
-    )
+    deviation: float = Field(ge=1e-100, le=1e100, description="Deviation of the labels, about.")
 
 
 class Data(BaseModel):
