@@ -5,7 +5,9 @@ A chunk of the vector stays in the cache while every stream is added to it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -18,11 +20,39 @@ CHUNK = 65_536
 _ZEROS = memoryview(bytes(4 * CHUNK))
 # The library wants room for one block more than it writes.
 _BLOCK = 16
+_FIRST = b"\x00\x00\x00\x02"
 
 
 def stream(seed: bytes) -> CipherContext:
-    """AES-128 in counter mode; 32 bytes are its key and where the counter begins."""
-    return Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
+    """AES-128 in counter mode, from block 2 of a nonce on; 28 bytes are its key and its nonce.
+
+    These are the bits that AES-GCM encrypts with (NIST SP 800-38D, algorithm 4), so that either
+    mode makes them, whichever is faster on this processor.
+    """
+    return (_by_galois if _galois_is_faster() else _by_counter)(seed)
+
+
+def _by_counter(seed: bytes) -> CipherContext:
+    return Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:28] + _FIRST)).encryptor()
+
+
+def _by_galois(seed: bytes) -> CipherContext:
+    """The library's vectors of four blocks are for this mode alone; its tag is never asked for."""
+    return Cipher(algorithms.AES(seed[:16]), modes.GCM(seed[16:28])).encryptor()
+
+
+@cache
+def _galois_is_faster() -> bool:
+    """Twice as fast where a processor has such vectors, half as fast where it has none."""
+    room, spent = bytearray(4 * CHUNK + _BLOCK), []
+    for make in (_by_counter, _by_galois):
+        cipher, found = make(bytes(32)), []
+        for _ in range(5):
+            start = time.perf_counter()
+            cipher.update_into(_ZEROS, room)
+            found.append(time.perf_counter() - start)
+        spent.append(min(found))
+    return spent[1] < spent[0]
 
 
 def add_streams(

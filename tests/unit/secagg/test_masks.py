@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from Crypto.Cipher import AES
+from cryptography.hazmat.primitives.ciphers import CipherContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoll.secagg.masks import CHUNK, add_streams
+from atoll.secagg.masks import CHUNK, _by_counter, _by_galois, add_streams, stream
 
 SEEDS = [bytes([number]) * 16 + bytes([255 - number]) * 16 for number in range(5)]
 
 
 def _words(seed: bytes, count: int) -> np.ndarray:
-    cipher = AES.new(seed[:16], AES.MODE_CTR, nonce=b"", initial_value=seed[16:])
+    cipher = AES.new(seed[:16], AES.MODE_CTR, nonce=seed[16:28], initial_value=2)
     return np.frombuffer(cipher.encrypt(bytes(4 * count)), "<u4").astype(np.uint64)
 
 
@@ -39,10 +42,17 @@ def test_what_was_added_can_be_taken_off(size: int, seeds: list[bytes]) -> None:
     np.testing.assert_array_equal(words, start)
 
 
-def test_a_counter_that_runs_over_goes_on_at_zero() -> None:
-    seed = bytes(16) + b"\xff" * 16
-    words = np.zeros(8, np.uint32)
-    add_streams(words, [seed])
-    block = AES.new(bytes(16), AES.MODE_ECB)
-    expected = block.encrypt(b"\xff" * 16) + block.encrypt(bytes(16))
-    assert words.astype("<u4").tobytes() == expected
+@pytest.mark.parametrize("make", [_by_counter, _by_galois])
+def test_either_mode_makes_the_stream_of_galois_counter_mode(
+    make: Callable[[bytes], CipherContext],
+) -> None:
+    for seed in SEEDS:
+        cipher = AES.new(seed[:16], AES.MODE_GCM, nonce=seed[16:28])
+        zeros, expected = bytes(100_003), cipher.encrypt(bytes(300_009))
+        found = make(seed)
+        assert b"".join(found.update(zeros) for _ in range(3)) == expected
+
+
+def test_no_two_seeds_share_a_stream() -> None:
+    seeds = [bytes(at) + b"\x01" + bytes(31 - at) for at in range(28)]
+    assert len({stream(seed).update(bytes(32)) for seed in seeds}) == 28
