@@ -20,25 +20,25 @@ CHUNK = 65_536
 _ZEROS = memoryview(bytes(4 * CHUNK))
 # The library wants room for one block more than it writes.
 _BLOCK = 16
-_FIRST = b"\x00\x00\x00\x02"
 
 
 def stream(seed: bytes) -> CipherContext:
-    """AES-128 in counter mode, from block 2 of a nonce on; 28 bytes are its key and its nonce.
+    """AES-256 in counter mode under a seed of 32 bytes, whose blocks count from 2.
 
-    These are the bits that AES-GCM encrypts with (NIST SP 800-38D, algorithm 4), so that either
-    mode makes them, whichever is faster on this processor.
+    These are the bits that AES-GCM encrypts with under a nonce of zeros (NIST SP 800-38D,
+    algorithm 4), so that either mode makes them, whichever is faster on this processor. A seed is
+    for one stream.
     """
     return (_by_galois if _galois_is_faster() else _by_counter)(seed)
 
 
 def _by_counter(seed: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:28] + _FIRST)).encryptor()
+    return Cipher(algorithms.AES(seed), modes.CTR((2).to_bytes(16, "big"))).encryptor()
 
 
 def _by_galois(seed: bytes) -> CipherContext:
     """The library's vectors of four blocks are for this mode alone; its tag is never asked for."""
-    return Cipher(algorithms.AES(seed[:16]), modes.GCM(seed[16:28])).encryptor()
+    return Cipher(algorithms.AES(seed), modes.GCM(bytes(12))).encryptor()
 
 
 @cache
