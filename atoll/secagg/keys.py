@@ -32,16 +32,23 @@ KEY = 32
 SIGNATURE = 64
 """Bytes of an Ed25519 signature."""
 
-_FIELD = 2**255 - 19
 # Points of X25519 whose order divides 8, on the curve and on its twist: u of 0, 1 and -1, and the
 # two of order 8. https://cr.yp.to/ecdh.html#validate
-_SMALL = {0, 1, _FIELD - 1} | {
-    int.from_bytes(bytes.fromhex(key), "little")
-    for key in (
-        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    )
-}
+_FIELD = 2**255 - 19
+_SMALL = (
+    0, 1, _FIELD - 1,
+    0xB8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+    0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+)  # fmt: skip
+# In all 32 bytes that mean one of them: a number may be given with the field's size added, and the
+# highest bit does not count (RFC 7748, section 5).
+_REFUSED = frozenset(
+    (number + high).to_bytes(KEY, "little")
+    for small in _SMALL
+    for number in (small, small + _FIELD)
+    if number < 2**255
+    for high in (0, 2**255)
+)
 
 Signer = Callable[[bytes], bytes]
 """A client's own signature over a message."""
@@ -109,8 +116,7 @@ def check_public(key: bytes) -> None:
     Raises:
         ProtocolError: with the key.
     """
-    # The highest bit does not count (RFC 7748).
-    if (int.from_bytes(key, "little") & (2**255 - 1)) % _FIELD in _SMALL:
+    if key in _REFUSED:
         raise ProtocolError(_unfit(key))
 
 

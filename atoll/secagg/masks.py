@@ -23,22 +23,22 @@ _BLOCK = 16
 
 
 def stream(seed: bytes) -> CipherContext:
-    """AES-256 in counter mode under a seed of 32 bytes, whose blocks count from 2.
+    """AES-192 in counter mode: of 32 secret bytes 24 are the key and 8 the nonce.
 
-    These are the bits that AES-GCM encrypts with under a nonce of zeros (NIST SP 800-38D,
-    algorithm 4), so that either mode makes them, whichever is faster on this processor. A seed is
-    for one stream.
+    Blocks count from 2, so that these are the bits that AES-GCM encrypts with (NIST SP 800-38D,
+    algorithm 4), and either mode makes them, whichever is faster on this processor.
     """
     return (_by_galois if _galois_is_faster() else _by_counter)(seed)
 
 
 def _by_counter(seed: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(seed), modes.CTR((2).to_bytes(16, "big"))).encryptor()
+    start = seed[24:] + (2).to_bytes(8, "big")
+    return Cipher(algorithms.AES(seed[:24]), modes.CTR(start)).encryptor()
 
 
 def _by_galois(seed: bytes) -> CipherContext:
     """The library's vectors of four blocks are for this mode alone; its tag is never asked for."""
-    return Cipher(algorithms.AES(seed), modes.GCM(bytes(12))).encryptor()
+    return Cipher(algorithms.AES(seed[:24]), modes.GCM(seed[24:] + bytes(4))).encryptor()
 
 
 @cache

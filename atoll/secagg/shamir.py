@@ -44,9 +44,10 @@ def split(secret: bytes, threshold: int, seed: bytes, places: Sequence[int]) -> 
 def _value(coefficients: Sequence[int], at: int) -> int:
     """Of the polynomial whose highest coefficient is first."""
     value = 0
+    # Places are small: one reduction at the end is less work than one for each coefficient.
     for coefficient in coefficients:
-        value = (value * at + coefficient) % PRIME
-    return value
+        value = value * at + coefficient
+    return value % PRIME
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:

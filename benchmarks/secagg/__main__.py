@@ -144,7 +144,7 @@ def _vector(values: int) -> NDArray[np.float32]:
 
 
 def _one_pass(values: int) -> float:
-    """CPU seconds of AES-256 in counter mode over a mask, and nothing else."""
+    """CPU seconds of AES-192 in counter mode over a mask, and nothing else."""
     room, zeros = bytearray(4 * CHUNK + 16), memoryview(bytes(4 * CHUNK))
     sizes = [min(CHUNK, values - at) for at in range(0, values, CHUNK)]
     found = []

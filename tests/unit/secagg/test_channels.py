@@ -19,7 +19,7 @@ SEED = bytes(range(32))
 
 
 def _coins(count: int, seed: bytes = SEED) -> list[int]:
-    cipher = AES.new(seed, AES.MODE_CTR, nonce=b"", initial_value=2)
+    cipher = AES.new(seed[:24], AES.MODE_CTR, nonce=seed[24:], initial_value=2)
     return np.frombuffer(cipher.encrypt(bytes(4 * count)), "<u4").tolist()
 
 

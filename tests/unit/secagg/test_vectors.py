@@ -108,7 +108,7 @@ def _at(*places: int) -> bytes:
 
 
 def _words(seed: bytes) -> np.ndarray:
-    cipher = AES.new(seed, AES.MODE_CTR, nonce=b"", initial_value=2)
+    cipher = AES.new(seed[:24], AES.MODE_CTR, nonce=seed[24:], initial_value=2)
     return np.frombuffer(cipher.encrypt(bytes(20)), "<u4").astype(np.int64)
 
 
