@@ -1,6 +1,7 @@
 """Who asks at the public port: the key that signs a request, known before its body is read.
 
-Flower, whose application this asks, then looks at the time that was signed, and at who it is.
+When it is read, the same key must have signed it whole. Flower, whose application this asks, then
+looks at the time that was signed, and at who it is.
 """
 
 from __future__ import annotations
@@ -8,13 +9,18 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
+from atoll.flower.bodies import HEADER, statement
+
 __all__ = ["Callers"]
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Callers:
@@ -34,22 +40,57 @@ class Callers:
         self._told = self._told or await asyncio.to_thread(self._some)
         return self._told
 
-    async def signed(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    async def signed(self, headers: Headers) -> bool:
         """Whether headers are signed by the key of one that may connect."""
-        held = {name.decode("latin-1"): value for name, value in headers}
-        try:
-            key = b64decode(held[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
-            signature = b64decode(held[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
-            time = held[TIMESTAMP_HEADER]
-        except (KeyError, ValueError):
+        claim = _claim(headers)
+        if claim is None or not await self._admitted(claim):
             return False
-        # Only keys that were admitted are parsed.
-        if not await asyncio.to_thread(self._admits, key):
-            return False
-        return bool(verify_signature(bytes_to_public_key(key), time, signature))
+        return _verified(claim, claim.time.encode(), claim.signature)
+
+    async def altered(self, headers: Headers, path: str, body: bytes) -> bool:
+        """Whether a request is not as the client signed it whose key it names.
+
+        Of keys that may not connect Flower says so itself.
+        """
+        claim = _claim(headers)
+        if claim is None or not await self._admitted(claim):
+            return claim is None
+        return not _verified(claim, statement(claim.time, path, body), claim.whole)
 
     def _some(self) -> bool:
         return bool(self._state.linkstate_factory.state().get_node_info())
 
+    async def _admitted(self, claim: _Claim) -> bool:
+        """Only keys that were admitted are parsed."""
+        return await asyncio.to_thread(self._admits, claim.key)
+
     def _admits(self, key: bytes) -> bool:
         return self._state.linkstate_factory.state().get_node_id_by_public_key(key) is not None
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """signature: of the time, which is Flower's.   whole: of the request, which is ours."""
+
+    key: bytes
+    time: str
+    signature: bytes
+    whole: bytes
+
+
+def _claim(headers: Headers) -> _Claim | None:
+    """What a request says of who sends it; None where that is not said, or said twice."""
+    named = (FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, HEADER, TIMESTAMP_HEADER)
+    told = [[value for name, value in headers if name == one.encode()] for one in named]
+    if any(len(each) != 1 for each in told):
+        return None
+    (key,), (signature,), (whole,), (time,) = told
+    try:
+        raw = [b64decode(one, validate=True) for one in (key, signature, whole)]
+        return _Claim(raw[0], time.decode("ascii"), *raw[1:])
+    except ValueError:
+        return None
+
+
+def _verified(claim: _Claim, message: bytes, signature: bytes) -> bool:
+    return bool(verify_signature(bytes_to_public_key(claim.key), message, signature))

@@ -115,6 +115,8 @@ async def _body(
         body = await asyncio.wait_for(whole(receive), WAIT + _length(scope) / SLOWEST)
     except TimeoutError:
         return b"", 408, "it came in too slowly"
+    if callers.have_keys and await callers.altered(scope["headers"], scope["path"], body):
+        return b"", 401, "it is not as a client's key has signed it"
     return body, *unfit(scope["path"].removeprefix(FLEET), body)
 
 

@@ -22,12 +22,14 @@ def main(arguments: Sequence[str]) -> None:
     """Connect, until the process that started this one ends."""
     watch_parent()
     sys.argv = ["flower-supernode", *arguments]
-    from flwr.supernode import start_client_internal
+    from flwr.supernode import fleet_http_connection, start_client_internal
     from flwr.supernode.cli import flower_supernode
 
+    from atoll.flower.bodies import WholeRequest
     from atoll.flower.shelf import keep_on_disk
 
     keep_on_disk(shelf_in(Path(os.environ["FLWR_HOME"])))
+    vars(fleet_http_connection)["NodeAuthHttpInterceptor"] = WholeRequest
     vars(start_client_internal)["time"] = SimpleNamespace(sleep=_sleep)
     flower_supernode()
 

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import socket
 import time
 import weakref
-from collections.abc import Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PushObjectRequest
@@ -28,8 +33,10 @@ from flwr.supercore.primitives.asymmetric import (
     public_key_to_bytes,
     sign_message,
 )
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 
 from atoll.flower import gate, link
+from atoll.flower.bodies import WholeRequest
 from atoll.flower.callers import Callers
 from atoll.flower.gate import BODY, SLICE, UNKNOWN, gated
 from atoll.flower.options import MARK
@@ -295,40 +302,104 @@ def _rest(one: socket.socket) -> bytes:
         return found
 
 
-def test_only_a_clients_key_brings_much() -> None:
-    mine, theirs = generate_key_pairs(), generate_key_pairs()
-    held = public_key_to_bytes(mine[1])
-    known: dict[bytes, int] = {}
-    kept = SimpleNamespace(get_node_id_by_public_key=known.get, get_node_info=lambda: list(known))
+NOW = "2026-11-29T00:00:00"
+
+
+@contextmanager
+def known(admitted: dict[bytes, int]) -> Iterator[tuple[int, list[str]]]:
+    """The public port where clients have keys, and what the gate tells."""
+    kept = SimpleNamespace(
+        get_node_id_by_public_key=admitted.get, get_node_info=lambda: list(admitted)
+    )
     factory = SimpleNamespace(state=lambda: kept)
     state = SimpleNamespace(enable_supernode_auth=True, linkstate_factory=factory)
-    body = PushObjectRequest(object_content=b"ArrayChunk  1\x00" + b"x" * UNKNOWN)
-    raw = body.SerializeToString()
     with served(state) as (public, _, told):
+        yield public, told
 
-        def asked(key: Any, signer: Any, when: str = "2026-11-29T00:00:00", **more: str) -> int:
-            from base64 import b64encode
 
-            signature = b64encode(sign_message(signer[0], b"2026-11-29T00:00:00")).decode()
-            heads = {
-                FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key[1])).decode(),
-                FLEET_HTTP_SIGNATURE_HEADER: signature, TIMESTAMP_HEADER: when, **more,
-                "Content-Length": str(len(raw)),
-            }  # fmt: skip
-            lines = [f"{name}: {value}" for name, value in heads.items()]
-            return status(said(public, request("/v1/fleet/push-object", *lines, body=raw)))
+def heads(key: Any, signer: Any, path: str, body: bytes) -> dict[str, str]:
+    """A request's headers, with signatures of the time and, written out here, of all of it."""
+    whole = b"atoll request\0" + NOW.encode() + b"\0" + path.encode() + b"\0"
+    whole += hashlib.sha256(body).digest()
+    return {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key[1])).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(signer[0], NOW.encode())).decode(),
+        TIMESTAMP_HEADER: NOW,
+        "Atoll-Signature": b64encode(sign_message(signer[0], whole)).decode(),
+    }
+
+
+def sent(port: int, path: str, body: bytes, given: Mapping[str, str], *more: str) -> int:
+    lines = [f"{name}: {value}" for name, value in given.items()]
+    return status(
+        said(port, request(path, *lines, f"Content-Length: {len(body)}", *more, body=body))
+    )
+
+
+def test_only_a_clients_key_brings_much() -> None:
+    mine, theirs = generate_key_pairs(), generate_key_pairs()
+    admitted: dict[bytes, int] = {}
+    body = PushObjectRequest(object_content=b"ArrayChunk  1\x00" + b"x" * UNKNOWN)
+    raw, path = body.SerializeToString(), "/v1/fleet/push-object"
+    with known(admitted) as (public, told):
+
+        def asked(key: Any, signer: Any, **more: str) -> int:
+            return sent(public, path, raw, {**heads(key, signer, path, raw), **more})
 
         # Nobody was admitted yet: not refused, but to come again.
         assert asked(mine, mine) == 503
-        known[held] = 7
+        admitted[public_key_to_bytes(mine[1])] = 7
         assert asked(mine, mine) == 200
         assert asked(mine, theirs) == 401
         assert asked(theirs, theirs) == 401
-        assert asked(mine, mine, when="2026-11-29T00:00:01") == 401
+        assert asked(mine, mine, **{TIMESTAMP_HEADER: "2026-11-29T00:00:01"}) == 401
         assert asked(mine, mine, **{FLEET_HTTP_SIGNATURE_HEADER: "no base 64"}) == 401
-        plain = request("/v1/fleet/push-object", f"Content-Length: {len(raw)}", body=raw)
-        assert status(said(public, plain)) == 401
+        assert sent(public, path, raw, {}) == 401
     assert told[0].endswith("is refused: a large request without a client's key")
+
+
+def test_a_clients_headers_bring_no_other_request() -> None:
+    mine, theirs, third = (generate_key_pairs() for _ in range(3))
+    admitted = {public_key_to_bytes(one[1]): at for at, one in enumerate((mine, theirs))}
+    body = b"what was asked"
+    with known(admitted) as (public, told):
+        own = heads(mine, mine, RUN, body)
+        assert sent(public, RUN, body, own) == 200
+        assert not told
+        for path, other in ((RUN, b"what was asked."), (RUN, b""), ("/v1/fleet/get-fab", body)):
+            assert sent(public, path, other, own) == 401
+        assert told[0].endswith("is refused: it is not as a client's key has signed it")
+        for name in own:
+            assert sent(public, RUN, body, {key: own[key] for key in own if key != name}) == 401
+            # Whoever reads the first of two headers, or the last, must not be told something else.
+            assert sent(public, RUN, body, own, f"{name}: {own[name]}") == 401
+            assert sent(public, RUN, body, {**own, name: "no base 64, and no time: \xe9"}) == 401
+        assert sent(public, RUN, body, heads(mine, theirs, RUN, body)) == 401
+        later = {**own, TIMESTAMP_HEADER: "2026-11-29T00:00:01"}
+        assert sent(public, RUN, body, later) == 401
+        # Of who is no client the application behind the gate, which is Flower's, says so.
+        assert sent(public, RUN, body, heads(third, third, RUN, b"")) == 200
+
+
+def test_a_site_signs_what_it_sends_whole() -> None:
+    mine = generate_key_pairs()
+    content = b"x" * 100
+    made = httpx.Request("POST", "https://localhost:9/v1/fleet/get-run", content=content)
+    context = ProtobufRequestContext(rpc_method="GetRun", message=Message(), request=made)
+    found = list[httpx.Headers]()
+
+    def reached(context: ProtobufRequestContext) -> httpx.Response:
+        found.append(context.request.headers)
+        return httpx.Response(200)
+
+    assert WholeRequest(*mine).intercept(context, reached).status_code == 200
+    whole = b"atoll request\0" + found[0][TIMESTAMP_HEADER].encode() + b"\0/v1/fleet/get-run\0"
+    whole += hashlib.sha256(content).digest()
+    signature = b64decode(found[0]["atoll-signature"])
+    mine[1].verify(signature, whole, ec.ECDSA(hashes.SHA256()))
+    time = found[0][TIMESTAMP_HEADER].encode()
+    signature = b64decode(found[0][FLEET_HTTP_SIGNATURE_HEADER])
+    mine[1].verify(signature, time, ec.ECDSA(hashes.SHA256()))
 
 
 def _push(**metadata: Any) -> bytes:
