@@ -43,9 +43,7 @@ class Callers:
     async def signed(self, headers: Headers) -> bool:
         """Whether headers are signed by the key of one that may connect."""
         claim = _claim(headers)
-        if claim is None or not await self._admitted(claim):
-            return False
-        return _verified(claim, claim.time.encode(), claim.signature)
+        return claim is not None and await asyncio.to_thread(self._signed, claim)
 
     async def altered(self, headers: Headers, path: str, body: bytes) -> bool:
         """Whether a request is not as the client signed it whose key it names.
@@ -53,19 +51,22 @@ class Callers:
         Of keys that may not connect Flower says so itself.
         """
         claim = _claim(headers)
-        if claim is None or not await self._admitted(claim):
-            return claim is None
-        return not _verified(claim, statement(claim.time, path, body), claim.whole)
+        return claim is None or await asyncio.to_thread(self._altered, claim, path, body)
 
     def _some(self) -> bool:
         return bool(self._state.linkstate_factory.state().get_node_info())
 
-    async def _admitted(self, claim: _Claim) -> bool:
-        """Only keys that were admitted are parsed."""
-        return await asyncio.to_thread(self._admits, claim.key)
+    def _signed(self, claim: _Claim) -> bool:
+        return self._admits(claim) and _verified(claim, claim.time.encode(), claim.signature)
 
-    def _admits(self, key: bytes) -> bool:
-        return self._state.linkstate_factory.state().get_node_id_by_public_key(key) is not None
+    def _altered(self, claim: _Claim, path: str, body: bytes) -> bool:
+        whole = statement(claim.time, path, body)
+        return self._admits(claim) and not _verified(claim, whole, claim.whole)
+
+    def _admits(self, claim: _Claim) -> bool:
+        """Only keys that were admitted are parsed."""
+        state = self._state.linkstate_factory.state()
+        return state.get_node_id_by_public_key(claim.key) is not None
 
 
 @dataclass(frozen=True)
