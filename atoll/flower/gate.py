@@ -36,6 +36,10 @@ UNKNOWN = 2**16
 """Bytes of a request that are read before it is known whose it is."""
 SLICE = 2**16
 """Bytes that are passed on at once: TLS keeps a buffer of that size for each connection."""
+ALTERED = (
+    "it is not as the key that it names has signed it; where it comes from a site, bring that to "
+    "the server's version of Atoll, and see that nothing on the way rewrites what it sends"
+)
 WAIT, SLOWEST = 30.0, 20_000
 """A request has so many seconds to come in, and one more for each so many bytes."""
 
@@ -116,7 +120,7 @@ async def _body(
     except TimeoutError:
         return b"", 408, "it came in too slowly"
     if callers.have_keys and await callers.altered(scope["headers"], scope["path"], body):
-        return b"", 401, "it is not as a client's key has signed it"
+        return b"", 401, ALTERED
     return body, *unfit(scope["path"].removeprefix(FLEET), body)
 
 
